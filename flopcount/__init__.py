@@ -1,0 +1,48 @@
+"""flopcount counts what a piece of PyTorch code costs: exactly, per module and phase.
+
+The names below are resolved on first use, so that importing the package does not import torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from flopcount.cost import Cost as Cost
+    from flopcount.counter import FlopCounter as FlopCounter
+    from flopcount.counter import count as count
+    from flopcount.errors import FlopcountError as FlopcountError
+    from flopcount.errors import UncountedOpError as UncountedOpError
+    from flopcount.formulas import Gradients as Gradients
+    from flopcount.formulas import formula as formula
+    from flopcount.report import ModuleNode as ModuleNode
+    from flopcount.report import Report as Report
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Cost": "cost",
+    "FlopCounter": "counter",
+    "FlopcountError": "errors",
+    "Gradients": "formulas",
+    "ModuleNode": "report",
+    "Report": "report",
+    "UncountedOpError": "errors",
+    "count": "counter",
+    "formula": "formulas",
+}
+
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'flopcount' has no attribute {name!r}")
+    value = getattr(import_module(f"flopcount.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

@@ -1,0 +1,119 @@
+"""What a piece of work costs: a vector of exact integers, and the ways to read it as one number.
+
+A :class:`Cost` holds facts only. Whether a multiply-accumulate is one operation or two is
+decided when a Cost is read, never when it is counted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import astuple, dataclass
+
+__all__ = ["ZERO", "Cost", "format_quantity"]
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Exact additive cost of an op, a module or a step.
+
+    >>> linear = Cost(macs=4 * 8 * 8, dots=4 * 8)  # (4, 8) @ (8, 8)
+    >>> linear.flops, linear.exact_flops
+    (512, 480)
+    >>> (linear + Cost(arith=32)).flops  # and its bias
+    544
+
+    Args:
+        macs: multiply-accumulates of contractions (matmul, convolution, attention), padding
+            included.
+        dots: the dot products that those MACs form; one of length K is K multiplications
+            and K - 1 additions.
+        void_macs: the part of ``macs`` known to meet a structural zero (padding, causal mask).
+        arith: other additions, subtractions, multiplications, divisions and square roots.
+        compare: comparisons, minima, maxima, selects, absolute values and negations.
+        special: evaluations of transcendental functions.
+        read: bytes of distinct operands read.
+        written: bytes of results written.
+    """
+
+    macs: int = 0
+    dots: int = 0
+    void_macs: int = 0
+    arith: int = 0
+    compare: int = 0
+    special: int = 0
+    read: int = 0
+    written: int = 0
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(
+            self.macs + other.macs,
+            self.dots + other.dots,
+            self.void_macs + other.void_macs,
+            self.arith + other.arith,
+            self.compare + other.compare,
+            self.special + other.special,
+            self.read + other.read,
+            self.written + other.written,
+        )
+
+    def __mul__(self, times: int) -> Cost:
+        return Cost(*(times * count for count in astuple(self)))
+
+    __rmul__ = __mul__
+
+    def __bool__(self) -> bool:
+        return any(astuple(self))
+
+    @property
+    def flops(self) -> int:
+        """All floating-point operations; a multiply-accumulate is two."""
+        return 2 * self.macs + self.arith + self.compare + self.special
+
+    @property
+    def matmul_flops(self) -> int:
+        """The contractions alone, two per MAC: what papers, MFU and torch's counter quote."""
+        return 2 * self.macs
+
+    @property
+    def exact_flops(self) -> int:
+        """Like ``flops``, with 2K - 1 operations for a dot product of length K."""
+        return self.flops - self.dots
+
+    @property
+    def valid_macs(self) -> int:
+        """The MACs that meet no structural zero: what XLA counts and oneDNN executes."""
+        return self.macs - self.void_macs
+
+    @property
+    def bytes(self) -> int:
+        """Bytes read and written."""
+        return self.read + self.written
+
+    @property
+    def intensity(self) -> float:
+        """FLOPs per byte moved; 0 where nothing was moved."""
+        return self.flops / self.bytes if self.bytes else 0.0
+
+
+ZERO = Cost()
+
+_PREFIXES = ["", "k", "M", "G", "T", "P", "E", "Z", "Y"]
+
+
+def format_quantity(count: int, unit: str = "") -> str:
+    """``count`` with four significant digits and an SI prefix.
+
+    >>> format_quantity(8_178_368_512, "FLOP")
+    '8.178 GFLOP'
+    >>> format_quantity(999, "B"), format_quantity(0)
+    ('999 B', '0')
+
+    Args:
+        count: an exact number of operations or bytes.
+        unit: what is counted (``"FLOP"``, ``"MAC"``, ``"B"``); empty for a bare number.
+    """
+    power, value = 0, float(count)
+    # 999.95 would print as 1000 with four digits: it belongs to the next prefix
+    while abs(value) >= 999.95 and power < len(_PREFIXES) - 1:
+        power, value = power + 1, value / 1000
+    digits = str(count) if power == 0 else f"{value:.4g}"
+    return f"{digits} {_PREFIXES[power]}{unit}".rstrip()

@@ -1,0 +1,144 @@
+"""Convolutions of any dimension, forward and backward.
+
+Letters: the weight is (f, c, *kernel), c input channels of one group; the grid is the output of
+a plain convolution, (n, f, *positions), and the image its input. A transposed convolution is the
+input gradient of a plain one: its input is the grid, its output the image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+from torch import Tensor, ops
+
+from flopcount.cost import ZERO, Cost
+from flopcount.formulas import traffic
+from flopcount.formulas.primitives import elementwise, fold
+from flopcount.formulas.registry import Gradients, formula
+
+aten = ops.aten
+
+
+@formula(aten.convolution)
+def convolution(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    transposed: bool,
+    output_padding: Sequence[int],
+    groups: int,
+    *,
+    out: Tensor,
+) -> Cost:
+    """Each output is a dot product of length c·k; transposed, as the input gradient below."""
+    grid, image = (x, out) if transposed else (out, x)
+    products = meetings(weight, grid, image, stride, padding, dilation)
+    dots = 0 if transposed else out.numel()
+    cost = Cost(**products, dots=dots)
+    return cost if bias is None else cost + elementwise(out, add=1)
+
+
+def convolution_backward_traffic(
+    args: Sequence[Any], kwargs: dict[str, Any], out: Any, mutated: Sequence[Any]
+) -> tuple[int, int]:
+    """The weight is read for the input gradient only, the input for the weight's only."""
+    grad, x, weight, *_, (for_input, for_weight, _) = args
+    operands = [grad, x if for_weight else None, weight if for_input else None]
+    return traffic.operands_and_results(operands, {}, out, mutated)
+
+
+@formula(aten.convolution_backward, traffic=convolution_backward_traffic)
+def convolution_backward(
+    grad: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    bias_sizes: Sequence[int] | None,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    transposed: bool,
+    output_padding: Sequence[int],
+    groups: int,
+    output_mask: Sequence[bool],
+    *,
+    out: Sequence[Tensor | None],
+) -> Gradients:
+    """Input, weight and bias gradients, each as many MACs as the forward pass.
+
+    With K = c·k and P = n·positions:
+
+    - dw: f·K dot products of length P.
+    - dx: K·P dot products of length f for each group, scattered onto the image by as many
+      additions (col2im): additions equal multiplications, and no dot product is left. For a
+      transposed convolution it is a plain one: one dot product of length K per input.
+    - db: a sum over all positions, f·(P - 1) additions.
+
+    Example, one dimension, kernel (a, b), stride 1: y0 = a·x0 + b·x1 and y1 = a·x1 + b·x2 give
+    dx1 = b·dy0 + a·dy1 and da = x0·dy0 + x1·dy1: each product of the forward pass comes back
+    once in dx and once in dw.
+    """
+    grid, image = (x, grad) if transposed else (grad, x)
+    products = meetings(weight, grid, image, stride, padding, dilation)
+    for_input, for_weight, for_bias = output_mask
+    return Gradients(
+        input=Cost(**products, dots=x.numel() if transposed else 0) if for_input else ZERO,
+        weight=Cost(**products, dots=weight.numel()) if for_weight else ZERO,
+        bias=Cost(arith=fold(grad.numel(), _batched(grad, weight)[1])) if for_bias else ZERO,
+    )
+
+
+def meetings(
+    weight: Tensor,
+    grid: Tensor,
+    image: Tensor,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+) -> dict[str, int]:
+    """How often a weight meets an element: in all, and in the padding.
+
+    Every weight meets every position of the grid, in each image of the batch.
+    """
+    n, _, *positions = _batched(grid, weight)
+    lengths = image.shape[-len(positions) :]
+    macs = weight.numel() * n * prod(positions)
+    f, c, *kernel = weight.shape
+    valid = prod(
+        taps_inside(*dimension)
+        for dimension in zip(
+            lengths,
+            positions,
+            kernel,
+            *(_each(setting, len(kernel)) for setting in (stride, padding, dilation)),
+            strict=True,
+        )
+    )
+    return {"macs": macs, "void_macs": macs - f * c * n * valid}
+
+
+def taps_inside(
+    length: int, positions: int, kernel: int, stride: int, padding: int, dilation: int
+) -> int:
+    """How many (tap, position) pairs of one dimension meet the image, not its padding."""
+    inside = 0
+    for tap in range(kernel):
+        offset = tap * dilation - padding  # the tap meets element position·stride + offset
+        first = max(0, -(offset // stride))
+        last = min(positions - 1, (length - 1 - offset) // stride)
+        inside += max(0, last - first + 1)
+    return inside
+
+
+def _each(setting: Sequence[int], dimensions: int) -> Sequence[int]:
+    """One number for each dimension; a single one is for all."""
+    return setting if len(setting) == dimensions else list(setting) * dimensions
+
+
+def _batched(tensor: Tensor, weight: Tensor) -> Sequence[int]:
+    """The shape of ``tensor`` with its batch dimension, which may be left out."""
+    return tensor.shape if tensor.dim() == weight.dim() else (1, *tensor.shape)

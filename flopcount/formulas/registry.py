@@ -1,0 +1,290 @@
+"""How an op is decided: the formulas by name, and the plan made once for each overload."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from flopcount.cost import ZERO, Cost
+from flopcount.formulas import traffic
+
+__all__ = ["Bill", "Decision", "Formula", "Gradients", "Plan", "Uncountable", "describe", "formula", "free", "op_name", "plan"]
+
+
+class Uncountable(Exception):
+    """Raised by a formula for arguments that it cannot count: the op is then uncounted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gradients:
+    """What a backward op costs, split by the gradient that each part computes.
+
+    ``recompute`` is work of the forward pass that the kernel does again.
+    """
+
+    input: Cost = ZERO
+    weight: Cost = ZERO
+    bias: Cost = ZERO
+    recompute: Cost = ZERO
+
+
+Formula = Callable[..., "Cost | Gradients"]
+F = TypeVar("F", bound=Formula)
+Traffic = Callable[..., tuple[int, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A registered decision: a formula (None for a free op) and how its bytes are counted."""
+
+    formula: Formula | None
+    traffic: Traffic
+
+
+_rules: dict[str, Rule] = {}
+_plans: dict[int, Plan] = {}
+
+
+def formula(*ops: Any, traffic: Traffic = traffic.operands_and_results) -> Callable[[F], F]:
+    """Register the decorated function as the formula of ``ops``.
+
+    >>> import torch, flopcount
+    >>> from torch.library import custom_op
+    >>> @custom_op("docs::scale", mutates_args=())
+    ... def scale(x: torch.Tensor) -> torch.Tensor:
+    ...     return 3 * x
+    >>> @flopcount.formula(torch.ops.docs.scale)
+    ... def scale_cost(x, *, out):
+    ...     return flopcount.Cost(arith=out.numel())
+    >>> with flopcount.FlopCounter() as counter:
+    ...     y = scale(torch.ones(5))
+    >>> counter.report().total.flops
+    5
+
+    Args:
+        ops: op packets (``torch.ops.mylib.op``), overloads of one
+            (``torch.ops.mylib.op.default``), or names (``"mylib::op"``) for ops that only
+            some builds have. A formula also serves the in-place and ``out=`` forms of its op.
+        traffic: counts the bytes, ``(args, kwargs, results, written arguments) -> (read,
+            written)``; by default every distinct operand is read and every result written.
+
+    The function gets the op's own arguments, and its result as ``out``; it may look at shapes,
+    dtypes and numbers, never at the values of a tensor. It returns a :class:`Cost` without
+    bytes, or :class:`Gradients` for a backward op.
+
+    Raises:
+        TypeError: an op is neither a packet, nor an overload, nor a name with ``::``.
+        ValueError: an op has a formula already.
+    """
+    names = [op_name(op) for op in ops]
+
+    def register(function: F) -> F:
+        _register(names, Rule(function, traffic))
+        return function
+
+    return register
+
+
+def free(*ops: Any, traffic: Traffic = traffic.operands_and_results) -> None:
+    """Declare that ``ops`` do no arithmetic; they still move bytes."""
+    _register([op_name(op) for op in ops], Rule(None, traffic))
+
+
+def _register(names: Iterable[str], rule: Rule) -> None:
+    names = list(names)
+    for name in names:
+        if name in _rules:
+            raise ValueError(
+                f"{name} has a formula already; to replace it for one counter, "
+                "pass FlopCounter(formulas={op: function})"
+            )
+    _rules.update(dict.fromkeys(names, rule))
+    _plans.clear()
+
+
+def op_name(op: Any) -> str:
+    """``namespace::op`` of a packet or a name, ``namespace::op.overload`` of an overload."""
+    if isinstance(op, torch._ops.OpOverloadPacket):
+        return op._qualified_op_name
+    if isinstance(op, torch._ops.OpOverload):
+        return op.name() if op._overloadname != "default" else f"{op.name()}.default"
+    if isinstance(op, str) and "::" in op:
+        return op
+    raise TypeError(
+        f"expected an op such as torch.ops.aten.mm, torch.ops.aten.mm.default or 'aten::mm', "
+        f"got {op!r}"
+    )
+
+
+class Decision(Enum):
+    """How an op is decided; the order of DESIGN's lookup."""
+
+    VIEW = "view"
+    FORMULA = "formula"
+    FREE = "free"
+    COMPOSITE = "composite"
+    UNCOUNTED = "uncounted"
+
+
+@dataclass(frozen=True, slots=True)
+class Bill:
+    """What one call of an op costs, ready to be posted."""
+
+    op: str
+    dtype: str
+    cost: Cost
+    gradients: dict[str, Cost] = field(default_factory=dict)
+    recompute: Cost = ZERO
+    counted: bool = True
+
+
+class Plan:
+    """What to do about one overload, decided once.
+
+    Attributes:
+        name: ``aten.mm``: the op as reports name it.
+        decision: how it is decided.
+        dynamic: its result's shape depends on values, so that arguments alone do not tell a cost.
+    """
+
+    __slots__ = ("decision", "dynamic", "formula", "func", "name", "traffic", "written")
+
+    def __init__(self, func: Any, formulas: dict[str, Formula] | None = None) -> None:
+        self.func = func  # keeps the op alive, so that its id() stays its own
+        self.name = func.name().split(".")[0].replace("::", ".", 1)
+        self.formula: Formula | None = None
+        self.traffic: Traffic = traffic.operands_and_results
+        schema = getattr(func, "_schema", None)
+        if schema is None:  # a higher-order op
+            self.decision, self.dynamic, self.written = Decision.UNCOUNTED, False, ()
+            return
+        self.written = tuple(
+            (index, argument.name)
+            for index, argument in enumerate(schema.arguments)
+            if argument.alias_info is not None and argument.alias_info.is_write
+        )
+        self.dynamic = func.namespace != "aten" or any(
+            tag in func.tags
+            for tag in (torch.Tag.dynamic_output_shape, torch.Tag.data_dependent_output)
+        )
+        self._decide(_spellings(func), formulas or {})
+
+    def _decide(self, spellings: Sequence[str], formulas: dict[str, Formula]) -> None:
+        for spelling in spellings:
+            if spelling in formulas:
+                self.decision, self.formula = Decision.FORMULA, formulas[spelling]
+                return
+        for spelling in spellings:
+            if rule := _rules.get(spelling):
+                self.decision = Decision.FORMULA if rule.formula else Decision.FREE
+                self.formula, self.traffic = rule.formula, rule.traffic
+                return
+        if any(returned.alias_info is not None for returned in self.func._schema.returns) and (
+            not self.written
+        ):
+            self.decision = Decision.VIEW
+        elif torch._C._dispatch_has_kernel_for_dispatch_key(
+            self.func.name(), torch._C.DispatchKey.CompositeImplicitAutograd
+        ):
+            self.decision = Decision.COMPOSITE
+        else:
+            self.decision = Decision.UNCOUNTED
+
+    def bill(self, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> Bill:
+        """The cost of one call, from the shapes and dtypes of its arguments and result."""
+        if out is None and self.written:  # an in-place foreach op answers None
+            out = args[self.written[0][0]]
+        inputs = [*args, *kwargs.values()]
+        dtype = _working_dtype(inputs, out)
+        mutated = [
+            args[index] if index < len(args) else kwargs.get(name) for index, name in self.written
+        ]
+        read, written = self.traffic(args, kwargs, out, mutated)
+        moved = Cost(read=read, written=written)
+        label = str(dtype).removeprefix("torch.")
+        if self.formula is None:
+            counted = self.decision is Decision.FREE
+            return Bill(self.name, label, moved, counted=counted)
+        named = {name: value for name, value in kwargs.items() if name != "out"}
+        try:
+            answer = self.formula(*args, **named, out=out)
+        except Exception as error:
+            if not isinstance(error, Uncountable):
+                warnings.warn(
+                    f"the formula of {self.name} failed with {type(error).__name__}: {error}; "
+                    f"arguments: {describe(inputs)}; the op is uncounted",
+                    RuntimeWarning,
+                    stacklevel=3,
+                )
+            return Bill(self.name, label, moved, counted=False)
+        if isinstance(answer, Cost):
+            return Bill(self.name, label, _in_domain(answer, dtype) + moved)
+        parts = {
+            name: cost
+            for name in ("input", "weight", "bias")
+            if (cost := _in_domain(getattr(answer, name), dtype))
+        }
+        recompute = _in_domain(answer.recompute, dtype)
+        return Bill(self.name, label, sum(parts.values(), moved), parts, recompute)
+
+
+def plan(func: Any) -> Plan:
+    """The plan of an overload, made on first use."""
+    known = _plans.get(id(func))
+    if known is None:
+        known = _plans[id(func)] = Plan(func)
+    return known
+
+
+def _spellings(func: Any) -> list[str]:
+    """The names under which a formula may be registered, the most exact first.
+
+    >>> _spellings(torch.ops.aten.add_.Tensor)
+    ['aten::add_.Tensor', 'aten::add_', 'aten::add']
+    """
+    packet = func._overloadpacket._qualified_op_name
+    functional = packet.removesuffix("_")
+    return [f"{packet}.{func._overloadname}", packet, *([functional] * (functional != packet))]
+
+
+def _in_domain(cost: Cost, dtype: torch.dtype) -> Cost:
+    """Only floating-point arithmetic is FLOPs; integer contractions keep their MACs.
+
+    A complex dot product of length K is two real ones of length 2K.
+    """
+    if dtype.is_complex:
+        return replace(
+            cost, macs=4 * cost.macs, dots=2 * cost.dots, void_macs=4 * cost.void_macs
+        )
+    if dtype.is_floating_point:
+        return cost
+    return replace(cost, arith=0, compare=0, special=0)
+
+
+def _working_dtype(inputs: Iterable[Any], out: Any) -> torch.dtype:
+    """The dtype that an op works in: the first floating or complex one, else the first."""
+    first = None
+    for tensor in traffic.tensors([*inputs, out]):
+        dtype = tensor.dtype
+        if dtype.is_floating_point or dtype.is_complex:
+            return dtype
+        first = first or dtype
+    return first or torch.get_default_dtype()
+
+
+def describe(values: Iterable[Any]) -> str:
+    """Arguments in the short form that messages use: ``float32[4, 8], 1``."""
+    return ", ".join(
+        f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)}"
+        if isinstance(value, Tensor)
+        else f"[{describe(value)}]"
+        if isinstance(value, (list, tuple))
+        else repr(value)
+        for value in values
+    )

@@ -1,0 +1,67 @@
+"""Bytes that an op moves: what it reads of its operands, and what it writes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from torch import Tensor
+
+__all__ = ["gathered", "nothing", "operands_and_results", "overwritten", "tensors"]
+
+
+def tensors(values: Iterable[Any]) -> Iterator[Tensor]:
+    """The tensors among ``values`` and in the lists among them, in order."""
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, (list, tuple)):
+            yield from tensors(value)
+
+
+def size(tensor: Tensor) -> int:
+    """Bytes of the distinct elements of ``tensor``: an expanded dimension is there once."""
+    elements = 1
+    for length, stride in zip(tensor.shape, tensor.stride(), strict=True):
+        if stride != 0 or length == 0:
+            elements *= length
+    return elements * tensor.dtype.itemsize
+
+
+def _distinct(values: Iterable[Any]) -> list[Tensor]:
+    return list({id(tensor): tensor for tensor in tensors(values)}.values())
+
+
+def operands_and_results(
+    args: Sequence[Any], kwargs: dict[str, Any], out: Any, mutated: Sequence[Any]
+) -> tuple[int, int]:
+    """Every distinct operand is read once; every result and changed argument is written."""
+    named = [value for name, value in kwargs.items() if name != "out"]
+    read = sum(map(size, _distinct([*args, *named])))
+    return read, sum(map(size, _distinct([out, *mutated])))
+
+
+def overwritten(
+    args: Sequence[Any], kwargs: dict[str, Any], out: Any, mutated: Sequence[Any]
+) -> tuple[int, int]:
+    """Like :func:`operands_and_results`, for ops that do not read the argument they change."""
+    targets = _distinct(mutated)
+    operands = _distinct([*args, *kwargs.values()])
+    read = sum(size(t) for t in operands if not any(t is target for target in targets))
+    return read, sum(map(size, _distinct([out, *mutated])))
+
+
+def gathered(
+    args: Sequence[Any], kwargs: dict[str, Any], out: Any, mutated: Sequence[Any]
+) -> tuple[int, int]:
+    """Of the table, the first operand, only what reaches the result is read."""
+    table, *indices = _distinct([*args, *kwargs.values()])
+    written = sum(map(size, _distinct([out, *mutated])))
+    return written + sum(map(size, indices)), written
+
+
+def nothing(
+    args: Sequence[Any], kwargs: dict[str, Any], out: Any, mutated: Sequence[Any]
+) -> tuple[int, int]:
+    """An op that touches no element: a view, or memory that nobody fills."""
+    return 0, 0

@@ -1,0 +1,61 @@
+"""The running totals of a counter: (scope, phase, op, dtype) -> calls and Cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from flopcount.cost import ZERO, Cost
+
+__all__ = ["Entry", "Key", "Ledger", "BACKWARD", "FORWARD", "OPTIMIZER", "PHASES", "RECOMPUTE"]
+
+
+PHASES = ("forward", "backward", "recompute", "optimizer")
+"""When an op runs. ``recompute`` is forward work done again while backward runs: by activation
+checkpointing, or inside a fused kernel."""
+
+FORWARD, BACKWARD, RECOMPUTE, OPTIMIZER = PHASES
+
+
+class Key(NamedTuple):
+    """What the totals are kept by."""
+
+    scope: str
+    phase: str
+    op: str
+    dtype: str
+
+
+@dataclass(slots=True)
+class Entry:
+    """The total of one key; ``gradients`` splits its backward work by what it computes."""
+
+    calls: int = 0
+    cost: Cost = ZERO
+    gradients: dict[str, Cost] = field(default_factory=dict)
+    counted: bool = True
+
+
+class Ledger:
+    """Adds up what is posted; it grows with distinct keys, not with calls."""
+
+    def __init__(self) -> None:
+        self.entries: dict[Key, Entry] = {}
+
+    def post(
+        self,
+        key: Key,
+        calls: int,
+        cost: Cost,
+        gradients: Mapping[str, Cost] | None = None,
+        *,
+        counted: bool = True,
+    ) -> None:
+        """Add ``calls`` calls that cost ``cost`` in all."""
+        entry = self.entries.setdefault(key, Entry())
+        entry.calls += calls
+        entry.cost += cost
+        entry.counted &= counted
+        for name, part in (gradients or {}).items():
+            entry.gradients[name] = entry.gradients.get(name, ZERO) + part

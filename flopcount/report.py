@@ -1,0 +1,360 @@
+"""Report: what was counted, as an immutable value that can be asked, saved and compared."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flopcount.cost import ZERO, Cost
+from flopcount.errors import FlopcountError
+from flopcount.ledger import PHASES
+
+if TYPE_CHECKING:
+    from flopcount.attribution import Attribution
+    from flopcount.ledger import Ledger
+
+__all__ = ["Module", "ModuleNode", "Report", "Row", "UnknownModuleError", "snapshot"]
+
+SCHEMA = "flopcount.report/1"
+
+
+class UnknownModuleError(FlopcountError, KeyError):
+    """No module of the report has this path."""
+
+    def __str__(self) -> str:  # KeyError would print the repr of the message
+        return str(self.args[0])
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What one op, in one dtype, cost in one module and phase, without the module's children.
+
+    ``gradients`` splits backward arithmetic by what it computes, where that is known; bytes stay
+    with the op as a whole.
+    """
+
+    module: str
+    phase: str
+    op: str
+    dtype: str
+    calls: int
+    cost: Cost
+    gradients: dict[str, Cost] = field(default_factory=dict)
+    counted: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Module:
+    """A module that ran: its full path, class, calls, and number of parameters, children's too."""
+
+    path: str
+    name: str
+    type: str
+    calls: int
+    params: int
+
+
+@dataclass(frozen=True)
+class ModuleNode:
+    """A module in the report's tree.
+
+    Attributes:
+        name: the attribute by which its caller owns it; a root's class.
+        path: dotted path from the model.
+        type: its class.
+        calls: how often it was called; recomputation is not a call.
+        params: its parameters, its children's included.
+        own: Cost of the ops that ran in the module itself.
+        total: Cost with its children.
+        phases: ``total`` by phase: forward, backward, recompute, optimizer.
+        gradients: the arithmetic of ``total``'s backward by the gradient that it computes
+            (``"input"``, ``"weight"``, ``"bias"``), where that is known.
+        children: the modules below it, in the order of their first call.
+    """
+
+    name: str
+    path: str
+    type: str
+    calls: int
+    params: int
+    own: Cost
+    total: Cost
+    phases: dict[str, Cost]
+    gradients: dict[str, Cost]
+    rows: tuple[Row, ...] = field(repr=False)
+    children: tuple[ModuleNode, ...] = field(repr=False)
+
+    def walk(self) -> Iterator[ModuleNode]:
+        """This node and all below it, parents first."""
+        yield self
+        for child in self.children:
+            yield from child.walk()
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a block of code cost, per module, phase, op and dtype.
+
+    >>> import torch, flopcount
+    >>> model = torch.nn.Sequential(torch.nn.Linear(8, 2))
+    >>> report = flopcount.count(model, torch.ones(4, 8))
+    >>> report.total.macs, report["0"].phases["backward"].macs
+    (128, 64)
+    >>> flopcount.Report.from_json(report.to_json()) == report
+    True
+    """
+
+    modules: tuple[Module, ...]
+    entries: tuple[Row, ...]
+    model_path: str | None = None
+
+    # -- totals
+
+    @property
+    def total(self) -> Cost:
+        """Everything that was counted."""
+        return self.root.total
+
+    @property
+    def phases(self) -> dict[str, Cost]:
+        """The total by phase: forward, backward, recompute, optimizer."""
+        return self.root.phases
+
+    @property
+    def model_flops(self) -> int:
+        """Matmul-class FLOPs that the model requires, forward and backward: MFU's numerator.
+
+        Without recomputation and the optimizer; integer products are not FLOPs.
+        """
+        return self._matmul_flops("forward", "backward")
+
+    @property
+    def hardware_flops(self) -> int:
+        """Matmul-class FLOPs that were executed, recomputation included: HFU's numerator."""
+        return self._matmul_flops(*PHASES)
+
+    def _matmul_flops(self, *phases: str) -> int:
+        return sum(
+            row.cost.matmul_flops
+            for row in self.entries
+            if row.phase in phases and row.dtype.startswith(("float", "bfloat", "complex"))
+        )
+
+    @property
+    def uncounted(self) -> dict[str, int]:
+        """Ops that have no formula, and how often they ran. Their FLOPs are in no total."""
+        calls: dict[str, int] = {}
+        for row in self.entries:
+            if not row.counted:
+                calls[row.op] = calls.get(row.op, 0) + row.calls
+        return calls
+
+    # -- modules
+
+    @cached_property
+    def root(self) -> ModuleNode:
+        """The whole block: its own work ran outside every module, its children are the roots."""
+        rows: dict[str, list[Row]] = {}
+        for row in self.entries:
+            rows.setdefault(row.module, []).append(row)
+        below: dict[str, list[Module]] = {}
+        for module in self.modules[1:]:
+            parent = module.path[: -len(module.name)].rstrip(".")
+            below.setdefault(parent, []).append(module)
+
+        def build(module: Module) -> ModuleNode:
+            children = tuple(map(build, below.get(module.path, ())))
+            own = rows.get(module.path, [])
+            phases = dict.fromkeys(PHASES, ZERO)
+            gradients = dict.fromkeys(("input", "weight", "bias"), ZERO)
+            for row in own:
+                phases[row.phase] += row.cost
+                for name, cost in row.gradients.items():
+                    gradients[name] += cost
+            own_cost = sum(phases.values(), ZERO)
+            for child in children:
+                for name in phases:
+                    phases[name] += child.phases[name]
+                for name in gradients:
+                    gradients[name] += child.gradients[name]
+            return ModuleNode(
+                name=module.name,
+                path=self._relative(module.path),
+                type=module.type,
+                calls=module.calls,
+                params=module.params,
+                own=own_cost,
+                total=sum(phases.values(), ZERO),
+                phases=phases,
+                gradients=gradients,
+                rows=tuple(own),
+                children=children,
+            )
+
+        return build(self.modules[0])
+
+    def _relative(self, path: str) -> str:
+        """A full path as seen from the model; the block around it is ``<block>``."""
+        if self.model_path is None:
+            return path
+        if not path:
+            return "<block>"
+        return path.removeprefix(self.model_path).removeprefix(".") if (
+            f"{path}.".startswith(f"{self.model_path}.")
+        ) else path
+
+    @property
+    def model(self) -> ModuleNode:
+        """The given model, or the only root module that ran; else the whole block."""
+        return self._nodes[""]
+
+    @cached_property
+    def _nodes(self) -> dict[str, ModuleNode]:
+        return {node.path: node for node in self.root.walk()}
+
+    def __getitem__(self, path: str) -> ModuleNode:
+        """The module at ``path``, seen from the model.
+
+        Raises:
+            UnknownModuleError: no such module ran; names the nearest that did.
+        """
+        try:
+            return self._nodes[path]
+        except KeyError:
+            near = difflib.get_close_matches(path, self._nodes, n=3)
+            hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
+            raise UnknownModuleError(f"no module {path!r} ran{hint}") from None
+
+    # -- tables
+
+    def by_module(self) -> dict[str, Cost]:
+        """Total of each module, children included, by path from the model."""
+        return {path: node.total for path, node in self._nodes.items()}
+
+    def by_operator(self) -> dict[str, Cost]:
+        """Total of each op."""
+        return _sums(self.entries, lambda row: row.op)
+
+    def by_dtype(self) -> dict[str, Cost]:
+        """Total of each dtype that was computed in."""
+        return _sums(self.entries, lambda row: row.dtype)
+
+    def by_module_and_operator(self) -> dict[str, dict[str, Cost]]:
+        """Total of each op in each module, children included."""
+        return {
+            path: _sums((row for inner in node.walk() for row in inner.rows), lambda row: row.op)
+            for path, node in self._nodes.items()
+        }
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Every entry as a plain dict, ready for ``pandas.DataFrame``; they add up to the total."""
+        types = {module.path: module.type for module in self.modules}
+        return [
+            {
+                "module": self._relative(row.module),
+                "type": types[row.module],
+                "phase": row.phase,
+                "op": row.op,
+                "dtype": row.dtype,
+                "calls": row.calls,
+                "counted": row.counted,
+                "flops": row.cost.flops,
+                **asdict(row.cost),
+            }
+            for row in self.entries
+        ]
+
+    def table(
+        self,
+        depth: int | None = None,
+        *,
+        columns: Iterable[str] | None = None,
+        sort: str | None = None,
+    ) -> str:
+        """The report as text: modules, phases, layer types, ops.
+
+        Args:
+            depth: levels of modules below the model to show; None shows all.
+            columns: names of columns to show, in order; see :mod:`flopcount.render.table`.
+            sort: name of the column to sort sibling modules by, largest first; None keeps the
+                order in which they ran.
+
+        Raises:
+            ValueError: an unknown column, or a negative depth.
+        """
+        from flopcount.render import table
+
+        return table.render(self, depth=depth, columns=columns, sort=sort)
+
+    def __str__(self) -> str:
+        return self.table()
+
+    # -- files
+
+    def to_json(self) -> str:
+        """The report as JSON, exact: every count is an integer."""
+        document = {
+            "schema": SCHEMA,
+            "model": self.model_path,
+            "modules": [asdict(module) for module in self.modules],
+            "rows": [asdict(row) for row in self.entries],
+        }
+        return json.dumps(document, indent=1)
+
+    @classmethod
+    def from_json(cls, text: str) -> Report:
+        """The report that :meth:`to_json` wrote.
+
+        Raises:
+            ValueError: the text is not a report, or of a schema that this version cannot read.
+        """
+        document = json.loads(text)
+        if not isinstance(document, dict) or document.get("schema") != SCHEMA:
+            found = document.get("schema") if isinstance(document, dict) else type(document)
+            raise ValueError(f"expected a report of schema {SCHEMA!r}, found {found!r}")
+        return cls(
+            modules=tuple(Module(**module) for module in document["modules"]),
+            entries=tuple(
+                Row(
+                    **{
+                        **row,
+                        "cost": Cost(**row["cost"]),
+                        "gradients": {n: Cost(**c) for n, c in row["gradients"].items()},
+                    }
+                )
+                for row in document["rows"]
+            ),
+            model_path=document["model"],
+        )
+
+
+def _sums(rows: Iterable[Row], key: Callable[[Row], str]) -> dict[str, Cost]:
+    """Costs of ``rows`` added up by ``key``, the most expensive first."""
+    sums: dict[str, Cost] = {}
+    for row in rows:
+        sums[key(row)] = sums.get(key(row), ZERO) + row.cost
+    return dict(sorted(sums.items(), key=lambda item: (-item[1].flops, -item[1].bytes)))
+
+
+def snapshot(ledger: Ledger, attribution: Attribution) -> Report:
+    """The report of what ``ledger`` holds, for the modules that ``attribution`` saw."""
+    modules = []
+    for scope in attribution.scopes():
+        scope.measure()
+        modules.append(Module(scope.path, scope.name, scope.type, scope.calls, scope.params))
+    entries = tuple(
+        Row(*key, entry.calls, entry.cost, dict(entry.gradients), entry.counted)
+        for key, entry in ledger.entries.items()
+    )
+    scopes = {entry.module for entry in entries}
+    unattributed = attribution.unattributed
+    if unattributed.path in scopes:
+        modules.append(Module(unattributed.path, unattributed.name, "", 0, 0))
+    roots = [scope for scope in attribution.root.children.values()]
+    model = attribution.model or (roots[0] if len(roots) == 1 else None)
+    return Report(tuple(modules), entries, model.path if model else None)
