@@ -80,7 +80,7 @@ class Scope:
         self.forward = self.places[FORWARD]
         self.backward = self.places[BACKWARD]
         # where each module led, by id, when it was called from here, and whether that is a call
-        self.entered: dict[int, tuple[weakref.ref[nn.Module], Scope, bool]] = {}
+        self.entered: dict[int, Entered] = {}
         self._names: dict[int, str] = {}
         self.type = ""
         self.params = 0
@@ -129,6 +129,9 @@ class Scope:
             # the wrapper's row is that of the module it wraps
             scope = scope if inner is scope.module else scope.child(name, innermost(inner))
         return scope
+
+
+Entered = tuple["weakref.ref[nn.Module]", Scope, bool]
 
 
 def _walk(owner: nn.Module, dotted: str) -> list[tuple[str, nn.Module]]:
@@ -191,24 +194,50 @@ class Record:
         return self.scopes[index - 1] if index else None
 
 
-class Thread(threading.local):
-    """What attribution knows about one thread; each thread sees its own."""
+class Thread:
+    """What attribution knows about one thread; ``tally`` is for whoever counts in it."""
+
+    __slots__ = (
+        "entries",
+        "node_number",
+        "node_place",
+        "place",
+        "product_number",
+        "products",
+        "recompute_task",
+        "record",
+        "stack",
+        "step_frame",
+        "tally",
+        "task",
+        "tasks_without_graph",
+    )
 
     def __init__(self, attribution: Attribution) -> None:
         self.entries = 0
+        self.tally: dict[Any, Any] = {}
+        self.place = attribution.root.forward
         # what each open module or optimizer step found when it was entered
         self.stack: list[tuple[object, Place]] = []
         self.step_frame: FrameType | None = None
-        self.place = attribution.root.forward
         self.record = Record()
-        attribution.records.append(self.record)
-        # the last node that was looked up, and the gradients that its products still have to give
+        # the last backward pass, node and product that were looked up
+        self.task = -1
         self.node_number = -1
-        self.node_scope = attribution.unattributed
+        self.node_place = attribution.unattributed.backward
         self.product_number = -1
         self.products: Iterator[str] = iter(())
+        # backward passes that run modules again, or that autograd does not record
         self.recompute_task = -1
-        self.graph_tasks: dict[int, bool] = {}
+        self.tasks_without_graph: set[int] = set()
+        attribution.threads.append(self)
+
+
+class _Local(threading.local):
+    """Gives each thread a Thread of its own."""
+
+    def __init__(self, attribution: Attribution) -> None:
+        self.thread = Thread(attribution)
 
 
 class Attribution:
@@ -221,12 +250,12 @@ class Attribution:
     def __init__(self, model: nn.Module | None = None) -> None:
         self.root = Scope("", None)
         self.unattributed = Scope("unattributed", self.root)
-        self.records: list[Record] = []
+        self.threads: list[Thread] = []
         self.model: Scope | None = None
         if model is not None:
             inner = innermost(model)
             self.model = self.root.child(type_name(inner), inner)
-        self.thread = Thread(self)
+        self.local = _Local(self)
         self._parameters: dict[int, tuple[weakref.ref[torch.Tensor], Scope]] = {}
         self._entries = 0
         self._lock = threading.Lock()
@@ -245,14 +274,14 @@ class Attribution:
                     register_optimizer_step_pre_hook(self._enter_step),
                     register_optimizer_step_post_hook(self._exit_step),
                 ]
-        thread = self.thread
+        thread = self.local.thread
         thread.entries += 1
         if thread.entries == 1:
             thread.record.note(self.root, next_sequence_nr())
 
     def exit(self) -> None:
         """Stop watching; what an exception left on the stack is forgotten."""
-        thread = self.thread
+        thread = self.local.thread
         thread.entries -= 1
         if thread.entries == 0:
             thread.stack.clear()
@@ -267,32 +296,38 @@ class Attribution:
                 self._hooks = []
 
     def _enter_module(self, module: nn.Module, inputs: Any) -> None:
-        thread = self.thread
-        in_backward = backward_task() != -1
-        if not thread.entries and not in_backward:
+        thread = self.local.thread
+        if backward_task() != -1:
+            self._enter_recomputed(thread, module)
+            return
+        if not thread.entries:
             return  # a thread that nobody watches
         if thread.place.phase == OPTIMIZER:
             self._forget_failed_step()
-        caller = thread.place.scope
-        if in_backward and thread.place.phase != RECOMPUTE:
-            caller = self._owner(running_node())
+        place = thread.place
+        known = place.scope.entered.get(id(module))
+        if known is None or known[0]() is not module:
+            known = self._find(place.scope, module)
+        _, scope, is_call = known
+        scope.calls += is_call
+        thread.stack.append((module, place))
+        thread.place = scope.forward
+        thread.record.note(scope, next_sequence_nr())
+
+    def _enter_recomputed(self, thread: Thread, module: nn.Module) -> None:
+        place = thread.place
+        caller = place.scope if place.phase == RECOMPUTE else self._owner(running_node())
         known = caller.entered.get(id(module))
         if known is None or known[0]() is not module:
-            scope = self._find(caller, innermost(module), in_backward)
-            known = weakref.ref(module), scope, innermost(module) is module
-            caller.entered[id(module)] = known
-        _, scope, is_call = known
-        thread.stack.append((module, thread.place))
-        if in_backward:
-            thread.recompute_task = backward_task()
-            thread.place = scope.places[RECOMPUTE]
-        else:
-            scope.calls += is_call
-            thread.place = scope.forward
+            known = self._find(caller, module, in_backward=True)
+        scope = known[1]
+        thread.recompute_task = backward_task()
+        thread.stack.append((module, place))
+        thread.place = scope.places[RECOMPUTE]
         thread.record.note(scope, next_sequence_nr())
 
     def _exit_module(self, module: nn.Module, inputs: Any, output: Any) -> None:
-        thread = self.thread
+        thread = self.local.thread
         stack = thread.stack
         if not stack:
             return
@@ -304,15 +339,15 @@ class Attribution:
                 return
             while opened is not module:
                 opened, place = stack.pop()
-        thread.place = place
         scope: Scope | None = place.scope
-        if backward_task() != -1 and place.phase != RECOMPUTE:
+        if thread.place.phase == RECOMPUTE != place.phase:
             # a backward thread of an accelerator makes nodes only while it recomputes
             scope = self._owner(running_node()) if thread.entries else None
+        thread.place = place
         thread.record.note(scope, next_sequence_nr())
 
     def _enter_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
-        thread = self.thread
+        thread = self.local.thread
         if thread.entries:
             self._exit_step(optimizer, args, kwargs)  # an earlier step that raised
             thread.stack.append((optimizer, thread.place))
@@ -320,7 +355,7 @@ class Attribution:
             thread.place = thread.place.scope.places[OPTIMIZER]
 
     def _exit_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
-        thread = self.thread
+        thread = self.local.thread
         if any(opened is optimizer for opened, _ in thread.stack):
             opened: object = None
             while opened is not optimizer:
@@ -329,7 +364,7 @@ class Attribution:
 
     def _forget_failed_step(self) -> None:
         """Post hooks of a step that raises do not run; its frame tells whether it still does."""
-        thread = self.thread
+        thread = self.local.thread
         frame: FrameType | None = sys._getframe(2)
         while frame is not None and frame is not thread.step_frame:
             frame = frame.f_back
@@ -337,9 +372,15 @@ class Attribution:
             optimizer, _ = thread.stack[-1]
             self._exit_step(optimizer, None, None)
 
-    def _find(self, caller: Scope, module: nn.Module, in_backward: bool) -> Scope:
-        """The row of ``module`` when it is called from ``caller``."""
+    def _find(self, caller: Scope, module: nn.Module, in_backward: bool = False) -> Entered:
+        """Where ``module`` leads when it is called from ``caller``; remembered there."""
         self._parameters.clear()  # it may own parameters that an outer row stood in for
+        inner = innermost(module)
+        scope = self._row(caller, inner, in_backward)
+        known = caller.entered[id(module)] = weakref.ref(module), scope, module is inner
+        return known
+
+    def _row(self, caller: Scope, module: nn.Module, in_backward: bool) -> Scope:
         scope: Scope | None = caller
         while scope is not None:
             if scope.module is module:  # recursion, or what a wrapper wraps
@@ -372,40 +413,35 @@ class Attribution:
 
     # -- backward
 
-    def in_backward(self, node: Any, args: Sequence[Any]) -> Place:
+    def in_backward(self, thread: Thread, node: Any, args: Sequence[Any]) -> Place:
         """The place of the op with ``args`` that autograd node ``node`` is running."""
-        thread = self.thread
         if thread.place.phase == RECOMPUTE and backward_task() == thread.recompute_task:
             return thread.place
         if torch.is_grad_enabled():
-            return self._in_recorded_backward(node, args)
+            return self._in_recorded_backward(thread, node, args)
         number = node._sequence_nr()
         if number != thread.node_number or number == NO_SEQUENCE_NR:
             thread.node_number = number
-            thread.node_scope = self._owner(node)
-            if backward_task() not in thread.graph_tasks:
-                self._begin_task(False)
-        return thread.node_scope.backward
+            thread.node_place = self._owner(node).backward
+            task = backward_task()
+            if task != thread.task:
+                thread.task = task
+                if len(thread.tasks_without_graph) >= 64:  # far deeper than these nest
+                    thread.tasks_without_graph.clear()
+                thread.tasks_without_graph.add(task)
+        return thread.node_place
 
-    def _in_recorded_backward(self, node: Any, args: Sequence[Any]) -> Place:
+    def _in_recorded_backward(self, thread: Thread, node: Any, args: Sequence[Any]) -> Place:
         """Autograd records what this op does: double backward, or recomputation without a module.
 
-        A backward pass with ``create_graph=True`` has grad mode on from its first op.
+        With ``create_graph=True`` grad mode is on from a backward pass's first op; else it is off
+        until something is recomputed.
         """
-        thread = self.thread
-        task = backward_task()
-        if task not in thread.graph_tasks:
-            self._begin_task(True)
         scope = self._owner(node)
         made = any(isinstance(value, torch.Tensor) and value.requires_grad for value in args)
         thread.record.note(scope, next_sequence_nr() - made)
-        return scope.places[BACKWARD if thread.graph_tasks[task] else RECOMPUTE]
-
-    def _begin_task(self, creates_graph: bool) -> None:
-        tasks = self.thread.graph_tasks
-        if len(tasks) >= 64:  # far deeper than backward passes nest
-            tasks.clear()
-        tasks[backward_task()] = creates_graph
+        recomputes = backward_task() in thread.tasks_without_graph
+        return scope.places[RECOMPUTE] if recomputes else scope.backward
 
     def _owner(self, node: Any) -> Scope:
         """The scope whose forward made ``node``."""
@@ -414,11 +450,12 @@ class Attribution:
         number = node._sequence_nr()
         if number == NO_SEQUENCE_NR:
             return self._parameter_owner(node.variable)
-        record = self.thread.record
-        scope = record.owner(number) if number < next_sequence_nr() else None
+        here = self.local.thread
+        scope = here.record.owner(number) if number < next_sequence_nr() else None
         if scope is None:  # made by another thread: accelerators run backward in their own
-            scope = next((s for r in self.records if r is not record and (s := r.owner(number))), None)
-        return scope or self.unattributed
+            others = (t.record.owner(number) for t in self.threads if t is not here)
+            scope = next(filter(None, others), self.unattributed)
+        return scope
 
     def _parameter_owner(self, parameter: torch.Tensor) -> Scope:
         """The innermost scope that ran and owns ``parameter``; else the block."""
@@ -436,7 +473,7 @@ class Attribution:
             known = self._parameters.setdefault(id(parameter), known)
         return known[1]
 
-    def gradient(self, node: Any) -> str | None:
+    def product_gradient(self, thread: Thread, node: Any) -> str | None:
         """Which gradient the product that ``node`` runs now computes: ``input`` or ``weight``.
 
         A matmul node makes one product for each of its inputs that wants a gradient, in an order
@@ -446,21 +483,28 @@ class Attribution:
         order = GRADIENT_ORDER.get(type(node).__name__)
         if order is None:
             return None
-        thread = self.thread
         number = node._sequence_nr()
         if number != thread.product_number:
             thread.product_number = number
-            edges = [node.next_functions[index][0] for index in order]
+            edges = node.next_functions
             thread.products = iter(
-                ["weight" if _leads_to_parameter(e) else "input" for e in edges if wanted(e)]
+                [
+                    "weight" if _leads_to_parameter(edge) else "input"
+                    for index in order
+                    if (edge := edges[index][0]) is not None and will_execute(edge)
+                ]
             )
         return next(thread.products, None)
 
-    def bias_gradient(self, node: Any) -> str | None:
+    def sum_gradient(self, thread: Thread, node: Any) -> str | None:
         """``bias`` if a sum in ``node`` reduces the gradient to the shape of an added parameter."""
-        if type(node).__name__ not in ("AddmmBackward0", "AddBackward0"):
-            return None
-        return "bias" if any(_leads_to_parameter(e) for e, _ in node.next_functions) else None
+        name = type(node).__name__
+        if name == "AddmmBackward0":
+            return "bias" if _leads_to_parameter(node.next_functions[0][0]) else None
+        if name == "AddBackward0":
+            edges = node.next_functions
+            return "bias" if any(_leads_to_parameter(edge) for edge, _ in edges) else None
+        return None
 
     def scopes(self) -> Iterator[Scope]:
         """Every scope that is known, parents before their children."""
@@ -472,11 +516,11 @@ class Attribution:
 
 
 def _leads_to_parameter(node: Any) -> bool:
-    while node is not None and type(node).__name__ in VIEW_NODES:
+    while node is not None:
+        name = type(node).__name__
+        if name == "AccumulateGrad":
+            return isinstance(node.variable, nn.Parameter)
+        if name not in VIEW_NODES:
+            return False
         node = node.next_functions[0][0]
-    return isinstance(getattr(node, "variable", None), nn.Parameter)
-
-
-def wanted(node: Any) -> bool:
-    """Whether the running backward pass asks for the gradient that flows into ``node``."""
-    return node is not None and will_execute(node)
+    return False

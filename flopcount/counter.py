@@ -16,41 +16,26 @@ from flopcount._private import (
     is_traceable_wrapper_subclass_type,
     running_node,
 )
-from flopcount.attribution import Attribution
+from flopcount.attribution import Attribution, Place, Thread
 from flopcount.errors import UncountedOpError
 from flopcount.formulas import Bill, Decision, Formula, Plan, describe, op_name, plan
 from flopcount.ledger import RECOMPUTE, Key, Ledger
 from flopcount.report import Report, snapshot
+from flopcount.signature import sign
 
 __all__ = ["FlopCounter", "count"]
 
 TALLY_LIMIT = 1 << 14
 """Distinct (place, signature) pairs kept before they are folded into the ledger."""
 
-ATOMS = frozenset(
-    {bool, int, str, type(None), torch.dtype, torch.device, torch.layout, torch.memory_format}
-)
-"""Types of arguments that stand for themselves in a signature."""
-
-EXACT_FLOATS = frozenset([step / 2 for step in range(-32, 33)] + [float("inf"), float("-inf")])
-"""Numbers that a formula may tell apart (an exponent, alpha = 1). All others are alike to it, so
-that a learning rate that changes at every step does not make every step's ops new."""
-
-GRADIENT_FINDERS: dict[str, Callable[[Attribution, Any], str | None]] = {
-    "aten.mm": Attribution.gradient,
-    "aten.bmm": Attribution.gradient,
-    "aten.sum": Attribution.bias_gradient,
+GRADIENT_FINDERS: dict[str, Callable[[Attribution, Thread, Any], str | None]] = {
+    "aten.mm": Attribution.product_gradient,
+    "aten.bmm": Attribution.product_gradient,
+    "aten.sum": Attribution.sum_gradient,
 }
 """Ops whose place in the autograd graph says which gradient they compute."""
 
-
-class _Thread(threading.local):
-    """The tally of one thread: (place, signature) -> [calls, place, bill]."""
-
-    def __init__(self, counter: FlopCounter) -> None:
-        self.entries = 0
-        self.tally: dict[Any, list[Any]] = {}
-        counter._tallies.append(self.tally)
+COMPOSITE, VIEW = Decision.COMPOSITE, Decision.VIEW
 
 
 class FlopCounter(TorchDispatchMode):
@@ -99,29 +84,25 @@ class FlopCounter(TorchDispatchMode):
         self._plans: dict[int, Plan | None] = {}
         self._ops: list[Any] = []
         self._attribution = Attribution(model)
-        self._attributed = self._attribution.thread
+        self._local = self._attribution.local
         self._ledger = Ledger()
         self._bills: dict[Any, Bill] = {}
-        self._tallies: list[dict[Any, list[Any]]] = []
         self._lock = threading.Lock()
-        self._thread = _Thread(self)
 
     # -- the user's side
 
     def __enter__(self) -> FlopCounter:
         # entered again inside itself, a second mode on the stack would count each op twice
-        if self._thread.entries == 0:
+        if self._local.thread.entries == 0:
             self._plans.clear()  # a formula may have been registered since
-            self._attribution.enter()
             super().__enter__()
-        self._thread.entries += 1
+        self._attribution.enter()
         return self
 
     def __exit__(self, *exception: Any) -> None:
-        self._thread.entries -= 1
-        if self._thread.entries == 0:
+        self._attribution.exit()
+        if self._local.thread.entries == 0:
             super().__exit__(*exception)
-            self._attribution.exit()
 
     def report(self) -> Report:
         """A snapshot of what was counted so far; it does not change any more."""
@@ -129,16 +110,16 @@ class FlopCounter(TorchDispatchMode):
         with self._lock:
             for key, entry in self._ledger.entries.items():
                 ledger.post(key, entry.calls, entry.cost, entry.gradients, counted=entry.counted)
-        for tally in self._tallies:
-            _fold(tally, ledger)
+        for thread in self._attribution.threads:
+            _fold(thread.tally, ledger)
         return snapshot(ledger, self._attribution)
 
     def reset(self) -> None:
         """Forget what was counted."""
         with self._lock:
             self._ledger = Ledger()
-        for tally in self._tallies:
-            tally.clear()
+        for thread in self._attribution.threads:
+            thread.tally.clear()
         for scope in self._attribution.scopes():
             scope.calls = 0
 
@@ -158,54 +139,31 @@ class FlopCounter(TorchDispatchMode):
         except KeyError:
             plan = self._plan(func)
         node = running_node()
+        thread = self._local.thread
         if plan is None:  # a view
             if node is not None and torch.is_grad_enabled():
-                self._attribution.in_backward(node, args)
+                self._attribution.in_backward(thread, node, args)
             return func(*args, **kwargs) if kwargs else func(*args)
-        if plan.decision is Decision.COMPOSITE:
+        if plan.decision is COMPOSITE:
             super().__enter__()
             try:
                 return func.decompose(*args, **(kwargs or {}))
             finally:
                 super().__exit__(None, None, None)
 
+        gradient = None
         if node is None:
-            key: list[Any] = [self._attributed.place, plan]
+            place = thread.place
         else:
-            key = [self._attribution.in_backward(node, args), plan]
+            place = self._attribution.in_backward(thread, node, args)
             if finder := GRADIENT_FINDERS.get(plan.name):
-                key.append(finder(self._attribution, node))
-        values = args
-        if kwargs:
-            out = func(*args, **kwargs)
-            for item in kwargs.items():
-                values += item
-        else:
-            out = func(*args)
-        if plan.dynamic:
-            values += (out,)
-        first = last = None
+                gradient = finder(self._attribution, thread, node)
+        out = func(*args, **kwargs) if kwargs else func(*args)
+        key = (place, gradient, sign(plan, args, kwargs, out))
         try:
-            for value in values:
-                cls = value.__class__
-                if cls is Tensor or cls is nn.Parameter:
-                    key += (value.shape, value.dtype, value.stride())
-                    if value is last or value is first:
-                        key.append("again")  # what is the same tensor is read once
-                    elif first is None:
-                        first = value
-                    last = value
-                elif cls in ATOMS:
-                    key.append(value)
-                else:
-                    _sign(key, value)
-            signature = tuple(key)
-        except (RuntimeError, NotImplementedError):  # a layout without strides
-            signature = (*key[:2], object())
-        try:
-            self._thread.tally[signature][0] += 1
+            thread.tally[key][0] += 1
         except KeyError:
-            self._count_new(signature, args, kwargs or {}, out)
+            self._count_new(thread.tally, key, plan, args, kwargs or {}, out)
         return out
 
     # -- once per op, or once per signature
@@ -213,57 +171,43 @@ class FlopCounter(TorchDispatchMode):
     def _plan(self, func: Any) -> Plan | None:
         decided = Plan(func, self._formulas) if self._formulas else plan(func)
         self._ops.append(func)  # while it lives, nothing else has its id()
-        self._plans[id(func)] = kept = None if decided.decision is Decision.VIEW else decided
+        self._plans[id(func)] = kept = None if decided.decision is VIEW else decided
         return kept
 
     def _count_new(
-        self, signature: tuple[Any, ...], args: Sequence[Any], kwargs: dict[str, Any], out: Any
+        self,
+        tally: dict[Any, list[Any]],
+        key: tuple[Place, str | None, Any],
+        plan: Plan,
+        args: Sequence[Any],
+        kwargs: dict[str, Any],
+        out: Any,
     ) -> None:
-        place, decided, gradient, *_ = (*signature, None)
-        bill = self._bills.get(signature[1:])
-        if bill is None:
-            bill = decided.bill(args, kwargs, out)
-            if decided.name in GRADIENT_FINDERS and isinstance(gradient, str):
-                arithmetic = replace(bill.cost, read=0, written=0)
-                bill = replace(bill, gradients={gradient: arithmetic})
-            if self.strict and not bill.counted:
-                raise UncountedOpError(
-                    f"{bill.op} has no formula; it was called with "
-                    f"({describe([*args, *kwargs.values()])}) in "
-                    f"{place.scope.path or 'no module'}, phase {place.phase}"
-                )
-            self._bills[signature[1:]] = bill
-        tally = self._thread.tally
+        place, gradient, signature = key
         if len(tally) >= TALLY_LIMIT:
             with self._lock:
                 _fold(tally, self._ledger)
             tally.clear()
             self._bills.clear()
-        tally[signature] = [1, place, bill]
-
-
-def _sign(key: list[Any], value: Any) -> None:
-    """Append what a formula may see of ``value`` to ``key``."""
-    if isinstance(value, float):
-        key.append(value if value in EXACT_FLOATS else float)
-    elif isinstance(value, (list, tuple)):
-        key.append(len(value))
-        for item in value:
-            if item.__class__ in ATOMS:
-                key.append(item)
-            else:
-                _sign(key, item)
-    elif isinstance(value, Tensor):
-        key += (value.shape, value.dtype, value.stride())
-    else:
-        key.append(type(value))  # a complex number, a generator, a script object
+        bill = self._bills.get(signature)
+        if bill is None:
+            bill = self._bills[signature] = plan.bill(args, kwargs, out)
+        if self.strict and not bill.counted:
+            raise UncountedOpError(
+                f"{bill.op} has no formula; it was called with "
+                f"({describe([*args, *kwargs.values()])}) in "
+                f"{place.scope.path or 'no module'}, phase {place.phase}"
+            )
+        tally[key] = [1, bill]
 
 
 def _fold(tally: Mapping[Any, list[Any]], ledger: Ledger) -> None:
     """Post every bill of ``tally`` as often as it came."""
-    for calls, place, bill in list(tally.values()):
+    for (place, gradient, _), (calls, bill) in list(tally.items()):
         path, phase = place.scope.path, place.phase
         gradients = {name: calls * cost for name, cost in bill.gradients.items()}
+        if gradient:
+            gradients = {gradient: calls * replace(bill.cost, read=0, written=0)}
         ledger.post(
             Key(path, phase, bill.op, bill.dtype),
             calls,

@@ -151,9 +151,10 @@ class Plan:
         name: ``aten.mm``: the op as reports name it.
         decision: how it is decided.
         dynamic: its result's shape depends on values, so that arguments alone do not tell a cost.
+        operands: how many arguments it begins with that are tensors.
     """
 
-    __slots__ = ("decision", "dynamic", "formula", "func", "name", "traffic", "written")
+    __slots__ = ("decision", "dynamic", "formula", "func", "name", "operands", "traffic", "written")
 
     def __init__(self, func: Any, formulas: dict[str, Formula] | None = None) -> None:
         self.func = func  # keeps the op alive, so that its id() stays its own
@@ -162,8 +163,10 @@ class Plan:
         self.traffic: Traffic = traffic.operands_and_results
         schema = getattr(func, "_schema", None)
         if schema is None:  # a higher-order op
-            self.decision, self.dynamic, self.written = Decision.UNCOUNTED, False, ()
+            self.decision, self.dynamic = Decision.UNCOUNTED, False
+            self.operands, self.written = 0, ()
             return
+        kinds = [str(argument.type) == "Tensor" for argument in schema.arguments]
         self.written = tuple(
             (index, argument.name)
             for index, argument in enumerate(schema.arguments)
@@ -173,6 +176,7 @@ class Plan:
             tag in func.tags
             for tag in (torch.Tag.dynamic_output_shape, torch.Tag.data_dependent_output)
         )
+        self.operands = [*kinds, False].index(False)
         self._decide(_spellings(func), formulas or {})
 
     def _decide(self, spellings: Sequence[str], formulas: dict[str, Formula]) -> None:

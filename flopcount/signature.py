@@ -1,0 +1,73 @@
+"""The signature of a call: all that a formula may look at, as a key that calls of one cost share.
+
+This runs for every op that is not a view. It takes shapes, dtypes and strides (an expanded
+dimension is read once), and which operands are the same tensor (read once, too).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from flopcount.formulas import Plan
+
+__all__ = ["sign"]
+
+ATOMS = frozenset(
+    {bool, int, str, type(None), torch.dtype, torch.device, torch.layout, torch.memory_format}
+)
+"""Types of arguments that stand for themselves."""
+
+EXACT_FLOATS = frozenset([step / 2 for step in range(-32, 33)] + [float("inf"), float("-inf")])
+"""Numbers that a formula may tell apart (an exponent, alpha = 1). All others are alike to it, so
+that a learning rate that changes at every step does not make every step's ops new."""
+
+
+def sign(plan: Plan, args: Sequence[Any], kwargs: dict[str, Any] | None, out: Any) -> Any:
+    """A hashable key; a call with a tensor that has no strides gets one of its own."""
+    operands = plan.operands
+    try:
+        # most ops begin with one to three tensors, and many have nothing else: unrolled
+        if operands == 2:
+            a, b = args[:2]
+            key = (plan, a.shape, a.dtype, a.stride(), b.shape, b.dtype, b.stride(), a is b)
+        elif operands == 1:
+            a = args[0]
+            key = (plan, a.shape, a.dtype, a.stride())
+        elif operands == 3:
+            a, b, c = args[:3]
+            key = (
+                *(plan, a.shape, a.dtype, a.stride(), b.shape, b.dtype, b.stride(), a is b),
+                *(c.shape, c.dtype, c.stride(), c is a or c is b),
+            )
+        else:
+            operands, key = 0, (plan,)
+        if kwargs:
+            return key + _items(args[operands:]) + (*kwargs,) + _items(kwargs.values())
+        if len(args) > operands:
+            key += _items(args[operands:])
+        return (*key, _items((out,))) if plan.dynamic else key
+    except (RuntimeError, NotImplementedError):  # sparse and nested tensors have no strides
+        return object()
+
+
+def _items(values: Iterable[Any]) -> tuple[Any, ...]:
+    items: list[Any] = []
+    last = None
+    for value in values:
+        cls = value.__class__
+        if cls in ATOMS:
+            items.append(value)
+        elif isinstance(value, Tensor):
+            items += (value.shape, value.dtype, value.stride(), value is last)
+            last = value
+        elif cls is float:
+            items.append(value if value in EXACT_FLOATS else float)
+        elif cls is list or cls is tuple:
+            items.append(_items(value))
+        else:
+            items.append(cls)  # a complex number, a generator, a script object
+    return tuple(items)
