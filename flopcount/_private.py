@@ -16,6 +16,7 @@ __all__ = [
     "NO_SEQUENCE_NR",
     "TorchDispatchMode",
     "backward_task",
+    "bound_call",
     "is_traceable_wrapper_subclass_type",
     "next_sequence_nr",
     "running_node",
@@ -44,6 +45,11 @@ GRADIENT_ORDER: dict[str, tuple[int, int]] = {
 The numbers index ``node.next_functions``: ``mm(self, mat2)``, ``addmm(self, mat1, mat2)``.
 Autograd's generated code takes the inputs in alphabetical order of their names.
 """
+
+
+def bound_call(op: Any) -> Callable[..., Any]:
+    """What calling ``op`` comes down to; an OpOverload's own call is a Python frame around it."""
+    return op._op if type(op) is torch._ops.OpOverload else op  # type: ignore[no-any-return]
 
 
 def will_execute(node: Any) -> bool:

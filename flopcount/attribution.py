@@ -39,7 +39,7 @@ from flopcount._private import (
 )
 from flopcount.ledger import BACKWARD, FORWARD, OPTIMIZER, PHASES, RECOMPUTE
 
-__all__ = ["Attribution", "Place", "Scope"]
+__all__ = ["Attribution", "Place", "Scope", "Thread", "product_gradient", "sum_gradient"]
 
 RECORD_LIMIT = 1 << 17
 """Changes of scope that are remembered, at least, for each thread; older nodes are unattributed."""
@@ -473,39 +473,6 @@ class Attribution:
             known = self._parameters.setdefault(id(parameter), known)
         return known[1]
 
-    def product_gradient(self, thread: Thread, node: Any) -> str | None:
-        """Which gradient the product that ``node`` runs now computes: ``input`` or ``weight``.
-
-        A matmul node makes one product for each of its inputs that wants a gradient, in an order
-        that is its own. A gradient that flows to a parameter, through views and casts at most, is
-        the weight's.
-        """
-        order = GRADIENT_ORDER.get(type(node).__name__)
-        if order is None:
-            return None
-        number = node._sequence_nr()
-        if number != thread.product_number:
-            thread.product_number = number
-            edges = node.next_functions
-            thread.products = iter(
-                [
-                    "weight" if _leads_to_parameter(edge) else "input"
-                    for index in order
-                    if (edge := edges[index][0]) is not None and will_execute(edge)
-                ]
-            )
-        return next(thread.products, None)
-
-    def sum_gradient(self, thread: Thread, node: Any) -> str | None:
-        """``bias`` if a sum in ``node`` reduces the gradient to the shape of an added parameter."""
-        name = type(node).__name__
-        if name == "AddmmBackward0":
-            return "bias" if _leads_to_parameter(node.next_functions[0][0]) else None
-        if name == "AddBackward0":
-            edges = node.next_functions
-            return "bias" if any(_leads_to_parameter(edge) for edge, _ in edges) else None
-        return None
-
     def scopes(self) -> Iterator[Scope]:
         """Every scope that is known, parents before their children."""
         waiting = [self.root]
@@ -513,6 +480,41 @@ class Attribution:
             scope = waiting.pop()
             yield scope
             waiting.extend(reversed(scope.children.values()))
+
+
+def product_gradient(thread: Thread, node: Any) -> str | None:
+    """Which gradient the product that ``node`` runs now computes: ``input`` or ``weight``.
+
+    A matmul node makes one product for each of its inputs that wants a gradient, in an order
+    that is its own. A gradient that flows to a parameter, through views and casts at most, is
+    the weight's.
+    """
+    order = GRADIENT_ORDER.get(type(node).__name__)
+    if order is None:
+        return None
+    number = node._sequence_nr()
+    if number != thread.product_number:
+        thread.product_number = number
+        edges = node.next_functions
+        thread.products = iter(
+            [
+                "weight" if _leads_to_parameter(edge) else "input"
+                for index in order
+                if (edge := edges[index][0]) is not None and will_execute(edge)
+            ]
+        )
+    return next(thread.products, None)
+
+
+def sum_gradient(thread: Thread, node: Any) -> str | None:
+    """``bias`` if a sum in ``node`` reduces the gradient to the shape of an added parameter."""
+    name = type(node).__name__
+    if name == "AddmmBackward0":
+        return "bias" if _leads_to_parameter(node.next_functions[0][0]) else None
+    if name == "AddBackward0":
+        edges = node.next_functions
+        return "bias" if any(_leads_to_parameter(edge) for edge, _ in edges) else None
+    return None
 
 
 def _leads_to_parameter(node: Any) -> bool:

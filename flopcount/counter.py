@@ -13,10 +13,11 @@ from torch import Tensor, nn
 
 from flopcount._private import (
     TorchDispatchMode,
+    bound_call,
     is_traceable_wrapper_subclass_type,
     running_node,
 )
-from flopcount.attribution import Attribution, Place, Thread
+from flopcount.attribution import Attribution, Place, Thread, product_gradient, sum_gradient
 from flopcount.errors import UncountedOpError
 from flopcount.formulas import Bill, Decision, Formula, Plan, describe, op_name, plan
 from flopcount.ledger import RECOMPUTE, Key, Ledger
@@ -28,10 +29,13 @@ __all__ = ["FlopCounter", "count"]
 TALLY_LIMIT = 1 << 14
 """Distinct (place, signature) pairs kept before they are folded into the ledger."""
 
-GRADIENT_FINDERS: dict[str, Callable[[Attribution, Thread, Any], str | None]] = {
-    "aten.mm": Attribution.product_gradient,
-    "aten.bmm": Attribution.product_gradient,
-    "aten.sum": Attribution.sum_gradient,
+GradientFinder = Callable[[Thread, Any], str | None]
+PlannedCall = tuple[Plan | None, Callable[..., Any], GradientFinder | None]
+
+GRADIENT_FINDERS: dict[str, GradientFinder] = {
+    "aten.mm": product_gradient,
+    "aten.bmm": product_gradient,
+    "aten.sum": sum_gradient,
 }
 """Ops whose place in the autograd graph says which gradient they compute."""
 
@@ -81,7 +85,7 @@ class FlopCounter(TorchDispatchMode):
             raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
         self.strict = strict
         self._formulas = {op_name(op): function for op, function in (formulas or {}).items()}
-        self._plans: dict[int, Plan | None] = {}
+        self._plans: dict[int, PlannedCall] = {}
         self._ops: list[Any] = []
         self._attribution = Attribution(model)
         self._local = self._attribution.local
@@ -135,15 +139,14 @@ class FlopCounter(TorchDispatchMode):
         if types and any(map(is_traceable_wrapper_subclass_type, types)):
             return NotImplemented  # a wrapper such as DTensor opens itself; its inner ops count
         try:
-            plan = self._plans[id(func)]
+            plan, call, find_gradient = self._plans[id(func)]
         except KeyError:
-            plan = self._plan(func)
+            plan, call, find_gradient = self._plan(func)
         node = running_node()
-        thread = self._local.thread
         if plan is None:  # a view
             if node is not None and torch.is_grad_enabled():
-                self._attribution.in_backward(thread, node, args)
-            return func(*args, **kwargs) if kwargs else func(*args)
+                self._attribution.in_backward(self._local.thread, node, args)
+            return call(*args, **kwargs) if kwargs else call(*args)
         if plan.decision is COMPOSITE:
             super().__enter__()
             try:
@@ -151,59 +154,65 @@ class FlopCounter(TorchDispatchMode):
             finally:
                 super().__exit__(None, None, None)
 
-        gradient = None
+        thread = self._local.thread
+        where: Place | tuple[Place, str]
         if node is None:
-            place = thread.place
+            where = thread.place
         else:
-            place = self._attribution.in_backward(thread, node, args)
-            if finder := GRADIENT_FINDERS.get(plan.name):
-                gradient = finder(self._attribution, thread, node)
-        out = func(*args, **kwargs) if kwargs else func(*args)
-        key = (place, gradient, sign(plan, args, kwargs, out))
+            where = self._attribution.in_backward(thread, node, args)
+            if find_gradient is not None and (gradient := find_gradient(thread, node)):
+                where = where, gradient
+        out = call(*args, **kwargs) if kwargs else call(*args)
+        key = sign(where, plan, args, kwargs, out)
         try:
             thread.tally[key][0] += 1
         except KeyError:
-            self._count_new(thread.tally, key, plan, args, kwargs or {}, out)
+            self._count_new(thread.tally, key, args, kwargs or {}, out)
         return out
 
     # -- once per op, or once per signature
 
-    def _plan(self, func: Any) -> Plan | None:
+    def _plan(self, func: Any) -> PlannedCall:
         decided = Plan(func, self._formulas) if self._formulas else plan(func)
         self._ops.append(func)  # while it lives, nothing else has its id()
-        self._plans[id(func)] = kept = None if decided.decision is VIEW else decided
-        return kept
+        planned = self._plans[id(func)] = (
+            None if decided.decision is VIEW else decided,
+            bound_call(func),
+            GRADIENT_FINDERS.get(decided.name),
+        )
+        return planned
 
     def _count_new(
         self,
         tally: dict[Any, list[Any]],
-        key: tuple[Place, str | None, Any],
-        plan: Plan,
+        key: tuple[Any, ...],
         args: Sequence[Any],
         kwargs: dict[str, Any],
         out: Any,
     ) -> None:
-        place, gradient, signature = key
         if len(tally) >= TALLY_LIMIT:
             with self._lock:
                 _fold(tally, self._ledger)
             tally.clear()
             self._bills.clear()
+        where, decided, *_ = key
+        signature = key[1:]
         bill = self._bills.get(signature)
         if bill is None:
-            bill = self._bills[signature] = plan.bill(args, kwargs, out)
+            bill = self._bills[signature] = decided.bill(args, kwargs, out)
+        place, gradient = where if isinstance(where, tuple) else (where, None)
         if self.strict and not bill.counted:
             raise UncountedOpError(
                 f"{bill.op} has no formula; it was called with "
                 f"({describe([*args, *kwargs.values()])}) in "
                 f"{place.scope.path or 'no module'}, phase {place.phase}"
             )
-        tally[key] = [1, bill]
+        tally[key] = [1, place, gradient, bill]
 
 
 def _fold(tally: Mapping[Any, list[Any]], ledger: Ledger) -> None:
     """Post every bill of ``tally`` as often as it came."""
-    for (place, gradient, _), (calls, bill) in list(tally.items()):
+    for calls, place, gradient, bill in list(tally.values()):
         path, phase = place.scope.path, place.phase
         gradients = {name: calls * cost for name, cost in bill.gradients.items()}
         if gradient:

@@ -26,32 +26,35 @@ EXACT_FLOATS = frozenset([step / 2 for step in range(-32, 33)] + [float("inf"), 
 that a learning rate that changes at every step does not make every step's ops new."""
 
 
-def sign(plan: Plan, args: Sequence[Any], kwargs: dict[str, Any] | None, out: Any) -> Any:
-    """A hashable key; a call with a tensor that has no strides gets one of its own."""
+def sign(
+    where: Any, plan: Plan, args: Sequence[Any], kwargs: dict[str, Any] | None, out: Any
+) -> tuple[Any, ...]:
+    """``(where, plan, …)``; a call with a tensor that has no strides gets a key of its own."""
     operands = plan.operands
     try:
         # most ops begin with one to three tensors, and many have nothing else: unrolled
         if operands == 2:
             a, b = args[:2]
-            key = (plan, a.shape, a.dtype, a.stride(), b.shape, b.dtype, b.stride(), a is b)
+            key = (where, plan, a.shape, a.dtype, a.stride(), b.shape, b.dtype, b.stride(), a is b)
         elif operands == 1:
             a = args[0]
-            key = (plan, a.shape, a.dtype, a.stride())
+            key = (where, plan, a.shape, a.dtype, a.stride())
         elif operands == 3:
             a, b, c = args[:3]
             key = (
-                *(plan, a.shape, a.dtype, a.stride(), b.shape, b.dtype, b.stride(), a is b),
-                *(c.shape, c.dtype, c.stride(), c is a or c is b),
-            )
+                where, plan, a.shape, a.dtype, a.stride(), b.shape, b.dtype, b.stride(), a is b,
+                c.shape, c.dtype, c.stride(), c is a or c is b,
+            )  # fmt: skip
         else:
-            operands, key = 0, (plan,)
-        if kwargs:
-            return key + _items(args[operands:]) + (*kwargs,) + _items(kwargs.values())
+            operands, key = 0, (where, plan)
         if len(args) > operands:
             key += _items(args[operands:])
-        return (*key, _items((out,))) if plan.dynamic else key
-    except (RuntimeError, NotImplementedError):  # sparse and nested tensors have no strides
-        return object()
+        if kwargs:
+            key += (*kwargs, *_items(kwargs.values()))
+        return key + _items((out,)) if plan.dynamic else key
+    except (RuntimeError, NotImplementedError, AttributeError):
+        # sparse and nested tensors have no strides; a number may stand in for a tensor
+        return (where, plan, object())
 
 
 def _items(values: Iterable[Any]) -> tuple[Any, ...]:
@@ -61,13 +64,13 @@ def _items(values: Iterable[Any]) -> tuple[Any, ...]:
         cls = value.__class__
         if cls in ATOMS:
             items.append(value)
+        elif cls is list or cls is tuple:
+            items.append(tuple(value) if value and value[0].__class__ is int else _items(value))
+        elif cls is float:
+            items.append(value if value in EXACT_FLOATS else float)
         elif isinstance(value, Tensor):
             items += (value.shape, value.dtype, value.stride(), value is last)
             last = value
-        elif cls is float:
-            items.append(value if value in EXACT_FLOATS else float)
-        elif cls is list or cls is tuple:
-            items.append(_items(value))
         else:
             items.append(cls)  # a complex number, a generator, a script object
     return tuple(items)

@@ -25,9 +25,11 @@ class Uncountable(Exception):
 class Gradients:
     """What a backward op costs, split by the gradient that each part computes.
 
-    ``recompute`` is work of the forward pass that the kernel does again.
+    ``recompute`` is work of the forward pass that the kernel does again; ``unsplit`` is what
+    belongs to no gradient alone.
     """
 
+    unsplit: Cost = ZERO
     input: Cost = ZERO
     weight: Cost = ZERO
     bias: Cost = ZERO
@@ -202,40 +204,38 @@ class Plan:
 
     def bill(self, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> Bill:
         """The cost of one call, from the shapes and dtypes of its arguments and result."""
-        if out is None and self.written:  # an in-place foreach op answers None
-            out = args[self.written[0][0]]
-        inputs = [*args, *kwargs.values()]
-        dtype = _working_dtype(inputs, out)
+        operands = [*args, *kwargs.values()]
         mutated = [
             args[index] if index < len(args) else kwargs.get(name) for index, name in self.written
         ]
-        read, written = self.traffic(args, kwargs, out, mutated)
-        moved = Cost(read=read, written=written)
-        label = str(dtype).removeprefix("torch.")
-        if self.formula is None:
-            counted = self.decision is Decision.FREE
-            return Bill(self.name, label, moved, counted=counted)
+        if out is None and mutated:  # an in-place foreach op answers None
+            out = mutated[0]
+        dtype = _working_dtype(operands, out)
         named = {name: value for name, value in kwargs.items() if name != "out"}
+        counted, moved, answer = self.decision is not Decision.UNCOUNTED, ZERO, Gradients()
         try:
-            answer = self.formula(*args, **named, out=out)
-        except Exception as error:
-            if not isinstance(error, Uncountable):
-                warnings.warn(
-                    f"the formula of {self.name} failed with {type(error).__name__}: {error}; "
-                    f"arguments: {describe(inputs)}; the op is uncounted",
-                    RuntimeWarning,
-                    stacklevel=3,
-                )
-            return Bill(self.name, label, moved, counted=False)
-        if isinstance(answer, Cost):
-            return Bill(self.name, label, _in_domain(answer, dtype) + moved)
-        parts = {
-            name: cost
-            for name in ("input", "weight", "bias")
-            if (cost := _in_domain(getattr(answer, name), dtype))
-        }
-        recompute = _in_domain(answer.recompute, dtype)
-        return Bill(self.name, label, sum(parts.values(), moved), parts, recompute)
+            read, written = self.traffic(args, named, out, mutated)
+            moved = Cost(read=read, written=written)
+            if self.formula is not None:
+                found = self.formula(*args, **named, out=out)
+                answer = found if isinstance(found, Gradients) else Gradients(unsplit=found)
+        except Uncountable:
+            counted = False
+        except Exception as error:  # a user's program must not fail for a formula's sake
+            counted = False
+            warnings.warn(
+                f"the formula of {self.name} failed with {type(error).__name__}: {error}; "
+                f"arguments: {describe(operands)}; the op is uncounted",
+                RuntimeWarning,
+                stacklevel=3,
+            )
+        costs = {part: _in_domain(getattr(answer, part), dtype) for part in Gradients.__slots__}
+        recompute = costs.pop("recompute")
+        total = sum(costs.values(), moved)
+        del costs["unsplit"]
+        gradients = {part: cost for part, cost in costs.items() if cost}
+        label = str(dtype).removeprefix("torch.")
+        return Bill(self.name, label, total, gradients, recompute, counted)
 
 
 def plan(func: Any) -> Plan:

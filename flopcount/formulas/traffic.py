@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, strided
 
 __all__ = ["gathered", "nothing", "operands_and_results", "overwritten", "tensors"]
 
@@ -20,7 +20,12 @@ def tensors(values: Iterable[Any]) -> Iterator[Tensor]:
 
 
 def size(tensor: Tensor) -> int:
-    """Bytes of the distinct elements of ``tensor``: an expanded dimension is there once."""
+    """Bytes of the distinct elements of ``tensor``: an expanded dimension is there once.
+
+    Sparse tensors have no strides; the ops that take them count their bytes themselves.
+    """
+    if tensor.layout != strided:
+        return 0
     elements = 1
     for length, stride in zip(tensor.shape, tensor.stride(), strict=True):
         if stride != 0 or length == 0:
@@ -36,8 +41,7 @@ def operands_and_results(
     args: Sequence[Any], kwargs: dict[str, Any], out: Any, mutated: Sequence[Any]
 ) -> tuple[int, int]:
     """Every distinct operand is read once; every result and changed argument is written."""
-    named = [value for name, value in kwargs.items() if name != "out"]
-    read = sum(map(size, _distinct([*args, *named])))
+    read = sum(map(size, _distinct([*args, *kwargs.values()])))
     return read, sum(map(size, _distinct([out, *mutated])))
 
 
