@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, strided
 
-__all__ = ["gathered", "nothing", "operands_and_results", "overwritten", "tensors"]
+__all__ = ["gathered", "nothing", "operands_and_results", "overwritten", "refilled", "size", "tensors"]
 
 
 def tensors(values: Iterable[Any]) -> Iterator[Tensor]:
@@ -55,11 +55,19 @@ def overwritten(
     return read, sum(map(size, _distinct([out, *mutated])))
 
 
+def refilled(
+    args: Sequence[Any], kwargs: dict[str, Any], out: Any, mutated: Sequence[Any]
+) -> tuple[int, int]:
+    """All operands but the first are read: it is a target, or lends its shape and dtype only."""
+    return operands_and_results(args[1:], kwargs, out, mutated)
+
+
 def gathered(
     args: Sequence[Any], kwargs: dict[str, Any], out: Any, mutated: Sequence[Any]
 ) -> tuple[int, int]:
     """Of the table, the first operand, only what reaches the result is read."""
-    table, *indices = _distinct([*args, *kwargs.values()])
+    named = [value for name, value in kwargs.items() if name != "out"]
+    table, *indices = _distinct([*args, *named])
     written = sum(map(size, _distinct([out, *mutated])))
     return written + sum(map(size, indices)), written
 
