@@ -1,4 +1,4 @@
-"""Ops that do no arithmetic: memory is made, filled, copied or asked about, and nothing computed."""
+"""Ops that do no arithmetic: they make, fill, copy or look at memory, and compute nothing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from flopcount.formulas.registry import formula, free
 aten = ops.aten
 
 
-def moves(*names: str, traffic: Callable[..., tuple[int, int]] = traffic.operands_and_results) -> None:
+def moves(
+    *names: str, traffic: Callable[..., tuple[int, int]] = traffic.operands_and_results
+) -> None:
     """Declare aten ops ``names`` free."""
     free(*(f"aten::{name}" for name in names), traffic=traffic)
 
@@ -26,10 +28,10 @@ moves("resize", "resize_as", "_resize_output", "set", traffic=traffic.nothing)
 moves("_unsafe_view", "unsafe_split", "unsafe_split_with_sizes", traffic=traffic.nothing)
 moves("detach_", "lift", "as_strided_", "t_", "transpose_", traffic=traffic.nothing)
 moves("squeeze_", "unsqueeze_", "_mkldnn_reshape", "_mkldnn_transpose", traffic=traffic.nothing)
-moves("_sparse_coo_tensor_with_dims", "_coalesced", "_nested_view_from_buffer", traffic=traffic.nothing)
+moves("_sparse_coo_tensor_with_dims", "_coalesced", "sparse_resize", traffic=traffic.nothing)
 moves("_sparse_coo_tensor_with_dims_and_tensors", traffic=traffic.nothing)
-moves("_sparse_compressed_tensor_with_dims", "sparse_resize_", traffic=traffic.nothing)
-moves("sparse_resize_and_clear_", traffic=traffic.nothing)
+moves("_sparse_compressed_tensor_with_dims", traffic=traffic.nothing)
+moves("sparse_resize_and_clear", traffic=traffic.nothing)
 
 # questions about a tensor; what asks for values reads them
 moves("is_same_size", "is_set_to", "is_pinned", "is_coalesced", traffic=traffic.nothing)
