@@ -1,1 +1,376 @@
-"""x"""
+"""Reductions, scans, softmax, norms, distances, sorting.
+
+Letters: n values are reduced to m results, so that a reduction is n - m operations (``fold``).
+For ops that keep their shape, m counts the rows along the dimension that they work on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import inf
+from typing import Any
+
+import torch
+from torch import Tensor, ops
+
+from flopcount.cost import ZERO, Cost
+from flopcount.formulas.pointwise import pow as power
+from flopcount.formulas.primitives import contraction, elementwise, fold
+from flopcount.formulas.registry import Gradients, formula
+
+aten = ops.aten
+
+
+def rows(x: Tensor, dim: int) -> int:
+    """How many rows ``x`` has along ``dim``."""
+    return x.numel() // max(x.shape[dim], 1) if x.dim() else 1
+
+
+# sums, products, extremes
+
+
+@formula(aten.sum)
+def sum(x: Tensor, *args: Any, out: Tensor, **kwargs: Any) -> Cost:
+    """n - m additions."""
+    return elementwise(out, fold(x.numel(), out.numel()), add=1)
+
+
+@formula(aten.nansum)
+def nansum(x: Tensor, *args: Any, out: Tensor, **kwargs: Any) -> Cost:
+    """A sum of n selects: x or 0."""
+    return elementwise(x, compare=1) + sum(x, out=out)
+
+
+@formula(aten.mean)
+def mean(x: Tensor, *args: Any, out: Tensor, **kwargs: Any) -> Cost:
+    """A sum, and a division for each result."""
+    return sum(x, out=out) + elementwise(out, div=1)
+
+
+@formula(aten.prod)
+def prod(x: Tensor, *args: Any, out: Tensor, **kwargs: Any) -> Cost:
+    """n - m multiplications."""
+    return elementwise(out, fold(x.numel(), out.numel()), mul=1)
+
+
+@formula(aten.trace)
+def trace(x: Tensor, *, out: Tensor) -> Cost:
+    """The sum of the diagonal."""
+    return elementwise(out, fold(min(x.shape), 1), add=1)
+
+
+@formula(aten.amax, aten.amin, aten.max, aten.min, aten.argmax, aten.argmin)
+def amax(x: Tensor, *args: Any, out: Tensor | tuple[Tensor, ...], **kwargs: Any) -> Cost:
+    """n - m comparisons, with or without the place of the winner."""
+    values = out if isinstance(out, Tensor) else out[0]
+    return Cost(compare=fold(x.numel(), values.numel()))
+
+
+@formula("aten::max.other", "aten::min.other")
+def max_other(a: Tensor, b: Tensor, *, out: Tensor) -> Cost:
+    """The larger of two: one comparison for each element."""
+    return elementwise(out, compare=1)
+
+
+@formula(aten.aminmax, aten._aminmax)
+def aminmax(x: Tensor, *args: Any, out: tuple[Tensor, Tensor], **kwargs: Any) -> Cost:
+    """Both extremes, n - m comparisons each."""
+    return 2 * amax(x, out=out)
+
+
+@formula(aten.any, aten.all, aten.count_nonzero)
+def any(x: Tensor, *args: Any, out: Tensor, **kwargs: Any) -> Cost:
+    """n comparisons with zero; what follows is boolean or counting."""
+    return Cost(compare=x.numel() * (2 if x.is_complex() else 1))  # both parts
+
+
+# variance
+
+
+@formula(aten.var, aten.var_mean)
+def var(x: Tensor, *args: Any, out: Tensor | tuple[Tensor, ...], **kwargs: Any) -> Cost:
+    """Two passes, as in the textbook: Σ(x - mean)² / (k - correction), k = n / m values a group.
+
+    The mean takes k - 1 additions and a division, then k differences, k squares, k - 1 additions
+    and a division: 4·k for each group, 4·n in all. Kernels that make one pass (Welford) execute
+    more. A complex number has two parts: 2·k for the mean, 2·k for the differences, 3·k for the
+    squared moduli, k for the real sum that is left: 8·n.
+    """
+    return Cost(arith=x.numel() * (8 if x.is_complex() else 4))
+
+
+@formula(aten.std, aten.std_mean)
+def std(x: Tensor, *args: Any, out: Tensor | tuple[Tensor, ...], **kwargs: Any) -> Cost:
+    """The root of the variance."""
+    deviation = out if isinstance(out, Tensor) else out[0]
+    return var(x, out=out) + elementwise(deviation, sqrt=1)
+
+
+# scans
+
+
+@formula(aten.cumsum)
+def cumsum(x: Tensor, dim: int, *, out: Tensor, **kwargs: Any) -> Cost:
+    """An addition for each element of a row but the first."""
+    return elementwise(out, fold(x.numel(), rows(x, dim)), add=1)
+
+
+@formula(aten.cumprod)
+def cumprod(x: Tensor, dim: int, *, out: Tensor, **kwargs: Any) -> Cost:
+    """A multiplication for each element of a row but the first."""
+    return elementwise(out, fold(x.numel(), rows(x, dim)), mul=1)
+
+
+@formula(aten.cummax, aten.cummin)
+def cummax(x: Tensor, dim: int, *, out: tuple[Tensor, Tensor]) -> Cost:
+    """A comparison for each element of a row but the first."""
+    return Cost(compare=fold(x.numel(), rows(x, dim)))
+
+
+@formula(aten.logcumsumexp)
+def logcumsumexp(x: Tensor, dim: int, *, out: Tensor) -> Cost:
+    """log(eᵃ + eᵇ) = max + log1p(e^(min - max)) for each element of a row but the first."""
+    return elementwise(out, fold(x.numel(), rows(x, dim)), compare=2, add=2, special=2)
+
+
+# softmax
+
+
+def softmax_steps(n: int, m: int) -> Cost:
+    """e^(x - max) / Σe^(x - max) of n values in m rows.
+
+    n - m comparisons, n differences, n exponentials, n - m additions, n divisions.
+    """
+    return Cost(compare=fold(n, m), arith=2 * n + fold(n, m), special=n)
+
+
+def softmax_backward_steps(n: int, m: int) -> Cost:
+    """y·g - y·Σ(y·g) of n values in m rows: two products, a sum and a difference."""
+    return Cost(arith=3 * n + fold(n, m))
+
+
+@formula(aten._softmax)
+def _softmax(x: Tensor, dim: int, half_to_float: bool, *, out: Tensor) -> Cost:
+    """e^(x - max) / Σe^(x - max) along each row."""
+    return softmax_steps(x.numel(), rows(x, dim))
+
+
+@formula(aten._log_softmax)
+def _log_softmax(x: Tensor, dim: int, half_to_float: bool, *, out: Tensor) -> Cost:
+    """(x - max) - log Σe^(x - max): a logarithm for each row, and no division."""
+    n, m = x.numel(), rows(x, dim)
+    return softmax_steps(n, m) + Cost(special=m)  # n differences stand for n divisions
+
+
+@formula("aten::_safe_softmax", "aten::_masked_softmax")
+def _safe_softmax(x: Tensor, *args: Any, out: Tensor, **kwargs: Any) -> Cost:
+    """A softmax, and two more steps for each element.
+
+    ``_safe_softmax(x, dim)`` finds -inf (n comparisons) and clears rows that have nothing else
+    (n selects). ``_masked_softmax(x, mask, dim)`` selects x or -inf, and clears likewise.
+    """
+    dims = [dim for dim in (*args, kwargs.get("dim")) if isinstance(dim, int)]
+    m = rows(x, dims[0] if dims else -1)
+    return softmax_steps(x.numel(), m) + elementwise(x, compare=2)
+
+
+@formula(aten._softmax_backward_data)
+def _softmax_backward_data(
+    grad: Tensor, y: Tensor, dim: int, input_dtype: Any, *, out: Tensor
+) -> Gradients:
+    """y·g - y·Σ(y·g) along each row."""
+    return Gradients(input=softmax_backward_steps(y.numel(), rows(y, dim)))
+
+
+@formula("aten::_masked_softmax_backward")
+def _masked_softmax_backward(
+    grad: Tensor, y: Tensor, mask: Tensor, dim: int | None = None, *, out: Tensor
+) -> Gradients:
+    """A softmax's gradient, and a select for each element."""
+    steps = softmax_backward_steps(y.numel(), rows(y, -1 if dim is None else dim))
+    return Gradients(input=steps + elementwise(y, compare=1))
+
+
+@formula(aten._log_softmax_backward_data)
+def _log_softmax_backward_data(
+    grad: Tensor, y: Tensor, dim: int, input_dtype: Any, *, out: Tensor
+) -> Gradients:
+    """g - eʸ·Σg: an exponential, a product and a difference for each element, and the sum."""
+    steps = elementwise(y, special=1, mul=1, add=1)
+    return Gradients(input=steps + Cost(arith=fold(y.numel(), rows(y, dim))))
+
+
+@formula(aten.logsumexp)
+def logsumexp(x: Tensor, *args: Any, out: Tensor, **kwargs: Any) -> Cost:
+    """max + log Σe^(x - max). The kernel's guard against an infinite maximum is left out."""
+    reduction = amax(x, out=out) + sum(x, out=out)
+    return reduction + elementwise(x, add=1, special=1) + elementwise(out, add=1, special=1)
+
+
+# norms and distances
+
+
+def norm_steps(x: Tensor, n: int, m: int, p: float) -> Cost:
+    """(Σ|x|ᵖ)^(1/p) of n values in m groups; x tells whether they are complex.
+
+    An even power needs no modulus. A complex square is two products and a sum, a modulus its
+    root; for ∞ and -∞ there is no power but a comparison, for 0 a comparison with zero.
+    """
+    even = p % 2 == 0 and p != 0
+    modulus = Cost(arith=(3 if even else 4) * n) if x.is_complex() else Cost(compare=n * (not even))
+    if abs(p) == inf:
+        return modulus + Cost(compare=fold(n, m))
+    if p == 0:
+        return Cost(compare=n, arith=fold(n, m))
+    exponent = p / 2 if even and x.is_complex() else p  # the square is there already
+    return modulus + powers(exponent, n) + Cost(arith=fold(n, m)) + powers(1 / p, m)
+
+
+NUMBER = torch.empty((), device="meta")
+"""Stands for one real number."""
+
+
+def powers(exponent: float, count: int) -> Cost:
+    """``count`` times what it takes to raise a number to a power."""
+    return count * power(NUMBER, exponent, out=NUMBER)
+
+
+@formula(aten.linalg_vector_norm, aten.norm)
+def linalg_vector_norm(
+    x: Tensor, ord: float | None = 2, *args: Any, out: Tensor, **kwargs: Any
+) -> Cost:
+    """(Σ|x|ᵖ)^(1/p)."""
+    return norm_steps(x, x.numel(), out.numel(), 2 if ord is None else ord)
+
+
+@formula("aten::_foreach_norm")
+def _foreach_norm(
+    xs: Sequence[Tensor], ord: float = 2, dtype: Any = None, *, out: Sequence[Tensor]
+) -> Cost:
+    """The norm of each tensor."""
+    costs = (linalg_vector_norm(x, ord, out=y) for x, y in zip(xs, out, strict=True))
+    return _total(costs)
+
+
+@formula("aten::_foreach_max")
+def _foreach_max(xs: Sequence[Tensor], *, out: Sequence[Tensor]) -> Cost:
+    """The largest element of each tensor."""
+    return _total(amax(x, out=y) for x, y in zip(xs, out, strict=True))
+
+
+def _total(costs: Any) -> Cost:
+    total = ZERO
+    for cost in costs:
+        total += cost
+    return total
+
+
+@formula(aten.dist)
+def dist(a: Tensor, b: Tensor, p: float = 2, *, out: Tensor) -> Cost:
+    """The norm of a - b."""
+    return elementwise(out, a.numel(), add=1) + norm_steps(a, a.numel(), 1, p)
+
+
+@formula(aten.renorm)
+def renorm(x: Tensor, p: float, dim: int, maxnorm: float, *, out: Tensor) -> Cost:
+    """x times maxnorm / (norm + ε) where a slice's norm is above maxnorm, else times 1."""
+    slices = x.shape[dim]
+    factors = Cost(compare=2 * slices, arith=2 * slices)  # norm > maxnorm, select; add, divide
+    return norm_steps(x, x.numel(), slices, p) + factors + elementwise(x, mul=1)
+
+
+@formula(aten._cdist_forward)
+def _cdist_forward(
+    a: Tensor, b: Tensor, p: float, compute_mode: int | None, *, out: Tensor
+) -> Cost:
+    """The norm of a difference of k elements for each pair."""
+    n = out.numel() * a.shape[-1]
+    return elementwise(out, n, add=1) + norm_steps(a, n, out.numel(), p)
+
+
+@formula(aten._pdist_forward)
+def _pdist_forward(x: Tensor, p: float = 2, *, out: Tensor) -> Cost:
+    """The norm of a difference of k elements for each of the r·(r - 1) / 2 pairs of rows."""
+    return _cdist_forward(x, x, p, None, out=out)
+
+
+@formula("aten::_euclidean_dist")
+def _euclidean_dist(a: Tensor, b: Tensor, *, out: Tensor) -> Cost:
+    """√(|a|² + |b|² - 2·a·b), as one product of rows with two columns more.
+
+    (-2·a, |a|², 1) · (b, 1, |b|²): k + 2 long. Before it the squares and their sums, and the
+    factor -2; after it a comparison with zero and the root.
+    """
+    k = a.shape[-1]
+    vectors = (a.numel() + b.numel()) // k if k else 0
+    norms = Cost(arith=a.numel() + b.numel() + fold(a.numel() + b.numel(), vectors))
+    product = contraction(dots=out.numel(), length=k + 2)
+    return norms + elementwise(a, mul=1) + product + elementwise(out, compare=1, sqrt=1)
+
+
+# sorting and selection
+
+
+def sort_comparisons(length: int, k: int) -> int:
+    """Comparisons that find and order the k best of ``length`` values, at most.
+
+    Binary insertion: with k kept in order, each of the others is compared with the worst one
+    kept and, in the worst case, placed among the rest by ⌈log₂ k⌉ more; ordering the first k
+    takes k·⌈log₂ k⌉. With k = 1 this is length - 1, the maximum; with k = length it is
+    length·⌈log₂ length⌉, a merge sort.
+    """
+    k = min(k, length)
+    return length * max(k - 1, 0).bit_length() + length - k
+
+
+def _order(x: Tensor, dim: int, k: int | None = None) -> Cost:
+    length = x.shape[dim] if x.dim() else 1
+    return Cost(compare=rows(x, dim) * sort_comparisons(length, length if k is None else k))
+
+
+@formula("aten::sort.stable", "aten::argsort.stable")
+def sort_stable(
+    x: Tensor, *, stable: bool | None = None, dim: int = -1, descending: bool = False, out: Any
+) -> Cost:
+    """length·⌈log₂ length⌉ comparisons for each row, at most."""
+    return _order(x, dim)
+
+
+@formula(aten.sort, aten.argsort)
+def sort(x: Tensor, dim: int = -1, descending: bool = False, *, out: Any) -> Cost:
+    """length·⌈log₂ length⌉ comparisons for each row, at most."""
+    return _order(x, dim)
+
+
+@formula(aten.msort)
+def msort(x: Tensor, *, out: Tensor) -> Cost:
+    """A sort along the first dimension."""
+    return _order(x, 0)
+
+
+@formula(aten.topk)
+def topk(x: Tensor, k: int, dim: int = -1, *args: bool, out: tuple[Tensor, Tensor]) -> Cost:
+    """length·⌈log₂ k⌉ + length - k comparisons for each row, at most."""
+    return _order(x, dim, k)
+
+
+@formula(aten.kthvalue)
+def kthvalue(x: Tensor, k: int, dim: int = -1, *args: bool, out: tuple[Tensor, Tensor]) -> Cost:
+    """The worst of the k best, from the nearer end."""
+    length = x.shape[dim] if x.dim() else 1
+    return _order(x, dim, min(k, length - k + 1))
+
+
+@formula(aten.median, aten.nanmedian)
+def median(x: Tensor, dim: int | None = None, *args: bool, out: Any) -> Cost:
+    """The k-th value, k the middle of the row."""
+    if dim is None:
+        return Cost(compare=sort_comparisons(x.numel(), (x.numel() + 1) // 2))
+    length = x.shape[dim] if x.dim() else 1
+    return _order(x, dim, (length + 1) // 2)
+
+
+@formula(aten.mode)
+def mode(x: Tensor, dim: int = -1, *args: bool, out: tuple[Tensor, Tensor]) -> Cost:
+    """A sort, and a comparison of each element with the one before."""
+    return _order(x, dim) + Cost(compare=fold(x.numel(), rows(x, dim)))
