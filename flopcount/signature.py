@@ -31,6 +31,7 @@ def sign(
 ) -> tuple[Any, ...]:
     """``(where, plan, …)``; a call with a tensor that has no strides gets a key of its own."""
     operands = plan.operands
+    key: tuple[Any, ...]
     try:
         # most ops begin with one to three tensors, and many have nothing else: unrolled
         if operands == 2:
@@ -71,6 +72,23 @@ def _items(values: Iterable[Any]) -> tuple[Any, ...]:
         elif isinstance(value, Tensor):
             items += (value.shape, value.dtype, value.stride(), value is last)
             last = value
+        elif isinstance(value, torch.ScriptObject):
+            items.append(_Same(value))  # the packed weight of a quantised layer
         else:
-            items.append(cls)  # a complex number, a generator, a script object
+            items.append(cls)  # a complex number, a generator
     return tuple(items)
+
+
+class _Same:
+    """An object that has no equality of its own, as a key; it lives as long as the key does."""
+
+    __slots__ = ("thing",)
+
+    def __init__(self, thing: object) -> None:
+        self.thing = thing
+
+    def __hash__(self) -> int:
+        return id(self.thing)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and other.thing is self.thing

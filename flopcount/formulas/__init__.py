@@ -11,6 +11,7 @@ from flopcount.formulas import (  # noqa: F401  (each room registers its ops)
     optimizer,
     pointwise,
     pooling,
+    quantized,
     random,
     reduction,
     resampling,

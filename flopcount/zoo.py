@@ -1,0 +1,189 @@
+"""torchvision's models by name, built as their published weights would build them.
+
+The only place that knows about torchvision; no weights are ever downloaded.
+"""
+
+from __future__ import annotations
+
+import difflib
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from importlib import import_module
+from types import ModuleType
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
+
+from flopcount.errors import FlopcountError
+
+__all__ = ["build", "example_inputs", "load", "weights_of"]
+
+CPU_BUILD = "operator torchvision::nms does not exist"
+"""How importing a torchvision that was built for another torch fails."""
+
+SCHEMAS = {
+    "nms": "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+    "qnms": "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+}
+"""The ops that torchvision's Python code takes for granted when it is imported."""
+
+FRAMES = 16
+"""Length of the clips that the published figures of video models stand for."""
+
+SIDES = {"fasterrcnn_mobilenet_v3_large_320_fpn": 320, "keypointrcnn_resnet50_fpn": 1333}
+SIDES |= {"ssd300_vgg16": 300, "ssdlite320_mobilenet_v3_large": 320}
+TASK_SIDES = {"detection": 800, "optical_flow": 512}
+"""Side of the square image, where the weights' transforms keep the size of what they get."""
+
+_libraries: list[torch.library.Library] = []  # a schema lives as long as its library
+_lock = threading.RLock()
+
+
+def load() -> ModuleType:
+    """torchvision, imported; also where its compiled ops do not fit the torch that is installed.
+
+    Raises:
+        FlopcountError: torchvision is not installed.
+    """
+    with _lock:
+        try:
+            return import_module("torchvision")
+        except ModuleNotFoundError as error:
+            if error.name != "torchvision":
+                raise
+            raise FlopcountError(
+                'this needs torchvision: pip install "flopcount[vision]"'
+            ) from error
+        except RuntimeError as error:
+            if str(error) != CPU_BUILD:
+                raise
+        library = torch.library.Library("torchvision", "FRAGMENT")
+        _libraries.append(library)
+        for name, schema in SCHEMAS.items():
+            if not hasattr(torch.ops.torchvision, name):
+                library.define(name + schema)
+        return import_module("torchvision")
+
+
+def weights_of(name: str, weights: str | None = None) -> Any:
+    """The entry of torchvision's weights enum for model ``name``: by default the default one.
+
+    Raises:
+        FlopcountError: no such model or weights; names the nearest that exist.
+    """
+    models = load().models
+    if name not in models.list_models():
+        raise FlopcountError(
+            f"torchvision has no model {name!r}{_hint(name, models.list_models())}"
+        )
+    known = models.get_model_weights(name).__members__
+    if weights is not None and weights not in known:
+        raise FlopcountError(f"{name} has no weights {weights!r}{_hint(weights, known)}")
+    return known[weights or "DEFAULT"]
+
+
+def build(name: str, weights: str | None = None, *, meta: bool = False, **config: Any) -> nn.Module:
+    """Model ``name`` with random parameters, otherwise as its published weights would build it.
+
+    The weights decide more than values: the number of classes, auxiliary heads, whether the
+    input is transformed.
+
+    Args:
+        name: a name of ``torchvision.models.list_models()``.
+        weights: a name of the model's weights enum; by default ``"DEFAULT"``.
+        meta: put it on the meta device, where it takes no memory; not for quantized models,
+            which run to calibrate themselves.
+        config: passed on to torchvision's builder.
+
+    Raises:
+        FlopcountError: no such model or weights; names the nearest that exist.
+    """
+    chosen = weights_of(name, weights)
+    if _task(name) == "quantization":
+        config = {"quantize": True, **config}
+    with _not_loaded(type(chosen)), _EmptyOnMeta() if meta else nullcontext():
+        model: nn.Module = load().models.get_model(name, weights=chosen, **config)
+    return model.to("meta") if meta else model
+
+
+def example_inputs(
+    name: str, batch: int = 1, shape: Sequence[int] | None = None, weights: str | None = None
+) -> tuple[Any, ...]:
+    """Arguments for a call of model ``name``, of the size that its published figure stands for.
+
+    Args:
+        name: a name of ``torchvision.models.list_models()``.
+        batch: how many images, clips or pairs of images.
+        shape: of one image ``(3, height, width)`` or clip ``(3, frames, height, width)``; by
+            default what the weights' own transforms produce.
+        weights: a name of the model's weights enum; by default ``"DEFAULT"``.
+
+    Raises:
+        FlopcountError: no such model or weights; names the nearest that exist.
+    """
+    chosen, task = weights_of(name, weights), _task(name)
+    if shape is None:
+        shape = _example_shape(name, task, chosen.transforms())
+    if task == "detection":  # takes a list, whose images may differ in size
+        return ([torch.rand(*shape) for _ in range(batch)],)
+    images = 2 if task == "optical_flow" else 1
+    return tuple(torch.rand(batch, *shape) for _ in range(images))
+
+
+def _example_shape(name: str, task: str, transforms: Any) -> tuple[int, ...]:
+    side = SIDES.get(name, TASK_SIDES.get(task))
+    size = getattr(transforms, "crop_size", None) or getattr(transforms, "resize_size", [side])
+    height, width = size[0], size[-1]
+    return (3, FRAMES, height, width) if task == "video" else (3, height, width)
+
+
+def _task(name: str) -> str:
+    """The part of torchvision that ``name`` is from: ``"detection"``; classifiers have none."""
+    module: str = load().models.get_model_builder(name).__module__
+    return module.removeprefix("torchvision.models.").split(".")[0]
+
+
+def _hint(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    return f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
+
+
+class _EmptyOnMeta(TorchFunctionMode):
+    """Parameters begin as ``torch.empty``; numbers that a builder calculates with do not.
+
+    Under ``torch.device("meta")`` the latter would have no values, which RegNet reads.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = dict(kwargs or {})
+        if func is torch.empty:
+            kwargs["device"] = "meta"
+        return func(*args, **kwargs)
+
+
+@contextmanager
+def _not_loaded(enum: Any) -> Iterator[None]:
+    """In this block, and in this thread alone, ``enum``'s weights are not loaded."""
+    nothing: dict[str, Any] = {}
+    builder = threading.get_ident()
+    fetch, fill = enum.get_state_dict, nn.Module.load_state_dict
+
+    def get_state_dict(self: Any, *args: Any, **kwargs: Any) -> Any:
+        here = threading.get_ident() == builder
+        return nothing if here else fetch(self, *args, **kwargs)
+
+    def load_state_dict(self: nn.Module, state: Any, *args: Any, **kwargs: Any) -> Any:
+        return None if state is nothing else fill(self, state, *args, **kwargs)
+
+    with (
+        _lock,
+        patch.object(enum, "get_state_dict", get_state_dict),
+        patch.object(nn.Module, "load_state_dict", load_state_dict),
+    ):
+        yield

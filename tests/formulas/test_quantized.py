@@ -1,0 +1,177 @@
+"""Quantised ops: int8 contractions keep their MACs; only floats do floating-point arithmetic."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import flopcount
+from flopcount import Cost
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    import torch.ao.nn.quantized as nnq
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
+
+
+@pytest.fixture(autouse=True)
+def engine() -> Any:
+    """Any engine that packs weights will do; restored afterwards."""
+    before = torch.backends.quantized.engine
+    choice = [e for e in ("fbgemm", "qnnpack") if e in torch.backends.quantized.supported_engines]
+    if not choice:
+        pytest.skip("this build of torch has no quantised kernels")
+    torch.backends.quantized.engine = choice[0]
+    yield
+    torch.backends.quantized.engine = before
+
+
+def quantized(*shape: int) -> Tensor:
+    return torch.quantize_per_tensor(torch.rand(*shape), 0.1, 3, torch.quint8)
+
+
+def cost_of(function: Any, *args: Any) -> tuple[Cost, dict[str, Any]]:
+    """The total cost of one call, and its only row that is not an allocation."""
+    with flopcount.FlopCounter(strict=True) as counter:
+        function(*args)
+    report = counter.report()
+    return report.total, max(report.rows(), key=lambda row: row["read"])
+
+
+CONTRACTIONS = {
+    # layer, input, macs, taps on padding, outputs
+    "a 3×3 convolution of 4 to 6 channels on 5×7": (
+        lambda: nnq.Conv2d(4, 6, 3),
+        (2, 4, 5, 7),
+        (2 * 6 * 3 * 5) * (4 * 3 * 3),
+        0,
+        2 * 6 * 3 * 5,
+    ),
+    "its padding is void: of 3 positions × 3 taps one meets it on either side": (
+        lambda: nnq.Conv2d(4, 6, 3, padding=1),
+        (1, 4, 3, 3),
+        (6 * 9) * (4 * 9),
+        (6 * 4) * (9 * 9 - 7 * 7),
+        6 * 9,
+    ),
+    "groups and strides divide the work": (
+        lambda: nnq.Conv2d(4, 6, 3, groups=2, stride=2),
+        (1, 4, 7, 7),
+        (6 * 3 * 3) * (2 * 9),
+        0,
+        6 * 9,
+    ),
+    "one dimension, whose weight is packed as two": (
+        lambda: nnq.Conv1d(4, 6, 3, stride=2, padding=1),
+        (2, 4, 9),
+        (2 * 6 * 5) * (4 * 3),
+        2 * 6 * 4 * 2,  # the first tap at the first position, the last at the last
+        2 * 6 * 5,
+    ),
+    "three dimensions": (
+        lambda: nnq.Conv3d(2, 3, 2),
+        (1, 2, 3, 4, 5),
+        (3 * 2 * 3 * 4) * (2 * 8),
+        0,
+        3 * 2 * 3 * 4,
+    ),
+    "a linear layer on two batch dimensions": (
+        lambda: nnq.Linear(8, 5),
+        (2, 3, 8),
+        (2 * 3 * 5) * 8,
+        0,
+        2 * 3 * 5,
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CONTRACTIONS.values(), ids=CONTRACTIONS.keys())
+def test_a_contraction_keeps_its_macs_in_rows_of_its_own_dtype(case: Any) -> None:
+    layer, shape, macs, void, dots = case
+    total, row = cost_of(layer(), quantized(*shape))
+    assert (total.macs, total.void_macs, total.dots) == (macs, void, dots)
+    assert total.flops == 2 * macs  # no bias, no rescaling: integers
+    assert row["dtype"] == "quint8"
+
+
+@pytest.mark.parametrize(
+    ("quantised", "floating", "shape"),
+    [
+        (nnq.Conv1d(4, 6, 5, 2, 2, 1, 2), torch.nn.Conv1d(4, 6, 5, 2, 2, 1, 2), (3, 4, 11)),
+        (nnq.Conv2d(4, 6, 3, 1, 2, 2), torch.nn.Conv2d(4, 6, 3, 1, 2, 2), (2, 4, 9, 8)),
+        (nnq.Linear(7, 3), torch.nn.Linear(7, 3), (4, 7)),
+    ],
+    ids=["conv1d, strided and grouped", "conv2d, dilated", "linear"],
+)
+def test_macs_are_those_of_the_float_layer(quantised: Any, floating: Any, shape: Any) -> None:
+    ours, _ = cost_of(quantised, quantized(*shape))
+    theirs = flopcount.count(floating, torch.rand(*shape), backward=False).total
+    assert (ours.macs, ours.dots, ours.void_macs) == (theirs.macs, theirs.dots, theirs.void_macs)
+
+
+def test_relu_in_the_kernel_adds_nothing() -> None:
+    packed = nnq.Conv2d(4, 6, 3)._packed_params
+    plain, _ = cost_of(torch.ops.quantized.conv2d, quantized(1, 4, 5, 5), packed, 0.1, 0)
+    fused, _ = cost_of(torch.ops.quantized.conv2d_relu, quantized(1, 4, 5, 5), packed, 0.1, 0)
+    assert fused == plain
+
+
+def test_the_packed_weight_is_read_int8_and_its_bias_float32() -> None:
+    _, row = cost_of(nnq.Linear(8, 5), quantized(2, 8))
+    assert row["read"] == 2 * 8 + 5 * 8 + 4 * 5
+    assert row["written"] == 2 * 5
+
+
+def test_equal_shapes_with_different_packed_weights_are_told_apart() -> None:
+    # one input, outputs of one shape: only the weights differ
+    small, large = nnq.Conv2d(4, 6, 1), nnq.Conv2d(4, 6, 3, padding=1)
+    x = quantized(1, 4, 5, 5)
+    with flopcount.FlopCounter() as counter:
+        for layer in (small, large, small):
+            torch.ops.quantized.conv2d(x, layer._packed_params, 0.1, 0)
+    one, nine = 6 * 25 * 4 * 1, 6 * 25 * 4 * 9
+    assert counter.report().total.macs == 2 * one + nine
+
+
+@pytest.mark.parametrize(
+    "into",
+    [
+        lambda x: torch.quantize_per_tensor(x, 0.1, 0, torch.qint8),
+        lambda x: torch.quantize_per_tensor(x, torch.tensor(0.1), torch.tensor(0), torch.quint8),
+        lambda x: torch.quantize_per_channel(
+            x, torch.ones(3), torch.zeros(3, dtype=torch.long), 0, torch.qint8
+        ),
+    ],
+    ids=["with a scale", "with a scale in a tensor", "with a scale for each channel"],
+)
+def test_quantising_divides_and_rounds_each_element(into: Any) -> None:
+    total, row = cost_of(into, torch.rand(3, 4))
+    assert (total.arith, total.compare, row["dtype"]) == (12, 12, "float32")
+
+
+def test_dequantising_multiplies_each_element_by_the_scale() -> None:
+    total, row = cost_of(torch.dequantize, quantized(3, 4))
+    assert (total.flops, total.arith, row["dtype"]) == (12, 12, "float32")
+    assert (total.read, total.written) == (12, 4 * 12)
+
+
+@pytest.mark.parametrize(
+    ("work", "read"),
+    [
+        (lambda q: torch.ops.quantized.add(q, q, 0.1, 0), 12),
+        (lambda q: torch.ops.quantized.add_relu(q, q, 0.1, 0), 12),
+        (lambda q: torch.ops.quantized.mul(q, q, 0.1, 0), 12),
+        (lambda q: torch.ops.quantized.hardswish(q, 0.1, 0), 12),
+        (lambda q: torch.ops.quantized.cat([q], 0, 0.1, 0), 12),
+        (lambda q: q.int_repr(), 12),
+    ],
+    ids=["add", "add_relu", "mul", "hardswish", "cat", "int_repr"],
+)
+def test_integer_work_moves_bytes_and_is_no_flop(work: Any, read: int) -> None:
+    total, _ = cost_of(work, quantized(3, 4))
+    assert (total.flops, total.read, total.written) == (0, read, 12)
