@@ -1,1 +1,182 @@
-"""x"""
+"""Losses that reach the dispatcher whole, forward and backward.
+
+Letters: x the prediction, t the target, w a weight, g the loss's gradient, n the elements of x.
+A loss of so many steps for each element is then reduced: not at all, to a mean or to a sum.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from flopcount.cost import ZERO, Cost
+from flopcount.formulas.primitives import elementwise, fold
+from flopcount.formulas.registry import Gradients, formula
+
+NONE, MEAN, SUM = 0, 1, 2
+"""How aten numbers the reductions."""
+
+
+def reduced(x: Tensor, values: int, reduction: int) -> Cost:
+    """``values`` losses as they are, their sum, or the sum divided once."""
+    if reduction == NONE:
+        return ZERO
+    return elementwise(x, fold(values, 1), add=1) + elementwise(x, int(reduction == MEAN), div=1)
+
+
+# -- distances
+
+
+@formula("aten::mse_loss")
+def mse_loss(x: Tensor, t: Tensor, reduction: int = MEAN, *, out: Tensor) -> Cost:
+    """(x - t)²."""
+    return elementwise(x, add=1, mul=1) + reduced(x, x.numel(), reduction)
+
+
+@formula("aten::mse_loss_backward")
+def mse_loss_backward(
+    grad: Tensor, x: Tensor, t: Tensor, reduction: int, *, out: Tensor
+) -> Gradients:
+    """c·(x - t)·g; the factor c, 2 or 2 / n, is a number."""
+    return Gradients(input=elementwise(out, add=1, mul=2))
+
+
+@formula("aten::smooth_l1_loss")
+def smooth_l1_loss(
+    x: Tensor, t: Tensor, reduction: int = MEAN, beta: float = 1.0, *, out: Tensor
+) -> Cost:
+    """With z = |x - t|: z < β ? ½·z² / β : z - ½·β."""
+    steps = elementwise(x, add=2, compare=2, mul=2, div=1)
+    return steps + reduced(x, x.numel(), reduction)
+
+
+@formula("aten::smooth_l1_loss_backward")
+def smooth_l1_loss_backward(
+    grad: Tensor, x: Tensor, t: Tensor, reduction: int, beta: float, *, out: Tensor
+) -> Gradients:
+    """(x - t) / β between -1 and 1, times g; times 1 / n for a mean."""
+    return Gradients(input=elementwise(out, add=1, div=1, compare=2, mul=1 + (reduction == MEAN)))
+
+
+@formula("aten::huber_loss")
+def huber_loss(
+    x: Tensor, t: Tensor, reduction: int = MEAN, delta: float = 1.0, *, out: Tensor
+) -> Cost:
+    """With z = |x - t|: z < δ ? ½·z·z : δ·(z - ½·δ)."""
+    return elementwise(x, add=2, compare=2, mul=3) + reduced(x, x.numel(), reduction)
+
+
+@formula("aten::huber_loss_backward")
+def huber_loss_backward(
+    grad: Tensor, x: Tensor, t: Tensor, reduction: int, delta: float, *, out: Tensor
+) -> Gradients:
+    """x - t between -δ and δ, times g; times 1 / n for a mean."""
+    return Gradients(input=elementwise(out, add=1, compare=2, mul=1 + (reduction == MEAN)))
+
+
+# -- two classes
+
+
+@formula("aten::binary_cross_entropy")
+def binary_cross_entropy(
+    x: Tensor, t: Tensor, weight: Tensor | None = None, reduction: int = MEAN, *, out: Tensor
+) -> Cost:
+    """(t - 1)·max(log1p(-x), -100) - t·max(log x, -100), times w."""
+    steps = elementwise(x, add=2, mul=2 + (weight is not None), compare=3, special=2)
+    return steps + reduced(x, x.numel(), reduction)
+
+
+@formula("aten::binary_cross_entropy_backward")
+def binary_cross_entropy_backward(
+    grad: Tensor,
+    x: Tensor,
+    t: Tensor,
+    weight: Tensor | None = None,
+    reduction: int = MEAN,
+    *,
+    out: Tensor,
+) -> Gradients:
+    """g·(x - t) / max(x·(1 - x), ε), times w; / n for a mean."""
+    weighted, mean = int(weight is not None), int(reduction == MEAN)
+    return Gradients(input=elementwise(out, add=2, mul=2 + weighted, compare=1, div=1 + mean))
+
+
+@formula("aten::binary_cross_entropy_with_logits")
+def binary_cross_entropy_with_logits(
+    x: Tensor,
+    t: Tensor,
+    weight: Tensor | None = None,
+    pos_weight: Tensor | None = None,
+    reduction: int = MEAN,
+    *,
+    out: Tensor,
+) -> Cost:
+    """(1 - t)·x - logsigmoid(x), times w, with logsigmoid = min(x, 0) - log1p(exp(-|x|)).
+
+    A weight of the positive class comes before logsigmoid as a factor (p - 1)·t + 1.
+    Its gradient arrives as element-wise ops.
+    """
+    steps = elementwise(x, add=3, mul=1 + (weight is not None), compare=3, special=2)
+    if pos_weight is not None:
+        steps += elementwise(pos_weight, add=1) + elementwise(x, mul=2, add=1)
+    return steps + reduced(x, x.numel(), reduction)
+
+
+@formula("aten::soft_margin_loss")
+def soft_margin_loss(x: Tensor, t: Tensor, reduction: int = MEAN, *, out: Tensor) -> Cost:
+    """log1p(exp(-x·t))."""
+    return elementwise(x, compare=1, mul=1, special=2) + reduced(x, x.numel(), reduction)
+
+
+@formula("aten::soft_margin_loss_backward")
+def soft_margin_loss_backward(
+    grad: Tensor, x: Tensor, t: Tensor, reduction: int = MEAN, *, out: Tensor
+) -> Gradients:
+    """t·g·(sigmoid(t·x) - 1), sigmoid in four steps; / n for a mean."""
+    mean = int(reduction == MEAN)
+    return Gradients(input=elementwise(out, mul=3, add=2, compare=1, special=1, div=1 + mean))
+
+
+# -- many classes: only the target's element of each sample is met
+
+
+@formula("aten::nll_loss_forward", "aten::nll_loss2d_forward")
+def nll_loss_forward(
+    x: Tensor,
+    t: Tensor,
+    weight: Tensor | None,
+    reduction: int,
+    ignore_index: int,
+    *,
+    out: tuple[Tensor, Tensor],
+) -> Cost:
+    """-w[t]·x[t], or 0 where t is ignored: a negation and a select for each sample.
+
+    A mean divides by the weights' sum, for which they are added as well; without weights the
+    samples are counted, in integers.
+    """
+    samples = t.numel()
+    loss = elementwise(x, samples, compare=2) + reduced(x, samples, reduction)
+    if weight is None:
+        return loss
+    return loss + elementwise(x, samples, mul=1) + reduced(x, samples, SUM if reduction else NONE)
+
+
+@formula("aten::nll_loss_backward", "aten::nll_loss2d_backward")
+def nll_loss_backward(
+    grad: Tensor,
+    x: Tensor,
+    t: Tensor,
+    weight: Tensor | None,
+    reduction: int,
+    ignore_index: int,
+    total_weight: Tensor,
+    *,
+    out: Tensor,
+) -> Gradients:
+    """-g·w[t] placed at t, or 0 where t is ignored; for a mean g is divided by Σw, once.
+
+    The rest is zeros: a select for each sample, a negation for each element of g.
+    """
+    negated = elementwise(grad, compare=1) + elementwise(grad, int(reduction == MEAN), div=1)
+    placed = elementwise(x, t.numel(), compare=1, mul=int(weight is not None))
+    return Gradients(input=negated + placed)
