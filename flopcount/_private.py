@@ -49,7 +49,7 @@ Autograd's generated code takes the inputs in alphabetical order of their names.
 
 def bound_call(op: Any) -> Callable[..., Any]:
     """What calling ``op`` comes down to; an OpOverload's own call is a Python frame around it."""
-    return op._op if type(op) is torch._ops.OpOverload else op  # type: ignore[no-any-return]
+    return op._op if type(op) is torch._ops.OpOverload else op
 
 
 def will_execute(node: Any) -> bool:

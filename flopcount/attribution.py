@@ -73,7 +73,7 @@ class Scope:
     def __init__(self, name: str, parent: Scope | None, module: nn.Module | None = None) -> None:
         self.name = name
         self.parent = parent
-        self.path = f"{parent.path}.{name}" if parent and parent.path else name
+        self.path: str = f"{parent.path}.{name}" if parent and parent.path else name
         self.children: dict[str, Scope] = {}
         self.calls = 0
         self.places = {phase: Place(self, phase) for phase in PHASES}

@@ -115,5 +115,5 @@ def format_quantity(count: int, unit: str = "") -> str:
     # 999.95 would print as 1000 with four digits: it belongs to the next prefix
     while abs(value) >= 999.95 and power < len(_PREFIXES) - 1:
         power, value = power + 1, value / 1000
-    digits = str(count) if power == 0 else f"{value:.4g}"
+    digits = str(count) if power == 0 else f"{value:#.4g}"
     return f"{digits} {_PREFIXES[power]}{unit}".rstrip()

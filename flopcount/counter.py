@@ -266,7 +266,7 @@ def count(
     with FlopCounter(model if isinstance(model, nn.Module) else None) as counter:
         output = model(*args, **kwargs)
         if backward:
-            loss_of(output).backward()  # type: ignore[no-untyped-call]
+            loss_of(output).backward()
         if optimizer is not None:
             optimizer.step()
     return counter.report()
@@ -277,7 +277,9 @@ def on_meta(value: Any) -> Any:
     memo: dict[int, Any] = {}
     for tensor in _reachable_tensors(value):
         meta: Tensor = torch.empty_like(tensor, device="meta", requires_grad=tensor.requires_grad)
-        memo[id(tensor)] = nn.Parameter(meta, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else meta
+        memo[id(tensor)] = (
+            nn.Parameter(meta, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else meta
+        )
     return copy.deepcopy(value, memo)
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-__all__ = ["FlopcountError", "UncountedOpError"]
+import difflib
+from collections.abc import Iterable
+
+__all__ = ["FlopcountError", "UncountedOpError", "UnknownModuleError", "did_you_mean"]
 
 
 class FlopcountError(Exception):
@@ -11,3 +14,20 @@ class FlopcountError(Exception):
 
 class UncountedOpError(FlopcountError):
     """An op has no formula and ``strict=True`` asked for every op to be counted."""
+
+
+class UnknownModuleError(FlopcountError, KeyError):
+    """No module of the report has this path."""
+
+    def __str__(self) -> str:  # KeyError would print the repr of the message
+        return str(self.args[0])
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """``; did you mean …?`` with the names closest to ``name``, or nothing.
+
+    >>> did_you_mean("resnet5", ["resnet50", "vgg16"])
+    "; did you mean 'resnet50'?"
+    """
+    near = difflib.get_close_matches(name, known, n=3)
+    return f"; did you mean {' or '.join(map(repr, near))}?" if near else ""

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from flopcount.cost import ZERO, Cost
 
-__all__ = ["Entry", "Key", "Ledger", "BACKWARD", "FORWARD", "OPTIMIZER", "PHASES", "RECOMPUTE"]
+__all__ = ["BACKWARD", "FORWARD", "OPTIMIZER", "PHASES", "RECOMPUTE", "Entry", "Key", "Ledger"]
 
 
 PHASES = ("forward", "backward", "recompute", "optimizer")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -11,23 +10,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flopcount.cost import ZERO, Cost
-from flopcount.errors import FlopcountError
+from flopcount.errors import UnknownModuleError, did_you_mean
 from flopcount.ledger import PHASES
 
 if TYPE_CHECKING:
+    from os import PathLike
+
     from flopcount.attribution import Attribution
+    from flopcount.diff import Diff
     from flopcount.ledger import Ledger
 
-__all__ = ["Module", "ModuleNode", "Report", "Row", "UnknownModuleError", "snapshot"]
+__all__ = ["Module", "ModuleNode", "Report", "Row", "snapshot"]
 
 SCHEMA = "flopcount.report/1"
-
-
-class UnknownModuleError(FlopcountError, KeyError):
-    """No module of the report has this path."""
-
-    def __str__(self) -> str:  # KeyError would print the repr of the message
-        return str(self.args[0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +179,7 @@ class Report:
                     gradients[name] += child.gradients[name]
             return ModuleNode(
                 name=module.name,
-                path=self._relative(module.path),
+                path=self.relative(module.path),
                 type=module.type,
                 calls=module.calls,
                 params=module.params,
@@ -198,15 +193,17 @@ class Report:
 
         return build(self.modules[0])
 
-    def _relative(self, path: str) -> str:
+    def relative(self, path: str) -> str:
         """A full path as seen from the model; the block around it is ``<block>``."""
         if self.model_path is None:
             return path
         if not path:
             return "<block>"
-        return path.removeprefix(self.model_path).removeprefix(".") if (
-            f"{path}.".startswith(f"{self.model_path}.")
-        ) else path
+        return (
+            path.removeprefix(self.model_path).removeprefix(".")
+            if (f"{path}.".startswith(f"{self.model_path}."))
+            else path
+        )
 
     @property
     def model(self) -> ModuleNode:
@@ -226,8 +223,7 @@ class Report:
         try:
             return self._nodes[path]
         except KeyError:
-            near = difflib.get_close_matches(path, self._nodes, n=3)
-            hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
+            hint = did_you_mean(path, self._nodes)
             raise UnknownModuleError(f"no module {path!r} ran{hint}") from None
 
     # -- tables
@@ -256,7 +252,7 @@ class Report:
         types = {module.path: module.type for module in self.modules}
         return [
             {
-                "module": self._relative(row.module),
+                "module": self.relative(row.module),
                 "type": types[row.module],
                 "phase": row.phase,
                 "op": row.op,
@@ -294,7 +290,28 @@ class Report:
     def __str__(self) -> str:
         return self.table()
 
+    def diff(self, other: Report) -> Diff:
+        """What changed from this report to ``other``: see :class:`flopcount.diff.Diff`."""
+        from flopcount.diff import Diff
+
+        return Diff(self, other)
+
     # -- files
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write the report to ``path``, in the format that its ending names.
+
+        ``.txt`` the tables, ``.json`` exact and to be read again, ``.csv`` and ``.md`` one row an
+        op and a module, ``.html`` a page, ``.speedscope.json`` and ``.trace.json`` for
+        speedscope.app and Perfetto.
+
+        Raises:
+            ValueError: no format has this ending; names those that there are.
+        """
+        from flopcount.render import renderer
+
+        text = renderer(str(path))(self)
+        Path(path).write_text(text, encoding="utf-8")
 
     def to_json(self) -> str:
         """The report as JSON, exact: every count is an integer."""
@@ -355,6 +372,6 @@ def snapshot(ledger: Ledger, attribution: Attribution) -> Report:
     unattributed = attribution.unattributed
     if unattributed.path in scopes:
         modules.append(Module(unattributed.path, unattributed.name, "", 0, 0))
-    roots = [scope for scope in attribution.root.children.values()]
+    roots = list(attribution.root.children.values())
     model = attribution.model or (roots[0] if len(roots) == 1 else None)
     return Report(tuple(modules), entries, model.path if model else None)

@@ -163,10 +163,11 @@ class Plan:
         self.name = func.name().split(".")[0].replace("::", ".", 1)
         self.formula: Formula | None = None
         self.traffic: Traffic = traffic.operands_and_results
+        self.written: tuple[tuple[int, str], ...] = ()
         schema = getattr(func, "_schema", None)
         if schema is None:  # a higher-order op
             self.decision, self.dynamic = Decision.UNCOUNTED, False
-            self.operands, self.written = 0, ()
+            self.operands = 0
             return
         kinds = [str(argument.type) == "Tensor" for argument in schema.arguments]
         self.written = tuple(

@@ -1,0 +1,13 @@
+"""Markdown: the tables of the text report, for a pull request or a README."""
+
+from __future__ import annotations
+
+from flopcount.render import table
+from flopcount.report import Report
+
+__all__ = ["render"]
+
+
+def render(report: Report) -> str:
+    """All tables of ``report`` as pipe tables."""
+    return table.render(report, style="github")

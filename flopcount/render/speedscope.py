@@ -1,0 +1,50 @@
+"""speedscope: a flame graph of FLOPs for each phase, to be opened at speedscope.app."""
+
+from __future__ import annotations
+
+import json
+
+from flopcount.ledger import PHASES
+from flopcount.report import ModuleNode, Report
+
+__all__ = ["render"]
+
+SCHEMA = "https://www.speedscope.app/file-format-schema.json"
+
+
+def render(report: Report) -> str:
+    """A sampled profile for each phase that ran, its weights FLOPs, its stacks modules and ops."""
+    frames: dict[str, int] = {}
+    samples: dict[str, list[tuple[list[int], int]]] = {phase: [] for phase in PHASES}
+
+    def visit(node: ModuleNode, stack: list[int]) -> None:
+        label = f"{node.name} ({node.type})" if node.type else node.name or "total"
+        stack = [*stack, frames.setdefault(label, len(frames))]
+        for row in node.rows:
+            if row.cost.flops:
+                op = frames.setdefault(row.op, len(frames))
+                samples[row.phase].append(([*stack, op], row.cost.flops))
+        for child in node.children:
+            visit(child, stack)
+
+    visit(report.root, [])
+    profiles = [
+        {
+            "type": "sampled",
+            "name": f"{phase} FLOP",
+            "unit": "none",
+            "startValue": 0,
+            "endValue": sum(weight for _, weight in stacks),
+            "samples": [stack for stack, _ in stacks],
+            "weights": [weight for _, weight in stacks],
+        }
+        for phase, stacks in samples.items()
+        if stacks
+    ]
+    document = {
+        "$schema": SCHEMA,
+        "exporter": "flopcount",
+        "shared": {"frames": [{"name": name} for name in frames]},
+        "profiles": profiles,
+    }
+    return json.dumps(document)

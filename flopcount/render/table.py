@@ -1,0 +1,272 @@
+"""The report as text: modules, phases, layer types and ops, the sum of each table its total."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from tabulate import tabulate
+
+from flopcount.cost import ZERO, Cost, format_quantity
+from flopcount.diff import Diff
+from flopcount.ledger import PHASES
+from flopcount.report import ModuleNode, Report
+
+__all__ = ["COLUMNS", "render"]
+
+
+@dataclass(frozen=True)
+class Line:
+    """One row of the module table: a module, or what ran outside all of them."""
+
+    label: str
+    type: str
+    params: int
+    calls: int
+    phases: dict[str, Cost]
+    gradients: dict[str, Cost]
+    whole: int  # FLOPs of the whole block, for the share
+
+    @property
+    def total(self) -> Cost:
+        return sum(self.phases.values(), ZERO)
+
+
+def ratio(phases: dict[str, Cost]) -> float:
+    """Backward FLOPs over forward FLOPs; 0 where nothing ran forward."""
+    forward = phases["forward"].flops
+    return phases["backward"].flops / forward if forward else 0.0
+
+
+COLUMNS: dict[str, tuple[str, Callable[[Line], int | float | str]]] = {
+    "type": ("type", lambda line: line.type),
+    "params": ("params", lambda line: line.params),
+    "calls": ("calls", lambda line: line.calls),
+    "macs": ("forward MAC", lambda line: line.phases["forward"].macs),
+    "forward": ("forward FLOP", lambda line: line.phases["forward"].flops),
+    "backward": ("backward FLOP", lambda line: line.phases["backward"].flops),
+    "ratio": ("bwd ÷ fwd", lambda line: ratio(line.phases)),
+    "recompute": ("recompute FLOP", lambda line: line.phases["recompute"].flops),
+    "optimizer": ("optimizer FLOP", lambda line: line.phases["optimizer"].flops),
+    "flops": ("FLOP", lambda line: line.total.flops),
+    "exact": ("exact FLOP", lambda line: line.total.exact_flops),
+    "matmul": ("matmul FLOP", lambda line: line.total.matmul_flops),
+    "bytes": ("bytes", lambda line: line.total.bytes),
+    "intensity": ("FLOP/byte", lambda line: line.total.intensity),
+    "input": ("dx FLOP", lambda line: line.gradients["input"].flops),
+    "weight": ("dw FLOP", lambda line: line.gradients["weight"].flops),
+    "bias": ("db FLOP", lambda line: line.gradients["bias"].flops),
+    "share": ("share", lambda line: line.total.flops / line.whole if line.whole else 0.0),
+}
+"""Columns of the module table: name -> (header, value)."""
+
+INDENT = {"simple": "  ", "github": "&emsp;"}
+"""How each style of table shows a level of modules."""
+
+LEFT = {"module", "type", "phase", "layer type", "op"}
+"""Headers of columns of words; numbers stand on the right."""
+
+FORWARD_COLUMNS = ("params", "calls", "macs", "forward", "share")
+TRAIN_COLUMNS = ("params", "calls", "macs", "forward", "backward", "ratio", "share")
+
+
+def render(
+    report: Report,
+    *,
+    depth: int | None = None,
+    columns: Iterable[str] | None = None,
+    sort: str | None = None,
+    style: str = "simple",
+) -> str:
+    """All tables of ``report``, one below the other; see :meth:`Report.table`."""
+    if depth is not None and depth < 0:
+        raise ValueError(f"depth must be 0 or more, got {depth}")
+    trained = bool(report.phases["backward"])
+    names = tuple(columns) if columns is not None else TRAIN_COLUMNS if trained else FORWARD_COLUMNS
+    for name in (*names, *([sort] if sort else [])):
+        if name not in COLUMNS:
+            raise ValueError(f"unknown column {name!r}; known: {', '.join(COLUMNS)}")
+    parts = [
+        modules(report, depth, names, sort, style),
+        phases(report, style),
+        *([layer_types(report, style)] if trained else []),
+        operators(report, style),
+        uncounted(report),
+    ]
+    return "\n\n".join(parts)
+
+
+def modules(
+    report: Report,
+    depth: int | None,
+    names: tuple[str, ...],
+    sort: str | None,
+    style: str = "simple",
+) -> str:
+    """One row a module, indented below its caller, then what ran outside, then the total."""
+    root, whole = report.root, report.total.flops
+    lines: list[Line] = []
+
+    def sort_key(node: ModuleNode) -> Any:
+        return COLUMNS[sort][1](_line("", node, whole)) if sort else None
+
+    def add(node: ModuleNode, level: int) -> None:
+        label = INDENT[style] * level + node.name
+        lines.append(_line(label, node, whole))
+        children = node.children if depth is None or level < depth else ()
+        if sort:
+            children = tuple(sorted(children, key=sort_key, reverse=sort != "type"))
+        for child in children:
+            add(child, level + 1)
+
+    for child in root.children:
+        add(child, 0)
+    if root.own and root.children:
+        outside = dict.fromkeys(PHASES, ZERO)
+        for row in root.rows:
+            outside[row.phase] += row.cost
+        lines.append(Line("(outside modules)", "", 0, 0, outside, root.gradients, whole))
+    total = _line("total", root, whole)
+    lines.append(total)
+    headers = ["module", *(COLUMNS[name][0] for name in names)]
+    return _tabulate(
+        headers, [[line.label, *(_cell(name, line) for name in names)] for line in lines], style
+    )
+
+
+def _line(label: str, node: ModuleNode, whole: int) -> Line:
+    return Line(label, node.type, node.params, node.calls, node.phases, node.gradients, whole)
+
+
+def _cell(name: str, line: Line) -> str:
+    value = COLUMNS[name][1](line)
+    if isinstance(value, str):
+        return value
+    if name == "share":
+        return f"{100 * value:.1f} %"
+    if isinstance(value, float):
+        return f"{value:.2f}" if value else ""
+    return format_quantity(value) if value else ""
+
+
+def phases(report: Report, style: str = "simple") -> str:
+    """One row a phase that ran."""
+    whole = report.total.flops
+    return _tabulate(
+        ["phase", "MAC", "FLOP", "bytes", "share"],
+        [
+            [name, *_quantities(cost.macs, cost.flops, cost.bytes), _share(cost.flops, whole)]
+            for name, cost in report.phases.items()
+            if cost
+        ],
+        style,
+    )
+
+
+def layer_types(report: Report, style: str = "simple") -> str:
+    """What layers of each class cost by themselves, and what their gradients cost."""
+    groups: dict[str, list[ModuleNode]] = {}
+    for node in report.root.walk():
+        if node.own:
+            groups.setdefault(node.type or "(outside modules)", []).append(node)
+    body = []
+    for name, nodes in groups.items():
+        sums = dict.fromkeys(PHASES, ZERO)
+        gradients = dict.fromkeys(("input", "weight", "bias"), ZERO)
+        for row in (row for node in nodes for row in node.rows):
+            sums[row.phase] += row.cost
+            for gradient, cost in row.gradients.items():
+                gradients[gradient] += cost
+        body.append((name, len(nodes), sums, gradients))
+    body.sort(key=lambda item: -(item[2]["forward"].flops + item[2]["backward"].flops))
+    return _tabulate(
+        ["layer type", "layers", "forward FLOP", "backward FLOP", "bwd ÷ fwd", "dx", "dw", "db"],
+        [
+            [
+                name,
+                str(number),
+                *_quantities(sums["forward"].flops, sums["backward"].flops),
+                f"{ratio(sums):.2f}" if ratio(sums) else "",
+                *_quantities(*(cost.flops for cost in gradients.values())),
+            ]
+            for name, number, sums, gradients in body
+            if sums["forward"].flops or sums["backward"].flops
+        ],
+        style,
+    )
+
+
+def operators(report: Report, style: str = "simple") -> str:
+    """One row an op, the most expensive first."""
+    whole = report.total.flops
+    calls: dict[str, int] = {}
+    for row in report.entries:
+        calls[row.op] = calls.get(row.op, 0) + row.calls
+    return _tabulate(
+        ["op", "calls", "MAC", "FLOP", "bytes", "share"],
+        [
+            [
+                name,
+                str(calls[name]),
+                *_quantities(cost.macs, cost.flops, cost.bytes),
+                _share(cost.flops, whole),
+            ]
+            for name, cost in report.by_operator().items()
+            if cost
+        ],
+        style,
+    )
+
+
+def uncounted(report: Report) -> str:
+    """The ops that no formula knows, by name; their FLOPs are in no table."""
+    if not report.uncounted:
+        return "every op counted"
+    listed = ", ".join(
+        f"{op} ({calls} call{'s' if calls != 1 else ''})" for op, calls in report.uncounted.items()
+    )
+    return f"uncounted, and in no total: {listed}"
+
+
+def differences(diff: Diff) -> str:
+    """One row for each op that changed, the largest change first."""
+    if not diff:
+        return "no change"
+    before, after = diff.before.total.flops, diff.after.total.flops
+    body = [
+        [
+            change.module,
+            change.phase,
+            change.op,
+            *_quantities(change.before.flops, change.after.flops),
+            _signed(change.flops),
+        ]
+        for change in diff.changes
+    ]
+    body.append(["total", "", "", *_quantities(before, after), _signed(diff.flops)])
+    return _tabulate(["module", "phase", "op", "before", "after", "FLOP"], body, "simple")
+
+
+def _signed(flops: int) -> str:
+    return ("+" if flops > 0 else "") + format_quantity(flops)
+
+
+def _quantities(*counts: int) -> list[str]:
+    return [format_quantity(count) if count else "" for count in counts]
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{100 * part / whole:.1f} %" if whole else ""
+
+
+def _tabulate(headers: list[str], body: list[list[str]], style: str) -> str:
+    text = tabulate(
+        body,
+        headers=headers,
+        tablefmt=style,
+        colalign=["left" if header in LEFT else "right" for header in headers],
+        disable_numparse=True,
+        preserve_whitespace=True,
+    )
+    return "\n".join(line.rstrip() for line in text.splitlines())
