@@ -1,1 +1,250 @@
-"""x"""
+"""Scaled dot-product attention by every kernel, forward and backward.
+
+Letters: b batch, h query heads, g query heads that share a key head, q queries, k keys, d the
+length of a query and a key, v that of a value; n = b·h·q·k scores in m = b·h·q rows.
+
+    S = scale·Q·Kᵀ (+ mask)        P = softmax(S)        O = P·V
+
+Dense, as papers count: masked pairs of a causal kernel are among the MACs, and their void part.
+A kernel that works block by block rescales its running sums; that is left out, the textbook's
+softmax counts. Dao et al., arXiv 2205.14135, has the algorithm and its backward pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from flopcount.cost import ZERO, Cost
+from flopcount.formulas.primitives import fold
+from flopcount.formulas.reduction import softmax_steps
+from flopcount.formulas.registry import Formula, Gradients, Uncountable, formula
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attention:
+    """One call: its sizes, and the steps between its products that are optional."""
+
+    b: int
+    h: int
+    g: int
+    q: int
+    k: int
+    d: int
+    v: int
+    seen: int  # (query, key) pairs of one head that no structural mask hides
+    steps: int  # of scaling and masking, for each score
+    selects: int  # of causal masking, for each score
+    dropout: int  # 2 if there is one: P·mask / (1 - p)
+    saves: bool  # the logsumexp of each row, for the backward pass
+
+    @property
+    def rows(self) -> int:
+        return self.b * self.h * self.q
+
+    @property
+    def scores(self) -> int:
+        return self.rows * self.k
+
+    def product(self, length: int, dots: int) -> Cost:
+        """A product in which each (query, key) pair meets ``length`` numbers."""
+        hidden = self.b * self.h * (self.q * self.k - self.seen)
+        return Cost(macs=self.scores * length, dots=dots, void_macs=hidden * length)
+
+    def masked_scores(self) -> Cost:
+        """S, n dot products of length d, scaled and masked."""
+        n = self.scores
+        return self.product(self.d, n) + Cost(arith=self.steps * n, compare=self.selects * n)
+
+    def forward(self) -> Cost:
+        """S, P and O, the latter m·v dot products of length k; max + log Σ for each row."""
+        n, m = self.scores, self.rows
+        softmax = softmax_steps(n, m) + Cost(arith=self.dropout * n)
+        saved = Cost(arith=m, special=m) if self.saves else ZERO
+        return self.masked_scores() + softmax + self.product(self.v, m * self.v) + saved
+
+    def backward(self) -> Gradients:
+        """dV = Pᵀ·dO, dP = dO·Vᵀ, dS = P·(dP - D), dQ = scale·dS·K, dK = scale·dSᵀ·Q.
+
+        S and P = exp(S - logsumexp) are computed again. D = Σ dO·O along each row, which equals
+        softmax's Σ P·dP: m·v products and m·(v - 1) additions. Key heads gather the gradients of
+        the g query heads that they serve, in dot products g times as long.
+        """
+        n, m = self.scores, self.rows
+        keys = self.b * self.h // self.g * self.k
+        again = self.masked_scores() + Cost(arith=(1 + self.dropout) * n, special=n)
+        products = (
+            self.product(self.v, keys * self.v)
+            + self.product(self.v, n)
+            + self.product(self.d, m * self.d)
+            + self.product(self.d, keys * self.d)
+        )
+        row_sums = Cost(arith=m * self.v + fold(m * self.v, m))
+        steps = Cost(arith=(2 + self.dropout + 1) * n)  # difference, product; mask; scale
+        return Gradients(input=products + row_sums + steps, recompute=again)
+
+
+def visible(q: int, k: int, offset: int) -> int:
+    """How many of q·k pairs have key ≤ query + offset.
+
+    Row i, from 1, sees i + offset keys, but none below 0 and no more than k: a sum of rising
+    numbers, less what rises above k.
+    """
+
+    def up_to(last: int) -> int:
+        """1 + 2 + … + last."""
+        return last * (last + 1) // 2 if last > 0 else 0
+
+    above = up_to(q + offset - k) - up_to(offset - k)
+    return up_to(q + offset) - up_to(offset) - above
+
+
+# -- what kernels call their arguments, in their own order
+
+
+def attention(
+    query: Sequence[int],
+    key: Sequence[int],
+    value: Sequence[int],
+    *,
+    mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    scale: float | None = None,
+    is_causal: bool = False,
+    is_lower_right: bool = False,
+    custom_mask_type: int = 0,
+    window_size_left: int | None = None,
+    window_size_right: int | None = None,
+    saves: bool = True,
+    **others: Any,
+) -> Attention:
+    """The sizes of a call on shapes (b, h, s, d).
+
+    A causal mask begins at the first query and key, or ends at the last ones (``lower_right``);
+    windows go with the latter. Sequences packed into one, or of which a part is used, have
+    lengths that only values tell.
+    """
+    if any(others.get(name) is not None for name in PACKED):
+        raise Uncountable("the lengths of packed sequences")
+    (b, h, q, d), g, k, v = query, query[1] // key[1], key[2], value[3]
+    diagonal = 0 if is_causal or custom_mask_type == 1 else k - q
+    right = 0 if is_causal or is_lower_right or custom_mask_type else window_size_right
+    # torch's -1 and None are no bound: one as far away as the longest sequence
+    right, left = (
+        q + k if bound is None or bound < 0 else bound for bound in (right, window_size_left)
+    )
+    seen = visible(q, k, diagonal + right) - visible(q, k, diagonal - left - 1)
+    return Attention(
+        **{"b": b, "h": h, "g": g, "q": q, "k": k, "d": d, "v": v, "seen": seen},
+        steps=int(scale != 1) + (mask is not None),
+        selects=int(min(left, right) < q + k),
+        dropout=2 if dropout_p else 0,
+        saves=saves,
+    )
+
+
+PACKED = ["cum_seq_q", "cum_seq_k", "seqused_k", "seqlen_k", "block_table", "window_size"]
+"""Arguments that hold lengths of sequences, or of which no kernel here says what they hide."""
+
+KERNELS = {
+    "_scaled_dot_product_flash_attention_for_cpu": "query key value dropout_p is_causal",
+    "_scaled_dot_product_flash_attention": "query key value dropout_p is_lower_right _",
+    "_scaled_dot_product_flash_attention.quantized": (
+        "query key value _ _ _ dropout_p is_lower_right _"
+    ),
+    "_scaled_dot_product_efficient_attention": "query key value mask saves dropout_p is_causal",
+    "_scaled_dot_product_cudnn_attention": "query key value mask saves dropout_p is_causal _",
+    "_scaled_dot_product_fused_attention_overrideable": (
+        "query key value mask dropout_p is_causal _"
+    ),
+    "_cudnn_attention_forward": (
+        "query key value mask cum_seq_q cum_seq_k _ _ saves dropout_p is_causal _"
+    ),
+    "_scaled_dot_product_flash_attention_for_cpu_backward": (
+        "_ query key value _ _ dropout_p is_causal"
+    ),
+    "_scaled_dot_product_flash_attention_backward": (
+        "_ query key value _ _ _ _ _ _ dropout_p is_lower_right _ _"
+    ),
+    "_scaled_dot_product_efficient_attention_backward": (
+        "_ query key value mask _ _ _ _ dropout_p _ is_causal"
+    ),
+    "_scaled_dot_product_cudnn_attention_backward": (
+        "_ query key value _ _ _ _ mask _ _ _ _ dropout_p is_causal"
+    ),
+    "_scaled_dot_product_fused_attention_overrideable_backward": (
+        "_ query key value mask _ _ _ _ _ _ _ dropout_p is_causal _ _"
+    ),
+    "_cudnn_attention_backward": (
+        "_ query key value _ _ _ _ mask cum_seq_q cum_seq_k _ _ dropout_p is_causal"
+    ),
+}
+"""Kernels on (b, h, s, d) and their positional arguments; ``_`` is without interest here.
+
+The backward passes of scaled_dot_product_attention get lengths of sequences even where all are
+equally long.
+"""
+
+KERNELS_LENGTH_FIRST = {
+    "_flash_attention_forward": (
+        "query key value cum_seq_q cum_seq_k _ _ dropout_p is_lower_right _"
+    ),
+    "_flash_attention_forward.quantized": (
+        "query key value cum_seq_q cum_seq_k _ _ dropout_p is_lower_right _ _ _ _"
+    ),
+    "_flash_attention_forward_no_dropout_inplace": (
+        "_ query key value cum_seq_q cum_seq_k _ _ dropout_p is_lower_right _"
+    ),
+    "_efficient_attention_forward": (
+        "query key value mask cum_seq_q cum_seq_k _ _ dropout_p custom_mask_type saves"
+    ),
+    "_flash_attention_backward": "_ query key value _ _ _ _ _ _ dropout_p is_lower_right _ _",
+    "_efficient_attention_backward": (
+        "_ query key value mask _ cum_seq_q cum_seq_k _ _ _ dropout_p _ _ custom_mask_type _"
+    ),
+}
+"""Kernels on (b, s, h, d)."""
+
+BATCH_HEADS_LENGTH_SIZE, BATCH_LENGTH_HEADS_SIZE = (0, 1, 2, 3), (0, 2, 1, 3)
+"""Where the axes b, h, s, d are."""
+
+
+def read(parameters: str, axes: Sequence[int], args: Sequence[Any], given: Any) -> Attention:
+    """The sizes of a call, whose positional arguments have the names in ``parameters``."""
+    named = dict(zip(parameters.split(), args, strict=False)) | given
+    operands = [named.pop(name) for name in ("query", "key", "value")]
+    if any(operand.dim() != 4 for operand in operands):
+        raise Uncountable("the lengths of packed sequences")
+    if "attn_mask" in named:
+        named["mask"] = named.pop("attn_mask")
+    return attention(*([x.shape[axis] for axis in axes] for x in operands), **named)
+
+
+def register(kernels: dict[str, str], axes: Sequence[int]) -> None:
+    """Register kernels, forward or backward, with the names of their positional arguments."""
+    for kernel, parameters in kernels.items():
+        formula(f"aten::{kernel}")(_formula(kernel, parameters, axes))
+
+
+def _formula(kernel: str, parameters: str, axes: Sequence[int]) -> Formula:
+    def forward(*args: Any, out: Any, **given: Any) -> Cost:
+        return read(parameters, axes, args, given).forward()
+
+    def backward(*args: Any, out: Any, **given: Any) -> Gradients:
+        return read(parameters, axes, args, given).backward()
+
+    return backward if kernel.endswith("_backward") else forward
+
+
+@formula("aten::_scaled_dot_product_attention_math_for_mps")
+def math_for_mps(*args: Any, out: tuple[Tensor, Tensor], **given: Any) -> Cost:
+    """The second result is P, there anyhow, and no logsumexp."""
+    parameters = "query key value mask dropout_p is_causal _"
+    return read(parameters, BATCH_HEADS_LENGTH_SIZE, args, given | {"saves": False}).forward()
+
+
+register(KERNELS, BATCH_HEADS_LENGTH_SIZE)
+register(KERNELS_LENGTH_FIRST, BATCH_LENGTH_HEADS_SIZE)
