@@ -14,7 +14,7 @@ from torch import Tensor
 from flopcount.cost import ZERO, Cost
 from flopcount.formulas import traffic
 
-__all__ = ["Bill", "Decision", "Formula", "Gradients", "Plan", "Uncountable", "describe", "formula", "free", "op_name", "plan"]
+__all__ = ["Bill", "Decision", "Formula", "Gradients", "Plan", "Uncountable", "describe", "formula", "formula_of", "free", "op_name", "plan"]
 
 
 class Uncountable(Exception):
@@ -110,6 +110,18 @@ def _register(names: Iterable[str], rule: Rule) -> None:
     _plans.clear()
 
 
+def formula_of(name: str) -> Formula:
+    """The formula that is registered under ``name``, for ops that are made of it.
+
+    Raises:
+        KeyError: there is none.
+    """
+    rule = _rules[name]
+    if rule.formula is None:
+        raise KeyError(f"{name} is free")
+    return rule.formula
+
+
 def op_name(op: Any) -> str:
     """``namespace::op`` of a packet or a name, ``namespace::op.overload`` of an overload."""
     if isinstance(op, torch._ops.OpOverloadPacket):
@@ -169,7 +181,10 @@ class Plan:
             self.decision, self.dynamic = Decision.UNCOUNTED, False
             self.operands = 0
             return
-        kinds = [str(argument.type) == "Tensor" for argument in schema.arguments]
+        kinds = [
+            str(argument.type) == "Tensor" and not argument.kwarg_only
+            for argument in schema.arguments
+        ]
         self.written = tuple(
             (index, argument.name)
             for index, argument in enumerate(schema.arguments)
