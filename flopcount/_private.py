@@ -5,20 +5,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from types import FrameType
 from typing import Any
 
 import torch
+import torch.utils.checkpoint
 from torch.utils._python_dispatch import TorchDispatchMode, is_traceable_wrapper_subclass_type
 
 __all__ = [
     "GRADIENT_ORDER",
     "NO_SEQUENCE_NR",
     "TorchDispatchMode",
+    "backward_started_here",
     "backward_task",
     "bound_call",
+    "checkpoint_recomputes",
     "is_traceable_wrapper_subclass_type",
     "next_sequence_nr",
+    "open_calls",
     "running_node",
     "will_execute",
 ]
@@ -58,3 +64,40 @@ def will_execute(node: Any) -> bool:
         return torch._C._will_engine_execute_node(node)
     except RuntimeError:  # raised for the very leaves that autograd.grad() asks for
         return True
+
+
+RUN_BACKWARD = torch.autograd.graph._engine_run_backward.__code__
+CALLS = frozenset(
+    {
+        torch.nn.Module._call_impl.__code__,
+        torch.optim.Optimizer.profile_hook_step(print).__code__,  # what wraps every step()
+    }
+)
+
+
+def _frames() -> Iterator[FrameType]:
+    """The frames of this thread, innermost first."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        yield frame
+        frame = frame.f_back
+
+
+def open_calls() -> list[object]:
+    """The modules that are being called, and the optimizers that step, innermost first."""
+    return [frame.f_locals["self"] for frame in _frames() if frame.f_code in CALLS]
+
+
+def backward_started_here() -> bool:
+    """Whether this thread called a backward pass that has not returned yet."""
+    return any(frame.f_code is RUN_BACKWARD for frame in _frames())
+
+
+def checkpoint_recomputes() -> bool:
+    """Whether torch.utils.checkpoint is at work inside the innermost backward pass."""
+    for frame in _frames():
+        if frame.f_code is RUN_BACKWARD:
+            return False
+        if frame.f_code.co_filename == torch.utils.checkpoint.__file__:
+            return True
+    return False

@@ -17,11 +17,13 @@ from flopcount._private import (
     is_traceable_wrapper_subclass_type,
     running_node,
 )
-from flopcount.attribution import Attribution, Place, Thread, product_gradient, sum_gradient
+from flopcount.attribution import Attribution, Thread
 from flopcount.errors import UncountedOpError
 from flopcount.formulas import Bill, Decision, Formula, Plan, describe, op_name, plan
+from flopcount.gradients import product_gradient, sum_gradient
 from flopcount.ledger import RECOMPUTE, Key, Ledger
 from flopcount.report import Report, snapshot
+from flopcount.scope import Place
 from flopcount.signature import sign
 
 __all__ = ["FlopCounter", "count"]
