@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -29,8 +30,20 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
     return torch.stack(kept) if kept else left
 
 
-def stand_in(torchvision: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make detectors run on CPU; where torchvision's own ops are there, nothing changes."""
+def no_pooling(
+    features: Tensor, boxes: Tensor, _: float, height: int, width: int, *args: Any
+) -> Tensor:
+    """Zeros in the shape of roi_align's result: its Python form takes longer than the model."""
+    return features.new_zeros(len(boxes), features.shape[1], height, width)
+
+
+def stand_in(
+    torchvision: ModuleType, monkeypatch: pytest.MonkeyPatch, *, pool: bool = True
+) -> None:
+    """Make detectors run on CPU; where torchvision's own ops are there, nothing changes.
+
+    Without ``pool`` boxes get features that are zero.
+    """
     if torchvision.extension._has_ops():
         return
     if not torch._C._dispatch_has_kernel_for_dispatch_key("torchvision::nms", "CPU"):
@@ -41,5 +54,5 @@ def stand_in(torchvision: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     # which is compiled on first use
     roi_align = sys.modules["torchvision.ops.roi_align"]
     plain = getattr(roi_align._roi_align, "__wrapped__", roi_align._roi_align)
-    monkeypatch.setattr(roi_align, "_roi_align", plain)
+    monkeypatch.setattr(roi_align, "_roi_align", plain if pool else no_pooling)
     monkeypatch.setattr(torchvision.ops.boxes, "_assert_has_ops", lambda: None)
