@@ -152,20 +152,17 @@ def run(options: argparse.Namespace) -> int:
 def load(options: argparse.Namespace) -> tuple[nn.Module, tuple[Any, ...]]:
     """The model that was named, and the arguments to call it with."""
     if ":" in options.model:
-        model = call(options.model)
         if not options.input:
             raise CommandError(f"{options.model}: give the shape of one sample, --input 3,224,224")
-        return model, tuple(
-            sample((options.batch, *numbers), dtype) for numbers, dtype in options.input
-        )
-    from flopcount import zoo
+        model = call(options.model)
+    else:
+        from flopcount import zoo
 
-    model = zoo.build(options.model)
-    if options.input is None:
-        return model, zoo.example_inputs(options.model, options.batch)
-    return model, tuple(
-        sample((options.batch, *numbers), dtype) for numbers, dtype in options.input
-    )
+        model = zoo.build(options.model)
+        if options.input is None:
+            return model, zoo.example_inputs(options.model, options.batch)
+    samples = (sample((options.batch, *numbers), dtype) for numbers, dtype in options.input)
+    return model, tuple(samples)
 
 
 def sample(size: tuple[int, ...], dtype: str) -> torch.Tensor:
@@ -197,7 +194,12 @@ def call(spec: str) -> nn.Module:
         raise CommandError(
             f"{spec}: {path} has no callable {name!r}{did_you_mean(name, dir(home))}"
         )
-    model = build()
+    try:
+        model = build()
+    except Exception as error:
+        raise CommandError(
+            f"{spec}: calling it without arguments failed: {type(error).__name__}: {error}"
+        ) from error
     if not isinstance(model, nn.Module):
         raise CommandError(f"{spec} returned {type(model).__name__}; expected a torch.nn.Module")
     return model

@@ -1,0 +1,61 @@
+"""Every block of the README runs, and shows what it says that it shows."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flopcount import cli
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```(\w+)\n(.*?)```(?:\n+```text\n(.*?)```)?", README, flags=re.DOTALL)
+
+
+def shown(text: str) -> list[str]:
+    """The lines of an output, without what no eye sees."""
+    return [line.rstrip() for line in text.strip().splitlines()]
+
+
+def test_python_blocks_print_what_is_shown() -> None:
+    namespace: dict[str, Any] = {}
+    blocks = [(code, output) for kind, code, output in BLOCKS if kind == "python"]
+    assert len(blocks) >= 4
+    for code, output in blocks:
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            exec(compile(code, "README.md", "exec"), namespace)
+        assert shown(printed.getvalue()) == shown(output), code
+
+
+@pytest.mark.parametrize(
+    "block", [code for kind, code, _ in BLOCKS if kind == "console"], ids=lambda b: b.split("\n")[0]
+)
+def test_commands_print_what_is_shown(
+    block: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    command, _, output = block.partition("\n")
+    program, *arguments = shlex.split(command.removeprefix("$ "))
+    assert program == "flopcount"
+    with contextlib.suppress(SystemExit):  # --help
+        cli.main(arguments)
+    assert shown(capsys.readouterr().out) == shown(output)
+
+
+def test_set_up_commands_are_those_that_ci_runs() -> None:
+    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    commands = [code.strip() for kind, code, _ in BLOCKS if kind == "sh"]
+    assert len(commands) == 2
+    for command in commands:
+        assert f"\n{command}\n" in script
+
+
+def test_every_block_is_of_a_kind_that_a_test_runs() -> None:
+    assert {kind for kind, _, _ in BLOCKS} <= {"python", "console", "sh", "text"}
