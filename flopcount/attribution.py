@@ -300,17 +300,13 @@ class Attribution:
             return caller.remember(module, scope, module is inner)
 
     def _row(self, thread: Thread, caller: Scope, module: nn.Module, in_backward: bool) -> Scope:
-        scope: Scope | None = caller
-        while scope is not None:
+        for scope in caller.lineage():
             if scope.module is module:  # recursion, or what a wrapper wraps
                 return scope
-            scope = scope.parent
-        scope = caller
-        while scope is not None and scope.parent is not None:
+        # what is recomputed may be called from the node of any of its submodules
+        for scope in caller.lineage() if in_backward else (caller,):
             if owned := scope.owned(module):
                 return owned
-            # what is recomputed may be called from the node of any of its submodules
-            scope = scope.parent if in_backward else None
         if self.model and caller.module is None:
             if self.model.module is module:
                 return self.model

@@ -21,7 +21,7 @@ from flopcount.attribution import Attribution, Thread
 from flopcount.errors import UncountedOpError
 from flopcount.formulas import Bill, Decision, Formula, Plan, describe, op_name, plan
 from flopcount.gradients import product_gradient, sum_gradient
-from flopcount.ledger import RECOMPUTE, Key, Ledger
+from flopcount.ledger import BACKWARD, RECOMPUTE, Key, Ledger
 from flopcount.report import Report, snapshot
 from flopcount.scope import Place
 from flopcount.signature import sign
@@ -101,6 +101,7 @@ class FlopCounter(TorchDispatchMode):
         # entered again inside itself, a second mode on the stack would count each op twice
         if self._local.thread.entries == 0:
             self._plans.clear()  # a formula may have been registered since
+            self._ops.clear()
             super().__enter__()
         self._attribution.enter()
         return self
@@ -116,8 +117,8 @@ class FlopCounter(TorchDispatchMode):
         with self._lock:
             for key, entry in self._ledger.entries.items():
                 ledger.post(key, entry.calls, entry.cost, entry.gradients, counted=entry.counted)
-        for thread in self._attribution.threads:
-            _fold(thread.tally, ledger)
+            for thread in self._attribution.threads:
+                _fold(thread.tally, ledger)
         return snapshot(ledger, self._attribution)
 
     def reset(self) -> None:
@@ -162,7 +163,11 @@ class FlopCounter(TorchDispatchMode):
             where = thread.place
         else:
             where = self._attribution.in_backward(thread, node, args)
-            if find_gradient is not None and (gradient := find_gradient(thread, node)):
+            if (
+                find_gradient is not None
+                and where.phase == BACKWARD
+                and (gradient := find_gradient(thread, node))
+            ):
                 where = where, gradient
         out = call(*args, **kwargs) if kwargs else call(*args)
         key = sign(where, plan, args, kwargs, out)
@@ -195,7 +200,7 @@ class FlopCounter(TorchDispatchMode):
         if len(tally) >= TALLY_LIMIT:
             with self._lock:
                 _fold(tally, self._ledger)
-            tally.clear()
+                tally.clear()
             self._bills.clear()
         where, decided, *_ = key
         signature = key[1:]

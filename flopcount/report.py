@@ -359,19 +359,21 @@ def _sums(rows: Iterable[Row], key: Callable[[Row], str]) -> dict[str, Cost]:
 
 
 def snapshot(ledger: Ledger, attribution: Attribution) -> Report:
-    """The report of what ``ledger`` holds, for the modules that ``attribution`` saw."""
-    modules = []
-    for scope in attribution.scopes():
-        scope.measure()
-        modules.append(Module(scope.path, scope.name, scope.type, scope.calls, scope.params))
+    """The report of what ``ledger`` holds, for the modules that ran under ``attribution``."""
     entries = tuple(
         Row(*key, entry.calls, entry.cost, dict(entry.gradients), entry.counted)
         for key, entry in ledger.entries.items()
     )
-    scopes = {entry.module for entry in entries}
-    unattributed = attribution.unattributed
-    if unattributed.path in scopes:
-        modules.append(Module(unattributed.path, unattributed.name, "", 0, 0))
-    roots = list(attribution.root.children.values())
+    ran = {entry.module for entry in entries}
+    scopes = [*attribution.scopes(), attribution.unattributed]
+    shown = {attribution.root, attribution.model}
+    for scope in scopes:
+        if scope.calls or scope.path in ran:
+            shown.update(scope.lineage())
+    modules = []
+    for scope in filter(shown.__contains__, scopes):
+        scope.measure()
+        modules.append(Module(scope.path, scope.name, scope.type, scope.calls, scope.params))
+    roots = [scope for scope in attribution.root.children.values() if scope in shown]
     model = attribution.model or (roots[0] if len(roots) == 1 else None)
     return Report(tuple(modules), entries, model.path if model else None)

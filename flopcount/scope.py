@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Iterator
 
 from torch import nn
 from torch.nn.parameter import is_lazy
@@ -47,6 +48,13 @@ class Scope:
         self._module: weakref.ref[nn.Module] | None = None
         if module is not None:
             self.adopt(module)
+
+    def lineage(self) -> Iterator[Scope]:
+        """This scope, its parent, and so on to the block."""
+        scope: Scope | None = self
+        while scope is not None:
+            yield scope
+            scope = scope.parent
 
     @property
     def module(self) -> nn.Module | None:
