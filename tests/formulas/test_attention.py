@@ -1,0 +1,413 @@
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from itertools import product
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+import flopcount
+from flopcount import Cost, Report
+from flopcount.formulas.attention import visible
+from tests.formulas.naive import Number, counted, dot, exactly, numbers, total, values
+
+aten = torch.ops.aten
+CPU = "aten._scaled_dot_product_flash_attention_for_cpu"
+
+
+def counting(function: Callable[[], Any]) -> Report:
+    with flopcount.FlopCounter() as counter:
+        function()
+    return counter.report()
+
+
+def tensors(*shapes: tuple[int, ...], device: str = "cpu") -> list[Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    made = [torch.randn(shape, generator=generator, dtype=torch.float64) for shape in shapes]
+    return [tensor.to(device).requires_grad_() for tensor in made]
+
+
+def transposed(matrix: list[list[Number]]) -> list[list[Number]]:
+    return [list(column) for column in zip(*matrix, strict=True)]
+
+
+def added(matrices: list[list[list[Number]]]) -> list[list[Number]]:
+    return [
+        [total(cells) for cells in zip(*rows, strict=True)] for rows in zip(*matrices, strict=True)
+    ]
+
+
+class NaiveAttention:
+    """Attention of one batch by loops, numbers counting themselves."""
+
+    def __init__(self, q: Tensor, k: Tensor, v: Tensor, scale: float, mask: Tensor | None) -> None:
+        self.forward_tally, self.again_tally, self.backward_tally = Counter(), Counter(), Counter()
+        self.scale, self.group, self.inputs = scale, q.shape[0] // k.shape[0], (q, k, v)
+        self.mask = mask
+
+    def scores(self, q: Any, k: Any) -> Any:
+        scores = [[dot(row, column) for column in k] for row in q]
+        if self.scale != 1:
+            scores = [[score * self.scale for score in row] for row in scores]
+        if self.mask is not None:
+            bias = self.mask.tolist()
+            scores = [
+                [s + b for s, b in zip(*r, strict=True)] for r in zip(scores, bias, strict=True)
+            ]
+        return scores
+
+    def forward(self) -> Tensor:
+        q, k, v = (numbers(each, self.forward_tally) for each in self.inputs)
+        out, self.logsumexp = [], []
+        for head, queries in enumerate(q):
+            out.append([])
+            self.logsumexp.append([])
+            keys, columns = k[head // self.group], transposed(v[head // self.group])
+            for row in self.scores(queries, keys):
+                largest = row[0]
+                for score in row[1:]:
+                    largest = largest.larger(score)
+                exponentials = [(score - largest).exp() for score in row]
+                denominator = total(exponentials)
+                weights = [e / denominator for e in exponentials]
+                out[-1].append([dot(weights, column) for column in columns])
+                self.logsumexp[-1].append(float(largest + denominator.log()))
+        self.out = values(out)
+        return self.out
+
+    def backward(self, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        again = [numbers(each, self.again_tally) for each in self.inputs]
+        q, k, v = (numbers(each, self.backward_tally) for each in self.inputs)
+        g, o = numbers(grad, self.backward_tally), numbers(self.out, self.backward_tally)
+        dq, dk, dv = [], [], []
+        for shared in range(len(k)):
+            all_weights, all_scores, all_grads, all_queries = [], [], [], []
+            for head in range(shared * self.group, (shared + 1) * self.group):
+                scores = self.scores(again[0][head], again[1][shared])
+                weights = [
+                    [Number(float((s - lse).exp()), self.backward_tally) for s in row]
+                    for row, lse in zip(scores, self.logsumexp[head], strict=True)
+                ]
+                sums = [dot(*rows) for rows in zip(g[head], o[head], strict=True)]
+                score_grads = [
+                    [
+                        p * (dot(gi, vj) - s) * self.scale
+                        for p, vj in zip(row, v[shared], strict=True)
+                    ]
+                    for row, gi, s in zip(weights, g[head], sums, strict=True)
+                ]
+                dq.append([[dot(row, col) for col in transposed(k[shared])] for row in score_grads])
+                all_weights += weights
+                all_scores += score_grads
+                all_grads += g[head]
+                all_queries += q[head]
+            for results, left, right in (
+                (dv, all_weights, all_grads),
+                (dk, all_scores, all_queries),
+            ):
+                results.append([[dot(a, b) for b in transposed(right)] for a in transposed(left)])
+        return values(dq), values(dk), values(dv)
+
+
+@pytest.mark.parametrize(
+    ("heads", "kv_heads", "queries", "keys", "options"),
+    [
+        pytest.param(2, 2, 3, 3, {}, id="as many keys as queries"),
+        pytest.param(2, 2, 2, 5, {}, id="more keys than queries"),
+        pytest.param(1, 1, 4, 2, {}, id="fewer keys than queries"),
+        pytest.param(4, 2, 3, 2, {}, id="two query heads share a key head"),
+        pytest.param(3, 3, 1, 1, {}, id="one query and one key"),
+        pytest.param(2, 2, 3, 4, {"mask": True}, id="an additive mask"),
+        pytest.param(2, 2, 3, 4, {"scale": 0.3}, id="a scale of its own"),
+    ],
+)
+def test_a_loop_that_counts_its_operations_gives_the_same_numbers_and_gradients(
+    heads: int, kv_heads: int, queries: int, keys: int, options: dict[str, Any]
+) -> None:
+    d = 4
+    q, k, v = tensors((1, heads, queries, d), (1, kv_heads, keys, d), (1, kv_heads, keys, d))
+    mask = torch.randn(queries, keys, dtype=torch.float64) if options.get("mask") else None
+    scale = options.get("scale", d**-0.5)
+    naive = NaiveAttention(q.detach()[0], k.detach()[0], v.detach()[0], scale, mask)
+    grad = torch.randn(1, heads, queries, d, dtype=torch.float64)
+
+    def step() -> Tensor:
+        out = F.scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, scale=scale, enable_gqa=heads != kv_heads
+        )
+        out.backward(grad)
+        return out
+
+    with flopcount.FlopCounter() as counter:
+        out = step()
+    rows = {(row["op"], row["phase"]): row for row in counter.report().rows()}
+    torch.testing.assert_close(naive.forward(), out.detach()[0])
+    for mine, theirs in zip(naive.backward(grad[0]), (q, k, v), strict=True):
+        torch.testing.assert_close(mine, theirs.grad[0])
+
+    def cost(op: str, phase: str) -> Cost:
+        return Cost(**{name: rows[op, phase][name] for name in Cost.__dataclass_fields__})
+
+    assert exactly(cost(CPU, "forward")) == counted(naive.forward_tally)
+    assert exactly(cost(f"{CPU}_backward", "backward")) == counted(naive.backward_tally)
+    assert exactly(cost(f"{CPU}_backward", "recompute")) == counted(naive.again_tally)
+
+
+def test_twelve_heads_of_64_tokens_and_64_features() -> None:
+    q, k, v = tensors(*[(1, 12, 64, 64)] * 3)
+    report = counting(lambda: F.scaled_dot_product_attention(q, k, v).sum().backward())
+    product_macs = 12 * 64 * 64 * 64  # heads · queries · keys · features
+    assert report.phases["forward"].matmul_flops == 2 * 2 * product_macs == 12_582_912
+    assert report.phases["backward"].matmul_flops == 4 * 2 * product_macs
+    assert report.phases["recompute"].matmul_flops == 2 * product_macs == 6_291_456
+    assert report.hardware_flops == 44_040_192
+    assert report.model_flops == 44_040_192 - 6_291_456
+    assert not report.uncounted
+
+
+def test_visible_pairs_are_those_that_a_loop_finds() -> None:
+    for q, k, offset in product(range(6), range(6), range(-7, 8)):
+        pairs = sum(key <= query + offset for query in range(q) for key in range(k))
+        assert visible(q, k, offset) == pairs, (q, k, offset)
+
+
+@pytest.mark.parametrize(("queries", "keys"), [(5, 5), (3, 7), (7, 3)])
+def test_pairs_that_a_causal_mask_hides_are_void(queries: int, keys: int) -> None:
+    q, k, v = tensors((2, 3, queries, 4), (2, 3, keys, 4), (2, 3, keys, 4))
+    hidden = torch.ones(queries, keys).tril().eq(0).sum().item()  # as in torch's definition
+    report = counting(
+        lambda: F.scaled_dot_product_attention(q, k, v, is_causal=True).sum().backward()
+    )
+    forward, backward, again = (report.phases[p] for p in ("forward", "backward", "recompute"))
+    assert forward.void_macs == 2 * 3 * hidden * (4 + 4)  # S and O
+    assert backward.void_macs == 2 * 3 * hidden * 4 * 4  # dV, dP, dQ, dK
+    assert again.void_macs == 2 * 3 * hidden * 4  # S
+    assert forward.macs == 2 * 3 * queries * keys * (4 + 4)
+
+
+def meta(*shape: int) -> Tensor:
+    return torch.empty(shape, device="meta")
+
+
+Q, K, V = meta(2, 4, 6, 8), meta(2, 4, 5, 8), meta(2, 4, 5, 8)
+
+
+@pytest.mark.parametrize(
+    "kernel",
+    [
+        pytest.param(lambda: aten._scaled_dot_product_flash_attention(Q, K, V), id="flash"),
+        pytest.param(
+            lambda: aten._scaled_dot_product_efficient_attention(Q, K, V, None, True),
+            id="memory-efficient",
+        ),
+        pytest.param(
+            lambda: aten._scaled_dot_product_cudnn_attention(Q, K, V, None, True), id="cuDNN"
+        ),
+        pytest.param(
+            lambda: aten._scaled_dot_product_fused_attention_overrideable(Q, K, V),
+            id="a backend's own",
+        ),
+        pytest.param(
+            lambda: aten._flash_attention_forward(
+                *(each.transpose(1, 2) for each in (Q, K, V)),
+                *(None, None, 6, 5, 0.0, False, False),
+            ),
+            id="flash with heads last",
+        ),
+        pytest.param(
+            lambda: aten._efficient_attention_forward(
+                *(each.transpose(1, 2) for each in (Q, K, V)),
+                *(None, None, None, None, None, 0.0, 0, True),
+            ),
+            id="memory-efficient with heads last",
+        ),
+    ],
+)
+def test_every_forward_kernel_costs_the_same(kernel: Callable[[], Any]) -> None:
+    reference = counting(
+        lambda: F.scaled_dot_product_attention(
+            *(torch.empty_like(x, device="cpu") for x in (Q, K, V))
+        )
+    )
+    expected, found = reference.by_operator()[CPU], counting(kernel).total
+    assert exactly(found) == exactly(expected)
+    assert (found.macs, found.dots) == (expected.macs, expected.dots)
+
+
+LSE = meta(2, 4, 6)
+SEED = torch.empty((), device="meta", dtype=torch.long)
+
+
+@pytest.mark.parametrize(
+    "kernel",
+    [
+        pytest.param(
+            lambda: aten._scaled_dot_product_flash_attention_backward(
+                Q, Q, K, V, Q, LSE, None, None, 6, 5, 0.0, False, SEED, SEED
+            ),
+            id="flash",
+        ),
+        pytest.param(
+            lambda: aten._scaled_dot_product_efficient_attention_backward(
+                Q, Q, K, V, None, Q, LSE, SEED, SEED, 0.0, [True, True, True, False]
+            ),
+            id="memory-efficient",
+        ),
+        pytest.param(
+            lambda: aten._scaled_dot_product_cudnn_attention_backward(
+                Q, Q, K, V, Q, LSE, SEED, SEED, None, None, None, 6, 5, 0.0, False
+            ),
+            id="cuDNN",
+        ),
+        pytest.param(
+            lambda: aten._scaled_dot_product_fused_attention_overrideable_backward(
+                *(Q, Q, K, V, None, [True, True, True, False], Q, LSE),
+                *(None, None, 6, 5, 0.0, False, SEED, SEED),
+            ),
+            id="a backend's own",
+        ),
+    ],
+)
+def test_every_backward_kernel_costs_the_same(kernel: Callable[[], Any]) -> None:
+    real = [torch.empty_like(each, device="cpu").requires_grad_() for each in (Q, K, V)]
+    reference = counting(lambda: F.scaled_dot_product_attention(*real).sum().backward())
+    expected = [
+        Cost(**{name: row[name] for name in Cost.__dataclass_fields__})
+        for row in reference.rows()
+        if row["op"] == f"{CPU}_backward"
+    ]
+    report = counting(kernel)
+    assert not report.uncounted
+    again = report.phases["recompute"]
+    found = [
+        cost for cost in (report.phases["forward"], again) if cost.macs
+    ]  # called by hand, a backward kernel is part of no backward pass
+    assert [exactly(cost) for cost in found] == [exactly(cost) for cost in expected]
+
+
+@pytest.mark.parametrize(
+    ("call", "hidden"),
+    [
+        pytest.param(
+            lambda q, k: aten._scaled_dot_product_flash_attention(q, k, k, 0.0, True),
+            lambda query, key: key > query + 2,  # the last query sees the last of two more keys
+            id="flash: the mask ends in the last query and key",
+        ),
+        pytest.param(
+            lambda q, k: aten._scaled_dot_product_efficient_attention(
+                q, k, k, None, False, 0.0, True
+            ),
+            lambda query, key: key > query,
+            id="memory-efficient: the mask begins in the first query and key",
+        ),
+        pytest.param(
+            lambda q, k: aten._efficient_attention_forward(
+                *(x.transpose(1, 2) for x in (q, k, k)),
+                *(None, None, None, None, None, 0.0, 2),
+            ),
+            lambda query, key: key > query + 2,
+            id="memory-efficient: the other kind of causal mask",
+        ),
+        pytest.param(
+            lambda q, k: aten._flash_attention_forward(
+                *(x.transpose(1, 2) for x in (q, k, k)),
+                *(None, None, 5, 7, 0.0, False, False),
+                window_size_left=1,
+                window_size_right=0,
+            ),
+            lambda query, key: not query + 2 - 1 <= key <= query + 2,
+            id="flash: a window of the query's own key and the one before",
+        ),
+        pytest.param(
+            lambda q, k: aten._flash_attention_forward(
+                *(x.transpose(1, 2) for x in (q, k, k)),
+                *(None, None, 5, 7, 0.0, False, False),
+                window_size_left=-1,
+                window_size_right=-1,
+            ),
+            lambda query, key: False,
+            id="flash: a window without bounds",
+        ),
+    ],
+)
+def test_each_kernels_own_mask(
+    call: Callable[[Tensor, Tensor], Any], hidden: Callable[[int, int], bool]
+) -> None:
+    q, k = meta(1, 3, 5, 8), meta(1, 3, 7, 8)
+    pairs = sum(hidden(query, key) for query in range(5) for key in range(7))
+    cost = counting(lambda: call(q, k)).total
+    assert cost.void_macs == 3 * pairs * (8 + 8)
+    assert cost.macs == 3 * 5 * 7 * (8 + 8)
+
+
+def test_values_of_another_length_than_keys() -> None:
+    v = meta(2, 4, 5, 3)
+    cost = counting(
+        lambda: aten._scaled_dot_product_efficient_attention(Q, K, v, None, False)
+    ).total
+    assert cost.macs == 2 * 4 * 6 * 5 * (8 + 3)
+    assert cost.dots == 2 * 4 * 6 * (5 + 3)  # scores, and results of a row
+    grad = meta(2, 4, 6, 3)
+    backward = counting(
+        lambda: aten._scaled_dot_product_efficient_attention_backward(
+            grad, Q, K, v, None, grad, LSE, SEED, SEED, 0.0, [True, True, True, False]
+        )
+    )
+    assert backward.total.macs == 2 * 4 * 6 * 5 * (3 + 3 + 8 + 8 + 8)  # dV, dP, dQ, dK; S again
+
+
+def test_dropout_multiplies_every_weight_twice() -> None:
+    plain = counting(lambda: aten._scaled_dot_product_flash_attention(Q, K, V)).total
+    dropped = counting(lambda: aten._scaled_dot_product_flash_attention(Q, K, V, 0.5)).total
+    assert dropped.arith - plain.arith == 2 * (2 * 4 * 6 * 5)  # mask, 1 / (1 - p)
+    assert dropped.macs == plain.macs
+
+
+def test_the_math_path_has_the_same_products() -> None:
+    b, h, q, k, d = 2, 3, 6, 5, 8
+    inputs = tensors((b, h, q, d), (b, h, k, d), (b, h, k, d))
+
+    def step() -> None:
+        F.scaled_dot_product_attention(*inputs).sum().backward()
+
+    with torch.no_grad():  # gradients are there, so that both add theirs to them
+        for each in inputs:
+            each.grad = torch.zeros_like(each)
+    flash = counting(step)
+    with sdpa_kernel(SDPBackend.MATH):
+        math = counting(step)
+    n, m = b * h * q * k, b * h * q
+    for phase in ("forward", "backward"):
+        assert math.phases[phase].macs == flash.phases[phase].macs
+        assert math.phases[phase].dots == flash.phases[phase].dots
+    forward = math.phases["forward"].flops - flash.phases["forward"].flops
+    scaling = b * h * (q + k) * d - n  # math scales queries and keys, flash the scores
+    assert forward == scaling + 2 * n - 2 * m  # its safe softmax; no logsumexp
+    backward = math.phases["backward"].flops - flash.phases["backward"].flops
+    # math's softmax sums P·dP, n products and n - m additions; flash dO·O, m·d long
+    assert backward == scaling + (2 * n - m) - (2 * m * d - m)
+
+
+def test_inference_mode_reaches_the_kernel_too() -> None:
+    q, k, v = tensors((1, 2, 4, 4), (1, 2, 4, 4), (1, 2, 4, 4))
+    with torch.inference_mode():
+        whole = counting(lambda: F.scaled_dot_product_attention(q, k, v))
+    with torch.no_grad():
+        kernel = counting(lambda: F.scaled_dot_product_attention(q, k, v))
+    assert whole.by_operator() == kernel.by_operator()
+    assert set(whole.by_operator()) == {CPU}
+
+
+def test_packed_sequences_are_uncounted() -> None:
+    packed, lengths = meta(11, 4, 8), torch.empty(3, device="meta", dtype=torch.int32)
+    report = counting(
+        lambda: aten._flash_attention_forward(
+            packed, packed, packed, lengths, lengths, 6, 6, 0.0, False, False
+        )
+    )
+    assert report.uncounted == {"aten._flash_attention_forward": 1}
