@@ -294,6 +294,43 @@ def _pdist_forward(x: Tensor, p: float = 2, *, out: Tensor) -> Cost:
     return _cdist_forward(x, x, p, None, out=out)
 
 
+@formula("aten::_cdist_backward")
+def _cdist_backward(
+    grad: Tensor, a: Tensor, b: Tensor, p: float, distances: Tensor, *, out: Tensor
+) -> Gradients:
+    """For each row of a, the sum over b of (a - b)·|a - b|^(p - 2)·g / distance^(p - 1)."""
+    n = distances.numel() * a.shape[-1]
+    sums = Cost(arith=fold(n, out.numel()))
+    return Gradients(input=distance_gradient(n, distances.numel(), p) + sums)
+
+
+@formula("aten::_pdist_backward")
+def _pdist_backward(
+    grad: Tensor, x: Tensor, p: float, distances: Tensor, *, out: Tensor
+) -> Gradients:
+    """As ``_cdist_backward``; a pair's gradient is added to one row, subtracted from the other."""
+    n = distances.numel() * x.shape[-1]
+    sums = Cost(arith=fold(2 * n, out.numel()))
+    return Gradients(input=distance_gradient(n, distances.numel(), p) + sums)
+
+
+def distance_gradient(n: int, pairs: int, p: float) -> Cost:
+    """(a - b)·|a - b|^(p - 2)·g / distance^(p - 1) of n differences, 0 where the distance is 0.
+
+    g / distance^(p - 1) is taken once for each pair. With p = 1 only the sign of a difference
+    is left; with p = ∞ its sign where |a - b| is the distance.
+    """
+    products = Cost(arith=2 * n)  # the difference, and its product with the factor of the pair
+    if p == 1:
+        return products + Cost(compare=n)
+    if p == inf:
+        return products + Cost(compare=3 * n)
+    factor = powers(p - 1, pairs) + Cost(arith=pairs, compare=pairs)
+    if p == 2:
+        return products + factor
+    return products + factor + powers(p - 2, n) + Cost(arith=n, compare=n)
+
+
 @formula("aten::_euclidean_dist")
 def _euclidean_dist(a: Tensor, b: Tensor, *, out: Tensor) -> Cost:
     """√(|a|² + |b|² - 2·a·b), as one product of rows with two columns more.

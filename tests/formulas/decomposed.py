@@ -1,4 +1,4 @@
-"""An op's cost by torch's own decomposition of it: a truth that no formula of the op had a part in."""
+"""An op's cost by torch's own decomposition, in which the op's formula has no part."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_map_only
 
 import flopcount
 from flopcount import Cost
+from flopcount.formulas import plan
 from flopcount.formulas.primitives import elementwise, fold
 
 Formula = Callable[..., Cost]
@@ -85,3 +86,10 @@ def measured(op: Any, *args: Any, **kwargs: Any) -> Cost:
     report = counter.report()
     assert not report.uncounted, f"uncounted: {report.uncounted}"
     return plain(report.total)
+
+
+def billed(op: Any, *args: Any, out: Any = None) -> Cost:
+    """What the counter would say of a call that only an accelerator can make, without bytes."""
+    answer = plan(op).bill(args, {}, out)
+    assert answer.counted, f"{op} is uncounted"
+    return plain(answer.cost)
