@@ -1,0 +1,163 @@
+import itertools
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn, ops
+
+import flopcount
+from flopcount import Cost
+from tests.formulas.counting import counting, floats, numbers
+from tests.formulas.decomposed import billed, measured, plain
+
+aten = ops.aten
+
+IMAGES = {1: (2, 3, 9), 2: (2, 3, 9, 8), 3: (2, 3, 5, 6, 4)}
+RESULTS = {1: 2 * 3 * 4, 2: 2 * 3 * 4 * 4, 3: 2 * 3 * 2 * 3 * 2}  # windows of 2 side by side
+
+
+def image(dimensions):
+    generator = torch.Generator().manual_seed(0)
+    return torch.rand(IMAGES[dimensions], generator=generator).requires_grad_()
+
+
+def phases(function, x):
+    """Forward and backward of the only module: the pooling."""
+    report = flopcount.count(Function(function), x)
+    assert not report.uncounted
+    return plain(report.model.phases["forward"]), plain(report.model.phases["backward"])
+
+
+class Function(nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.forward = function
+
+
+@pytest.mark.parametrize("dimensions", [1, 2, 3])
+def test_max_pool_compares_and_adds_once_for_each_result(dimensions):
+    pool = getattr(F, f"max_pool{dimensions}d")
+    results, k = RESULTS[dimensions], 2**dimensions
+    forward, backward = phases(lambda x: pool(x, 2), image(dimensions))
+    assert forward == Cost(compare=results * (k - 1))
+    assert backward == Cost(arith=results)
+
+
+@pytest.mark.parametrize("dimensions", [1, 2, 3])
+def test_avg_pool_adds_and_divides(dimensions):
+    pool = getattr(F, f"avg_pool{dimensions}d")
+    results, k = RESULTS[dimensions], 2**dimensions
+    forward, backward = phases(lambda x: pool(x, 2), image(dimensions))
+    assert forward == Cost(arith=results * (k - 1 + 1))
+    assert backward == Cost(arith=results * (1 + k))
+
+
+@pytest.mark.parametrize("dimensions", [1, 2, 3])
+def test_a_window_as_one_number_is_a_cube(dimensions):
+    x = image(dimensions).detach()
+    op = getattr(aten, f"max_pool{dimensions}d").default
+    out = torch.empty(RESULTS[dimensions])
+    assert billed(op, x, [2], out=out) == billed(op, x, [2] * dimensions, out=out)
+
+
+# XLA's cost analysis of 4 x 16 channels of 20 x 20; it divides by a constant that it counts
+XLA = {
+    "max 2x2": (F.max_pool2d, {"kernel_size": 2}, 19_200),
+    "max 3x3 stride 2 padding 1": (
+        F.max_pool2d,
+        {"kernel_size": 3, "stride": 2, "padding": 1},
+        51_200,
+    ),
+    "average 2x2": (F.avg_pool2d, {"kernel_size": 2}, 25_600),
+    "average 3x3 stride 2 padding 1": (
+        F.avg_pool2d,
+        {"kernel_size": 3, "stride": 2, "padding": 1},
+        57_600,
+    ),
+}
+
+
+@pytest.mark.parametrize(("pool", "settings", "expected"), XLA.values(), ids=XLA)
+def test_pooling_agrees_with_xla(pool, settings, expected):
+    forward, _ = phases(lambda x: pool(x, **settings), torch.rand(4, 16, 20, 20).requires_grad_())
+    assert forward.flops == expected
+
+
+def windows(length, count):
+    """The elements that each place of an adaptive pooling takes together: its definition."""
+    return [range(i * length // count, -(-(i + 1) * length // count)) for i in range(count)]
+
+
+SIZES = {
+    "that divide": ((8, 6), (4, 3)),
+    "that overlap": ((9, 8), (4, 5)),
+    "larger than the image": ((3, 4), (5, 7)),
+    "of one": ((7, 5), (1, 5)),
+}
+
+
+@pytest.mark.parametrize(("size", "pooled"), SIZES.values(), ids=SIZES)
+def test_adaptive_average_is_what_a_loop_counts(size, pooled):
+    x = torch.rand(2, 3, *size)
+    values = numbers(x)
+    results = np.empty((2, 3, *pooled), dtype=object)
+    with counting() as tally:
+        for i, rows in enumerate(windows(size[0], pooled[0])):
+            for j, columns in enumerate(windows(size[1], pooled[1])):
+                for n, c in itertools.product(range(2), range(3)):
+                    window = values[n, c, rows][:, columns]
+                    results[n, c, i, j] = window.sum() / window.size
+    np.testing.assert_allclose(floats(results), aten._adaptive_avg_pool2d(x, pooled), atol=1e-6)
+    assert measured(aten._adaptive_avg_pool2d.default, x, pooled) == tally.cost
+
+
+@pytest.mark.parametrize(("size", "pooled"), SIZES.values(), ids=SIZES)
+def test_adaptive_maximum_is_what_a_loop_counts(size, pooled):
+    x = torch.rand(2, 3, *size)
+    values = numbers(x)
+    results = np.empty((2, 3, *pooled), dtype=object)
+    with counting() as tally:
+        for i, rows in enumerate(windows(size[0], pooled[0])):
+            for j, columns in enumerate(windows(size[1], pooled[1])):
+                for n, c in itertools.product(range(2), range(3)):
+                    best, *others = values[n, c, rows][:, columns].ravel()
+                    for value in others:
+                        best = value if value > best else best
+                    results[n, c, i, j] = best
+    np.testing.assert_allclose(floats(results), F.adaptive_max_pool2d(x, pooled), atol=1e-6)
+    assert measured(aten.adaptive_max_pool2d.default, x, pooled) == tally.cost
+
+
+@pytest.mark.parametrize(("size", "pooled"), SIZES.values(), ids=SIZES)
+def test_adaptive_backward_adds_along_every_edge_of_the_jacobian(size, pooled):
+    x = torch.rand(1, 2, *size)
+    grad = torch.rand(1, 2, *pooled)
+    jacobian = torch.autograd.functional.jacobian(lambda x: F.adaptive_avg_pool2d(x, pooled), x)
+    edges = int(jacobian.count_nonzero())
+    average = measured(aten._adaptive_avg_pool2d_backward.default, grad, x)
+    assert average == Cost(arith=edges + grad.numel())  # and a division for each result
+    _, places = F.adaptive_max_pool2d(x, pooled, return_indices=True)
+    maximum = measured(aten.adaptive_max_pool2d_backward.default, grad, x, places)
+    assert maximum == Cost(arith=grad.numel())
+
+
+def test_adaptive_pooling_of_volumes_counts_all_three_lengths():
+    x = torch.rand(1, 2, 5, 4, 3)
+    jacobian = torch.autograd.functional.jacobian(lambda x: F.adaptive_avg_pool3d(x, (2, 3, 2)), x)
+    edges, results = int(jacobian.count_nonzero()), 2 * 2 * 3 * 2
+    forward, backward = phases(lambda x: F.adaptive_avg_pool3d(x, (2, 3, 2)), x.requires_grad_())
+    assert (forward, backward) == (Cost(arith=edges), Cost(arith=edges + results))
+    forward, backward = phases(lambda x: F.adaptive_max_pool3d(x, (2, 3, 2)), x)
+    assert (forward, backward) == (Cost(compare=edges - results), Cost(arith=results))
+
+
+def test_fractional_maximum_takes_whole_windows():
+    forward, backward = phases(lambda x: F.fractional_max_pool2d(x, 3, 2), image(2))
+    results = 2 * 3 * 2 * 2
+    assert (forward, backward) == (Cost(compare=results * (9 - 1)), Cost(arith=results))
+
+
+def test_the_gradient_of_a_pooling_is_the_inputs():
+    report = flopcount.count(nn.AvgPool2d(2), image(2))
+    assert report.model.gradients["input"].flops == RESULTS[2] * (1 + 4)
