@@ -58,7 +58,7 @@ steps("sin", "cos", "tan", "asin", "acos", "atan", "atan2", "sinh", "cosh", spec
 steps("tanh", "asinh", "acosh", "atanh", "erf", "erfc", "erfinv", "lgamma", "digamma", special=1)
 
 # several operations
-steps("clamp", "hardtanh", compare=2)  # min(max(x, a), b)
+steps("hardtanh", compare=2)  # min(max(x, a), b)
 steps("lerp", add=2, mul=1)  # a + w · (b - a)
 steps("remainder", "fmod", div=1, compare=1, mul=1, add=1)  # a - b · floor(a / b)
 steps("floor_divide", div=1, compare=1)  # floor(a / b)
@@ -70,9 +70,7 @@ steps("hardsigmoid", add=1, compare=2, div=1)  # clamp(x + 3, 0, 6) / 6
 steps("hardswish", add=1, compare=2, mul=1, div=1)  # x · clamp(x + 3, 0, 6) / 6
 steps("sigmoid", special=1, compare=1, add=1, div=1)  # 1 / (1 + e^-x)
 steps("silu", special=1, compare=1, add=1, div=1, mul=1)  # x · sigmoid(x)
-steps("elu", compare=1, special=1, mul=3, add=1)  # scale · x, or scale · α · (e^(x · s) - 1)
-steps("softplus", mul=1, special=2, add=1, div=1, compare=1)  # log(1 + e^(β·x)) / β
-steps("mish", special=3, add=1, mul=1)  # x · tanh(log(1 + e^x))
+steps("elu", compare=1, special=1, mul=3)  # scale · x, or scale · α · expm1(x · s)
 
 # gradients of activations: g is the output's gradient, y the output
 gradient_steps("threshold_backward", compare=1)  # g if x > 0
@@ -84,7 +82,29 @@ gradient_steps("sigmoid_backward", add=1, mul=2)  # g · y · (1 - y)
 gradient_steps("tanh_backward", mul=2, add=1)  # g · (1 - y²)
 # with s = sigmoid(x), 4 operations: g · s · (1 + x · (1 - s))
 gradient_steps("silu_backward", special=1, compare=1, add=3, div=1, mul=3)
-gradient_steps("elu_backward", compare=1, special=1, mul=4)  # g · scale · α · s · e^(x · s)
+
+
+@formula(aten.clamp, aten.clip)
+def clamp(x: Tensor, min: Any = None, max: Any = None, *, out: Tensor) -> Cost:
+    """A comparison for each bound that is given."""
+    return elementwise(out, compare=(min is not None) + (max is not None))
+
+
+@formula(aten.elu_backward)
+def elu_backward(
+    grad: Tensor,
+    alpha: float,
+    scale: float,
+    input_scale: float,
+    is_result: bool,
+    y: Tensor,
+    *,
+    out: Tensor,
+) -> Gradients:
+    """g·scale, or g·s·scale·α·e^(s·x); with the result in place of x, g·s·(y + scale·α)."""
+    if is_result:
+        return Gradients(input=elementwise(out, compare=1, mul=3, add=1))
+    return Gradients(input=elementwise(out, compare=1, mul=5, special=1))
 
 
 @formula(aten.add, aten.sub, aten.rsub)
@@ -158,8 +178,6 @@ def native_dropout(x: Tensor, p: float, train: bool | None, *, out: tuple[Tensor
 
 
 @formula(aten.native_dropout_backward)
-def native_dropout_backward(
-    grad: Tensor, mask: Tensor, scale: float, *, out: Tensor
-) -> Gradients:
+def native_dropout_backward(grad: Tensor, mask: Tensor, scale: float, *, out: Tensor) -> Gradients:
     """g·mask·scale."""
     return Gradients(input=elementwise(grad, mul=2))

@@ -1,106 +1,104 @@
-"""Numbers that count what is done to them: the truth for formulas of ops that loops can do."""
+"""Naive loops over numbers that count their own operations: an oracle that knows no formula."""
 
 from __future__ import annotations
 
-import math
-from collections import Counter
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import product
 
-import torch
-from torch import Tensor
-
-from flopcount import Cost
+__all__ = ["Number", "Operations", "affine", "convolution"]
 
 
+@dataclass
+class Operations:
+    """How many multiplications and additions were carried out."""
+
+    mul: int = 0
+    add: int = 0
+
+    def number(self) -> Number:
+        return Number(self)
+
+    def take(self) -> Operations:
+        """What was counted since the last call."""
+        taken = Operations(self.mul, self.add)
+        self.mul = self.add = 0
+        return taken
+
+
+@dataclass
 class Number:
-    """A float whose every operation is counted in a shared tally: arith, compare, special."""
+    """A float without a value: only its operations matter."""
 
-    def __init__(self, value: float, tally: Counter[str]) -> None:
-        self.value, self.tally = value, tally
+    operations: Operations = field(repr=False)
 
-    def _made(self, kind: str, value: float) -> Number:
-        self.tally[kind] += 1
-        return Number(value, self.tally)
+    def __mul__(self, other: Number) -> Number:
+        self.operations.mul += 1
+        return self
 
-    def __add__(self, other: Any) -> Number:
-        return self._made("arith", self.value + float(other))
-
-    def __sub__(self, other: Any) -> Number:
-        return self._made("arith", self.value - float(other))
-
-    def __mul__(self, other: Any) -> Number:
-        return self._made("arith", self.value * float(other))
-
-    def __truediv__(self, other: Any) -> Number:
-        return self._made("arith", self.value / float(other))
-
-    def __neg__(self) -> Number:
-        return self._made("compare", -self.value)
-
-    def __abs__(self) -> Number:
-        return self._made("compare", abs(self.value))
-
-    def __float__(self) -> float:
-        return self.value
-
-    def larger(self, other: Any) -> Number:
-        return self._made("compare", max(self.value, float(other)))
-
-    def smaller(self, other: Any) -> Number:
-        return self._made("compare", min(self.value, float(other)))
-
-    def select(self, condition: bool, other: Any) -> Number:
-        """Itself or the other, on a comparison of this select's own."""
-        return self._made("compare", self.value if condition else float(other))
-
-    def sqrt(self) -> Number:
-        return self._made("arith", math.sqrt(self.value))
-
-    def exp(self) -> Number:
-        return self._made("special", math.exp(self.value))
-
-    def log(self) -> Number:
-        return self._made("special", math.log(self.value))
-
-    def log1p(self) -> Number:
-        return self._made("special", math.log1p(self.value))
+    def __add__(self, other: Number) -> Number:
+        self.operations.add += 1
+        return self
 
 
-def total(numbers: Iterable[Number]) -> Number:
-    """Their sum: one addition less than numbers."""
-    first, *rest = numbers
-    for number in rest:
-        first = first + number
-    return first
+def total(numbers: Iterator[Number]) -> Number:
+    """Their sum: one addition less than there are numbers."""
+    result = next(numbers)
+    for number in numbers:
+        result = result + number
+    return result
 
 
-def dot(a: Iterable[Number], b: Iterable[Number]) -> Number:
-    """K multiplications and K - 1 additions."""
-    return total(x * y for x, y in zip(a, b, strict=True))
+def affine(n: int, d: int, m: int) -> dict[str, Operations]:
+    """y = x·w + b for x (n, d) and w (d, m), and its gradients, element by element."""
+    operations = Operations()
+    x = w = dy = b = operations.number()
+    passes = {}
+    for _ in product(range(n), range(m)):
+        total(x * w for _ in range(d))
+    passes["forward"] = operations.take()
+    for _ in product(range(n), range(m)):
+        x + b
+    passes["forward bias"] = operations.take()
+    for _ in product(range(n), range(d)):
+        total(dy * w for _ in range(m))
+    passes["input"] = operations.take()
+    for _ in product(range(d), range(m)):
+        total(x * dy for _ in range(n))
+    passes["weight"] = operations.take()
+    for _ in range(m):
+        total(dy for _ in range(n))
+    passes["bias"] = operations.take()
+    return passes
 
 
-def numbers(tensor: Tensor, tally: Counter[str]) -> Any:
-    """The tensor as nested lists of counting numbers."""
-    if tensor.dim() == 0:
-        return Number(tensor.item(), tally)
-    return [numbers(part, tally) for part in tensor]
+def convolution(
+    n: int, c: int, f: int, groups: int, kernel: Sequence[int], positions: Sequence[int]
+) -> dict[str, Operations]:
+    """A plain convolution by im2col, c input and f output channels, and its gradients.
 
-
-def values(nested: Any) -> Tensor:
-    """Nested lists of numbers as a tensor again."""
-
-    def plain(item: Any) -> Any:
-        return [plain(part) for part in item] if isinstance(item, list) else float(item)
-
-    return torch.tensor(plain(nested), dtype=torch.float64)
-
-
-def counted(tally: Counter[str]) -> tuple[int, int, int]:
-    """Arithmetic, comparisons and transcendental functions of a naive computation."""
-    return tally["arith"], tally["compare"], tally["special"]
-
-
-def exactly(cost: Cost) -> tuple[int, int, int]:
-    """The same of a Cost, its dot products of length K opened into 2·K - 1 operations."""
-    return 2 * cost.macs - cost.dots + cost.arith, cost.compare, cost.special
+    The input gradient is a product of the weights and the output's gradient, scattered onto the
+    padded image by one addition for each of its entries (col2im).
+    """
+    operations = Operations()
+    x = w = dy = b = operations.number()
+    taps = list(product(range(c // groups), *map(range, kernel)))
+    grid = list(product(range(n), *map(range, positions)))
+    of_group = f // groups
+    passes = {}
+    for _ in product(range(f), grid):
+        total(x * w for _ in taps)
+    passes["forward"] = operations.take()
+    for _ in product(range(f), grid):
+        x + b
+    passes["forward bias"] = operations.take()
+    for _ in product(range(f), taps):
+        total(dy * x for _ in grid)
+    passes["weight"] = operations.take()
+    for _ in product(range(groups), taps, grid):
+        x + total(w * dy for _ in range(of_group))
+    passes["input"] = operations.take()
+    for _ in range(f):
+        total(dy for _ in grid)
+    passes["bias"] = operations.take()
+    return passes

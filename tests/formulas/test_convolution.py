@@ -1,0 +1,180 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from flopcount import Cost, FlopCounter, Report
+from flopcount.formulas.convolution import taps_inside
+from tests.formulas.naive import Operations, convolution
+from tests.formulas.test_matmul import operations
+
+CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+TRANSPOSED = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
+
+
+@st.composite
+def layers(draw: st.DrawFn) -> dict[str, Any]:
+    """A small convolution of any kind, its image, and which gradients it is asked for."""
+    dimensions = draw(st.integers(1, 3))
+    side, taps = (6, 3) if dimensions < 3 else (3, 2)
+    groups = draw(st.sampled_from([1, 1, 2, 3]))
+    each = st.tuples(*[st.integers(1, taps)] * dimensions)
+    kernel = draw(each)
+    dilation = draw(each) if dimensions < 3 else (1,) * dimensions
+    reach = [d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True)]
+    return {
+        "n": draw(st.integers(1, 2)),
+        "c": groups * draw(st.integers(1, 2)),
+        "f": groups * draw(st.integers(1, 2)),
+        "groups": groups,
+        "kernel": kernel,
+        "dilation": dilation,
+        "stride": draw(each),
+        "padding": draw(st.tuples(*[st.integers(0, r - 1) for r in reach])),
+        "image": draw(st.tuples(*[st.integers(r, max(r, side)) for r in reach])),
+        "bias": draw(st.booleans()),
+        "needs": draw(st.tuples(st.booleans(), st.just(True))),
+    }
+
+
+def run(layer: dict[str, Any], *, transposed: bool = False) -> tuple[Report, Tensor, list[Tensor]]:
+    """The report of forward and backward on all ones, the output, and the operands."""
+    n, c, f, groups = (layer[name] for name in ("n", "c", "f", "groups"))
+    channels = (f, c) if transposed else (c, f)
+    x = torch.ones(n, channels[0], *layer["image"]).double().requires_grad_(layer["needs"][0])
+    w = torch.ones(f, c // groups, *layer["kernel"]).double().requires_grad_(layer["needs"][1])
+    b = torch.ones(channels[1]).double().requires_grad_() if layer["bias"] else None
+    function = (TRANSPOSED if transposed else CONVOLUTIONS)[len(layer["kernel"])]
+    settings_ = {name: layer[name] for name in ("stride", "padding", "dilation", "groups")}
+    with FlopCounter() as counter:
+        y = function(x, w, b, **settings_)
+        y.backward(torch.ones_like(y))
+    return counter.report(), y, [t for t in (x, w, b) if t is not None]
+
+
+@settings(max_examples=60, deadline=None)
+@given(layer=layers())
+def test_a_convolution_costs_what_a_naive_loop_counts(layer: dict[str, Any]) -> None:
+    report, y, _ = run(layer)
+    positions = y.shape[2:]
+    naive = convolution(*(layer[k] for k in ("n", "c", "f", "groups", "kernel")), positions)
+    bias_adds = naive["forward bias"].add if layer["bias"] else 0
+    forward = report.phases["forward"]
+    assert operations(forward) == Operations(naive["forward"].mul, naive["forward"].add + bias_adds)
+    gradients = report.root.gradients
+    assert operations(gradients["weight"]) == naive["weight"]
+    assert operations(gradients["input"]) == (naive["input"] if layer["needs"][0] else Operations())
+    assert operations(gradients["bias"]) == (naive["bias"] if layer["bias"] else Operations())
+    assert forward.flops - bias_adds == gradients["weight"].flops == 2 * naive["forward"].mul
+    assert gradients["input"].flops == 2 * naive["input"].mul * layer["needs"][0]
+
+
+@settings(max_examples=60, deadline=None)
+@given(layer=layers(), transposed=st.booleans())
+def test_all_ones_sum_to_the_macs_that_meet_no_padding(
+    layer: dict[str, Any], transposed: bool
+) -> None:
+    if transposed:  # the padding of a transposed convolution cuts its output
+        layer = {**layer, "padding": (0,) * len(layer["kernel"])}
+    report, y, (x, w, *_) = run(layer, transposed=transposed)
+    assert w.grad is not None
+    forward = y.sum().item() - (y.numel() if layer["bias"] else 0)
+    assert report.phases["forward"].valid_macs == forward
+    gradients = report.root.gradients
+    assert gradients["weight"].valid_macs == w.grad.sum().item()
+    if x.grad is not None:
+        assert gradients["input"].valid_macs == x.grad.sum().item()
+
+
+@settings(max_examples=40, deadline=None)
+@given(layer=layers())
+def test_a_transposed_convolution_is_the_input_gradient_of_a_plain_one(
+    layer: dict[str, Any],
+) -> None:
+    """Its output is a product scattered onto the image; its input gradient dot products."""
+    layer = {**layer, "needs": (True, True)}
+    report, _, (x, w, *_) = run(layer, transposed=True)
+    positions = x.shape[2:]
+    naive = convolution(*(layer[k] for k in ("n", "c", "f", "groups", "kernel")), positions)
+    forward = report.phases["forward"]
+    assert (forward.macs, forward.dots) == (naive["input"].mul, 0)
+    gradients = report.root.gradients
+    assert operations(gradients["input"]) == naive["forward"]
+    assert operations(gradients["weight"]) == naive["weight"]
+
+
+@settings(max_examples=40, deadline=None)
+@given(layer=layers())
+def test_memory_is_input_weight_output_and_backward_twice_the_operands(
+    layer: dict[str, Any],
+) -> None:
+    layer = {**layer, "bias": False, "needs": (True, True)}
+    report, y, (x, w) = run(layer)
+    operators = report.by_operator()
+    forward, backward = operators["aten.convolution"], operators["aten.convolution_backward"]
+    itemsize = y.dtype.itemsize
+    assert forward.bytes == itemsize * (x.numel() + w.numel() + y.numel())
+    # the gradient that starts backward is given whole: it is no expanded one
+    assert backward.bytes == itemsize * (2 * x.numel() + 2 * w.numel() + y.numel())
+
+
+def test_the_weight_gradient_alone_does_not_read_the_weight() -> None:
+    layer = {"n": 2, "c": 3, "f": 4, "groups": 1, "kernel": (3, 3), "dilation": (1, 1)}
+    layer |= {"stride": (1, 1), "padding": (1, 1), "image": (5, 5), "bias": False}
+    report, y, (x, w) = run({**layer, "needs": (False, True)})
+    backward = report.by_operator()["aten.convolution_backward"]
+    assert backward.read == 8 * (y.numel() + x.numel())
+    assert backward.written == 8 * w.numel()
+
+
+def test_grouped_convolution_of_the_textbook() -> None:
+    """6 → 8 channels in 2 groups, kernel 3, batch 2, 10 × 10: 8·(3·9) MACs at 2·8·8 positions."""
+    layer = {"n": 2, "c": 6, "f": 8, "groups": 2, "kernel": (3, 3), "dilation": (1, 1)}
+    layer |= {"stride": (1, 1), "padding": (0, 0), "image": (10, 10), "bias": False}
+    report, _, _ = run({**layer, "needs": (True, True)})
+    assert report.total.matmul_flops == 3 * 2 * (8 * 27 * 2 * 64) == 3 * 55_296
+
+
+def test_an_image_without_a_batch_counts_as_one() -> None:
+    x, w = torch.ones(3, 6, 6), torch.ones(4, 3, 3, 3)
+    with FlopCounter() as counter:
+        F.conv2d(x, w, torch.ones(4))
+    assert counter.report().total.macs == 4 * 27 * 16
+
+
+def test_a_complex_convolution_arrives_as_three_real_ones() -> None:
+    """On the CPU torch computes (a + ib)·(c + id) from a·c, b·d and (a + b)·(c + d)."""
+    x, w = torch.ones(1, 2, 5, dtype=torch.complex64), torch.ones(3, 2, 3, dtype=torch.complex64)
+    with FlopCounter() as counter:
+        F.conv1d(x, w)
+    assert counter.report().total.macs == 3 * (3 * (2 * 3) * 3)
+
+
+@settings(max_examples=100)
+@given(
+    length=st.integers(1, 12),
+    kernel=st.integers(1, 4),
+    stride=st.integers(1, 4),
+    padding=st.integers(0, 6),
+    dilation=st.integers(1, 3),
+    positions=st.integers(1, 12),
+)
+def test_taps_inside_the_image_by_brute_force(
+    length: int, kernel: int, stride: int, padding: int, dilation: int, positions: int
+) -> None:
+    inside = sum(
+        0 <= position * stride + tap * dilation - padding < length
+        for tap in range(kernel)
+        for position in range(positions)
+    )
+    assert taps_inside(length, positions, kernel, stride, padding, dilation) == inside
+
+
+def test_a_cost_without_convolution_has_no_void_macs() -> None:
+    assert Cost(macs=5).valid_macs == 5

@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+import flopcount
+from flopcount import Cost, FlopCounter
+from tests.formulas.naive import Operations, affine
+
+
+def cost_of(function: Any, *args: Any) -> Cost:
+    """What one call costs, its bytes left out."""
+    with FlopCounter() as counter:
+        function(*args)
+    report = counter.report()
+    assert report.uncounted == {}
+    total = report.total
+    return Cost(total.macs, total.dots, total.void_macs, total.arith, total.compare, total.special)
+
+
+def operations(cost: Cost) -> Operations:
+    """Multiplications and additions, each dot product one addition short."""
+    return Operations(mul=cost.macs, add=cost.macs - cost.dots + cost.arith)
+
+
+sizes = st.integers(1, 6)
+
+
+@settings(max_examples=60, deadline=None)
+@given(n=sizes, d=sizes, m=sizes, bias=st.booleans(), needs_input=st.booleans())
+def test_an_affine_layer_costs_what_a_naive_loop_counts(
+    n: int, d: int, m: int, bias: bool, needs_input: bool
+) -> None:
+    naive = affine(n, d, m)
+    layer = nn.Linear(d, m, bias=bias)
+    x = torch.ones(n, d, requires_grad=needs_input)
+    with FlopCounter(layer) as counter:
+        y = layer(x)
+        y.backward(torch.ones_like(y))
+    node = counter.report().model
+    forward = node.phases["forward"]
+    bias_adds = naive["forward bias"].add if bias else 0
+    assert operations(forward) == Operations(naive["forward"].mul, naive["forward"].add + bias_adds)
+    assert forward.flops == 2 * n * d * m + bias_adds
+    assert operations(node.gradients["weight"]) == naive["weight"]
+    assert node.gradients["weight"].flops == 2 * n * d * m
+    assert operations(node.gradients["input"]) == (naive["input"] if needs_input else Operations())
+    assert operations(node.gradients["bias"]) == (naive["bias"] if bias else Operations())
+
+
+@settings(max_examples=20, deadline=None)
+@given(b=sizes, m=sizes, k=st.integers(2, 6), n=sizes)  # einsum multiplies where k = 1
+def test_all_ones_sum_to_the_macs(b: int, m: int, k: int, n: int) -> None:
+    """Every product of ones adds one to the result, whichever way the op computes it."""
+    x, y = torch.ones(b, m, k).double(), torch.ones(b, k, n).double()
+    cases: list[tuple[Any, tuple[Tensor, ...]]] = [
+        (torch.mm, (x[0], y[0])),
+        (torch.bmm, (x, y)),
+        (torch.matmul, (x, y)),
+        (torch.mv, (x[0], y[0, :, 0])),
+        (torch.dot, (x[0, 0], y[0, :, 0])),
+        (torch.nn.functional.linear, (x, y[0].T)),
+        (lambda p, q: torch.einsum("bmk,bkn->bmn", p, q), (x, y)),
+    ]
+    for function, operands in cases:
+        assert cost_of(function, *operands).macs == function(*operands).sum().item()
+
+
+m, k, n, b = 3, 5, 7, 2
+bias, x, y = torch.ones(m, n), torch.ones(m, k), torch.ones(k, n)
+bias3, x3, y3 = torch.ones(b, m, n), torch.ones(b, m, k), torch.ones(b, k, n)
+product = Cost(macs=m * n * k, dots=m * n)
+
+
+@pytest.mark.parametrize(
+    ("call", "expected"),
+    [
+        pytest.param(lambda: x @ y, product, id="mm: m·n dot products of length k"),
+        pytest.param(
+            lambda: torch.addmm(bias, x, y),
+            product + Cost(arith=m * n),
+            id="addmm: and an addition for each result",
+        ),
+        pytest.param(
+            lambda: torch.addmm(bias, x, y, beta=2, alpha=3),
+            product + Cost(arith=3 * m * n),
+            id="addmm with beta and alpha: and a product for each",
+        ),
+        pytest.param(
+            lambda: torch.addmm(bias, x, y, beta=0), product, id="beta = 0 does not read the bias"
+        ),
+        pytest.param(
+            lambda: bias.clone().addmm_(x, y), product + Cost(arith=m * n), id="in place the same"
+        ),
+        pytest.param(lambda: torch.mm(x, y, out=torch.empty(m, n)), product, id="out= the same"),
+        pytest.param(
+            lambda: torch.baddbmm(bias3, x3, y3),
+            b * product + Cost(arith=b * m * n),
+            id="baddbmm: b times addmm",
+        ),
+        pytest.param(
+            lambda: torch.addmv(bias[:, 0], x, y[:, 0]),
+            Cost(macs=m * k, dots=m, arith=m),
+            id="addmv: m dot products of length k, and m additions",
+        ),
+        pytest.param(
+            lambda: x.to(torch.complex64) @ y.to(torch.complex64),
+            Cost(macs=4 * m * n * k, dots=2 * m * n),
+            id="a complex product is four real ones: two real dot products of twice the length",
+        ),
+        pytest.param(lambda: x.long() @ y.long(), product, id="an integer product keeps its MACs"),
+        pytest.param(
+            lambda: torch.ones(m, 0) @ torch.ones(0, n),
+            Cost(),
+            id="dot products of length 0 cost nothing",
+        ),
+    ],
+)
+def test_products(call: Any, expected: Cost) -> None:
+    assert cost_of(call) == expected
+
+
+def test_complex_matmul_of_the_textbook() -> None:
+    left, right = torch.ones(3, 5, dtype=torch.complex64), torch.ones(5, 7, dtype=torch.complex64)
+    assert cost_of(torch.mm, left, right).flops == 3 * 5 * 7 * 8 == 840
+
+
+def test_under_inference_mode_linear_arrives_whole_and_costs_the_same() -> None:
+    layer = nn.Linear(k, n)
+    with torch.inference_mode():
+        inference = cost_of(layer, x)
+    assert inference == cost_of(layer, x) == product + Cost(arith=m * n)
+
+
+def test_a_matmul_reads_its_operands_once_and_writes_its_result() -> None:
+    report = flopcount.count(torch.mm, x, y, backward=False)
+    assert report.total.read == 4 * (m * k + k * n)
+    assert report.total.written == 4 * m * n
+
+
+def test_an_expanded_operand_is_read_once() -> None:
+    report = flopcount.count(torch.mm, torch.ones(1).expand(m, k), y, backward=False)
+    assert report.total.read == 4 * (1 + k * n)

@@ -1,0 +1,196 @@
+"""Element-wise ops against XLA's counts, torch's decompositions, and their definitions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+import flopcount
+from flopcount import Cost, FlopCounter
+from tests.formulas.decomposed import decomposed_cost, measured
+
+aten = torch.ops.aten
+n = 12
+x = torch.linspace(-2, 2, n)
+square = x.reshape(3, 4)
+
+# XLA's HloCostAnalysis of the same function, per element: flops, and transcendentals apart.
+# It counts a square root as a transcendental; here it is arithmetic.
+XLA: dict[str, tuple[Any, int, int]] = {
+    "add": (lambda: x + x[:], 1, 0),
+    "sub": (lambda: x - x[:], 1, 0),
+    "mul": (lambda: x * x[:], 1, 0),
+    "div": (lambda: x / x[:], 1, 0),
+    "add a number": (lambda: x + 2.5, 1, 0),
+    "mul by a number": (lambda: x * 2.5, 1, 0),
+    "negative": (lambda: -x, 1, 0),
+    "abs": (lambda: x.abs(), 1, 0),
+    "exp": (lambda: x.exp(), 0, 1),
+    "log": (lambda: x.log(), 0, 1),
+    "log1p": (lambda: x.log1p(), 0, 1),
+    "expm1": (lambda: x.expm1(), 0, 1),
+    "sin": (lambda: x.sin(), 0, 1),
+    "cos": (lambda: x.cos(), 0, 1),
+    "tanh": (lambda: x.tanh(), 0, 1),
+    "erf": (lambda: x.erf(), 0, 1),
+    "floor": (lambda: x.floor(), 1, 0),
+    "round": (lambda: x.round(), 1, 0),
+    "sign": (lambda: x.sign(), 1, 0),
+    "atan2": (lambda: torch.atan2(x, x[:]), 0, 1),
+    "square": (lambda: x.square(), 1, 0),
+    "reciprocal": (lambda: x.reciprocal(), 1, 0),
+    "sigmoid: negate, exp, add, divide": (lambda: x.sigmoid(), 3, 1),
+    "relu": (lambda: x.relu(), 1, 0),
+    "silu: sigmoid and a product": (lambda: F.silu(x), 4, 1),
+    "gelu with tanh": (lambda: F.gelu(x, approximate="tanh"), 8, 1),
+    "pow 2": (lambda: x**2, 1, 0),
+    "pow 3": (lambda: x**3, 2, 0),
+    "pow 2.5": (lambda: x**2.5, 0, 1),
+    "pow of tensors": (lambda: x ** x[:], 0, 1),
+    "clamp": (lambda: x.clamp(-1, 1), 2, 0),
+    "maximum": (lambda: torch.maximum(x, x[:]), 1, 0),
+    "gt": (lambda: x > x[:], 1, 0),
+}
+
+
+@pytest.mark.parametrize("name", XLA)
+def test_counts_per_element_are_those_of_xla(name: str) -> None:
+    function, flops, transcendentals = XLA[name]
+    cost = measured(function)
+    assert (cost.flops - cost.special, cost.special) == (flops * n, transcendentals * n)
+
+
+DECOMPOSED: dict[str, tuple[Any, ...]] = {
+    "gelu": (aten.gelu.default, x),
+    "gelu_backward": (aten.gelu_backward.default, x, x),
+    "silu": (aten.silu.default, x),
+    "silu_backward": (aten.silu_backward.default, x, x),
+    "sigmoid": (aten.sigmoid.default, x),
+    "sigmoid_backward": (aten.sigmoid_backward.default, x, x),
+    "tanh_backward": (aten.tanh_backward.default, x, x),
+    "hardswish": (aten.hardswish.default, x),
+    "hardsigmoid": (aten.hardsigmoid.default, x),
+    "hardtanh": (aten.hardtanh.default, x, -1, 1),
+    "native_dropout_backward": (aten.native_dropout_backward.default, x, x > 0, 1.5),
+    "rsub": (aten.rsub.Tensor, x, x),
+}
+
+
+@pytest.mark.parametrize("name", DECOMPOSED)
+def test_a_fused_op_costs_what_its_decomposition_costs(name: str) -> None:
+    op, *args = DECOMPOSED[name]
+    assert measured(op, *args) == decomposed_cost(op, *args)
+
+
+SELECTS: dict[str, tuple[int, tuple[Any, ...]]] = {
+    "threshold_backward": (1, (aten.threshold_backward.default, x, x, 0)),
+    "hardtanh_backward": (1, (aten.hardtanh_backward.default, x, x, -1, 1)),
+    "hardswish_backward": (2, (aten.hardswish_backward.default, x, x)),
+    "hardsigmoid_backward": (1, (aten.hardsigmoid_backward.default, x, x)),
+    "leaky_relu": (1, (aten.leaky_relu.default, x, 0.1)),
+    "leaky_relu_backward": (1, (aten.leaky_relu_backward.default, x, x, 0.1, False)),
+    "elu": (1, (aten.elu.default, x)),
+    "elu_backward": (1, (aten.elu_backward.default, x, 1, 1, 1, False, x)),
+    "elu_backward of the result": (1, (aten.elu_backward.default, x, 1, 1, 1, True, x)),
+}
+
+
+@pytest.mark.parametrize("name", SELECTS)
+def test_a_select_on_its_own_comparison_is_one_operation_not_two(name: str) -> None:
+    """The decomposition compares, and then selects: one more for each select."""
+    selects, (op, *args) = SELECTS[name]
+    assert measured(op, *args) == decomposed_cost(op, *args) + Cost(compare=-selects * n)
+
+
+@pytest.mark.parametrize(
+    ("call", "expected"),
+    [
+        pytest.param(lambda: x.sqrt(), Cost(arith=n), id="a root is arithmetic"),
+        pytest.param(lambda: x.rsqrt(), Cost(arith=2 * n), id="rsqrt: a root and a division"),
+        pytest.param(
+            lambda: torch.add(x, x[:], alpha=2), Cost(arith=2 * n), id="alpha: a product more"
+        ),
+        pytest.param(
+            lambda: torch.add(x, x[:], alpha=1), Cost(arith=n), id="alpha = 1 is no product"
+        ),
+        pytest.param(
+            lambda: torch.addcmul(x, x, x, value=3), Cost(arith=3 * n), id="addcmul with value"
+        ),
+        pytest.param(lambda: torch.addcmul(x, x, x), Cost(arith=2 * n), id="addcmul without"),
+        pytest.param(
+            lambda: torch.addcdiv(x, x, x, value=3), Cost(arith=3 * n), id="addcdiv with value"
+        ),
+        pytest.param(
+            lambda: torch.lerp(x, x[:], 0.3), Cost(arith=3 * n), id="lerp: a + w · (b - a)"
+        ),
+        pytest.param(lambda: x.clamp(min=0), Cost(compare=n), id="clamp with one bound"),
+        pytest.param(lambda: x**0.5, Cost(arith=n), id="x^½ is a root"),
+        pytest.param(lambda: x**-0.5, Cost(arith=2 * n), id="x^-½: a root and a division"),
+        pytest.param(lambda: x**-2, Cost(arith=2 * n), id="x^-2: a square and a division"),
+        pytest.param(
+            lambda: x**7, Cost(arith=4 * n), id="x^7 = x·x²·x⁴: two squares, two products"
+        ),
+        pytest.param(lambda: x**1, Cost(), id="x^1 costs nothing"),
+        pytest.param(lambda: 2.0**x, Cost(special=n), id="2^x is one evaluation"),
+        pytest.param(
+            lambda: torch.where(x > 0, x, -x),
+            Cost(compare=3 * n),
+            id="a comparison, a negation and a select apart are three",
+        ),
+        pytest.param(lambda: square * square[0], Cost(arith=12), id="broadcasting counts results"),
+        pytest.param(lambda: x.long() + 1, Cost(), id="integer arithmetic is no FLOP"),
+        pytest.param(
+            lambda: x.long() / 2, Cost(arith=n), id="an integer division has a float result"
+        ),
+        pytest.param(lambda: x.long() > 0, Cost(), id="nor is an integer comparison"),
+        pytest.param(
+            lambda: x.to(torch.complex64) + 1, Cost(arith=2 * n), id="complex: 2 for an addition"
+        ),
+        pytest.param(
+            lambda: x.to(torch.complex64) * 3j, Cost(arith=6 * n), id="complex: 6 for a product"
+        ),
+    ],
+)
+def test_steps(call: Any, expected: Cost) -> None:
+    assert measured(call) == expected
+
+
+@pytest.mark.parametrize(
+    ("functional", "in_place"),
+    [
+        (lambda t: t + 1, lambda t: t.add_(1)),
+        (lambda t: t * t, lambda t: t.mul_(t)),
+        (torch.relu, torch.relu_),
+        (F.silu, lambda t: F.silu(t, inplace=True)),
+        (lambda t: t.clamp(0, 1), lambda t: t.clamp_(0, 1)),
+        (torch.exp, lambda t: torch.exp(t, out=torch.empty(n))),
+    ],
+)
+def test_in_place_and_out_forms_cost_the_same(functional: Any, in_place: Any) -> None:
+    assert measured(functional, x.clone()) == measured(in_place, x.clone())
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_dropout_multiplies_and_scales_in_training_only(training: bool) -> None:
+    data = torch.ones(n, requires_grad=True)
+    with FlopCounter() as counter:
+        F.dropout(data, 0.5, training).sum().backward()
+    report = counter.report()
+    assert report.uncounted == {}
+    # the mask is divided by 1 - p, and the product taken: twice forward, once more backward
+    assert report.total.arith == (n - 1) + (3 * n if training else 0)
+
+
+def test_relus_gradient_is_one_select_an_element() -> None:
+    data = torch.ones(n, requires_grad=True)
+    report = flopcount.count(torch.relu, data)
+    assert report.by_operator()["aten.threshold_backward"].flops == n
+    assert report.root.gradients["input"].compare == n
+
+
+def test_the_same_tensor_twice_is_read_once() -> None:
+    assert flopcount.count(torch.mul, x, x, backward=False).total.read == 4 * n
+    assert flopcount.count(torch.mul, x, x.clone(), backward=False).total.read == 8 * n
