@@ -33,7 +33,9 @@ def for_each(base: str) -> None:
         one = formula_of(f"aten::{base}")
         total = ZERO
         for index, result in enumerate(out):
-            total += one(*(_item(value, index) for value in args), out=result, **kwargs)
+            each = one(*(_item(value, index) for value in args), out=result, **kwargs)
+            assert isinstance(each, Cost)  # no list is of gradients
+            total += each
         return total
 
     cost.__doc__ = f"{base} for each tensor."

@@ -72,8 +72,8 @@ def at_indices(target: Tensor, indices: Sequence[Tensor | None], values: Tensor,
     if any(index.dtype in (torch.bool, torch.uint8) for index in given):
         return values.numel()
     whole = [n for n, i in zip(target.shape, indices, strict=False) if i is None]
-    places = torch.broadcast_shapes(*(index.shape for index in given)).numel()
-    return places * prod(whole) * prod(target.shape[len(indices) :])
+    places: Sequence[int] = torch.broadcast_shapes(*(index.shape for index in given))
+    return prod(places) * prod(whole) * prod(target.shape[len(indices) :])
 
 
 def flat(target: Tensor, index: Tensor, *args: Any) -> int:

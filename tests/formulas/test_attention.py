@@ -14,7 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 import flopcount
 from flopcount import Cost, Report
 from flopcount.formulas.attention import visible
-from tests.formulas.naive import Number, counted, dot, exactly, numbers, total, values
+from tests.formulas.tallied import Number, counted, dot, exactly, numbers, total, values
 
 aten = torch.ops.aten
 CPU = "aten._scaled_dot_product_flash_attention_for_cpu"

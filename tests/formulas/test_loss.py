@@ -1,0 +1,217 @@
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+import flopcount
+from flopcount import Cost
+from tests.formulas.tallied import Number, counted, exactly, numbers, total, values
+
+N, C = 4, 5
+REDUCTIONS = ["none", "mean", "sum"]
+
+
+def rows(function: Callable[[], Any]) -> dict[str, Cost]:
+    with flopcount.FlopCounter() as counter:
+        function()
+    return counter.report().by_operator()
+
+
+def one(x: Number) -> Number:
+    return Number(1.0, x.tally)
+
+
+def sigmoid(x: Number) -> Number:
+    return one(x) / ((-x).exp() + 1)
+
+
+class Loss:
+    """One element's loss and its gradient, by their definitions. Both branches are computed."""
+
+    def forward(self, x: Number, t: Number) -> Number:
+        raise NotImplementedError
+
+    def backward(self, x: Number, t: Number, g: Number, n: int | None) -> Number:
+        """``n`` is the number of elements of a mean, else None."""
+        raise NotImplementedError
+
+
+class MSE(Loss):
+    def forward(self, x: Number, t: Number) -> Number:
+        difference = x - t
+        return difference * difference
+
+    def backward(self, x: Number, t: Number, g: Number, n: int | None) -> Number:
+        return (x - t) * (2 / n if n else 2) * g
+
+
+class SmoothL1(Loss):
+    beta = 0.4
+
+    def forward(self, x: Number, t: Number) -> Number:
+        z = abs(x - t)
+        return (z * z * 0.5 / self.beta).select(float(z) < self.beta, z - 0.5 * self.beta)
+
+    def backward(self, x: Number, t: Number, g: Number, n: int | None) -> Number:
+        slope = ((x - t) / self.beta).larger(-1).smaller(1) * g
+        return slope * (1 / n) if n else slope
+
+
+class Huber(Loss):
+    delta = 0.4
+
+    def forward(self, x: Number, t: Number) -> Number:
+        z = abs(x - t)
+        return (z * z * 0.5).select(float(z) < self.delta, (z - 0.5 * self.delta) * self.delta)
+
+    def backward(self, x: Number, t: Number, g: Number, n: int | None) -> Number:
+        slope = (x - t).larger(-self.delta).smaller(self.delta) * g
+        return slope * (1 / n) if n else slope
+
+
+class BCE(Loss):
+    def forward(self, x: Number, t: Number) -> Number:
+        return (t - 1) * (-x).log1p().larger(-100) - t * x.log().larger(-100)
+
+    def backward(self, x: Number, t: Number, g: Number, n: int | None) -> Number:
+        slope = g * (x - t) / (x * (one(x) - x)).larger(1e-12)
+        return slope / n if n else slope
+
+
+class SoftMargin(Loss):
+    def forward(self, x: Number, t: Number) -> Number:
+        return (-(x * t)).exp().log1p()
+
+    def backward(self, x: Number, t: Number, g: Number, n: int | None) -> Number:
+        slope = t * g * (sigmoid(t * x) - 1)
+        return slope / n if n else slope
+
+
+class BCEWithLogits(Loss):
+    def forward(self, x: Number, t: Number) -> Number:
+        log_sigmoid = x.smaller(0) - (-abs(x)).exp().log1p()
+        return (one(x) - t) * x - log_sigmoid
+
+
+CASES = {
+    "mse_loss": (F.mse_loss, MSE(), {}),
+    "smooth_l1_loss": (F.smooth_l1_loss, SmoothL1(), {"beta": 0.4}),
+    "huber_loss": (F.huber_loss, Huber(), {"delta": 0.4}),
+    "binary_cross_entropy": (F.binary_cross_entropy, BCE(), {}),
+    "soft_margin_loss": (F.soft_margin_loss, SoftMargin(), {}),
+    "binary_cross_entropy_with_logits": (F.binary_cross_entropy_with_logits, BCEWithLogits(), {}),
+}
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("name", CASES)
+def test_a_loop_that_counts_its_operations_agrees(name: str, reduction: str) -> None:
+    function, loss, options = CASES[name]
+    x, t = (torch.rand(N, C, dtype=torch.float64) for _ in range(2))
+    x.requires_grad_()
+    tally: Counter[str] = Counter()
+    flat_x, flat_t = (numbers(each.detach().flatten(), tally) for each in (x, t))
+    naive = [loss.forward(a, b) for a, b in zip(flat_x, flat_t, strict=True)]
+    if reduction != "none":
+        naive = [total(naive)]
+    if reduction == "mean":
+        naive = [naive[0] / (N * C)]
+
+    costs = rows(lambda: results.append(function(x, t, reduction=reduction, **options)))
+    torch.testing.assert_close(values(naive), results[-1].detach().flatten())
+    assert exactly(costs[f"aten.{name}"]) == counted(tally)
+
+    if name == "binary_cross_entropy_with_logits":
+        return  # its gradient is made of element-wise ops
+    tally.clear()
+    grad = torch.rand_like(results[-1])
+    flat_g = numbers(grad.expand(N, C).flatten() if grad.dim() == 0 else grad.flatten(), tally)
+    n = N * C if reduction == "mean" else None
+    slopes = [loss.backward(*each, n) for each in zip(flat_x, flat_t, flat_g, strict=True)]
+    costs = rows(lambda: results[-1].backward(grad))
+    torch.testing.assert_close(values(slopes), x.grad.flatten())
+    assert exactly(costs[f"aten.{name}_backward"]) == counted(tally)
+
+
+results: list[Tensor] = []
+
+
+@pytest.mark.parametrize(
+    ("options", "more"),
+    [
+        pytest.param({"weight": torch.ones(N, C)}, N * C, id="a weight is a product"),
+        pytest.param(
+            {"pos_weight": torch.ones(C)},
+            C + 3 * N * C,  # p - 1 for each class; ·t, + 1, and the product
+            id="a positive weight is two products and two sums",
+        ),
+    ],
+)
+def test_weights_of_binary_cross_entropy(options: dict[str, Tensor], more: int) -> None:
+    x, t = torch.rand(N, C), torch.rand(N, C)
+    plain = rows(lambda: F.binary_cross_entropy_with_logits(x, t))
+    weighted = rows(lambda: F.binary_cross_entropy_with_logits(x, t, **options))
+    name = "aten.binary_cross_entropy_with_logits"
+    assert weighted[name].flops - plain[name].flops == more
+
+
+def test_a_weighted_binary_cross_entropy_has_a_product_more_each_way() -> None:
+    x, t, w = torch.rand(N, C, requires_grad=True), torch.rand(N, C), torch.rand(N, C)
+    plain = rows(lambda: F.binary_cross_entropy(x, t).backward())
+    weighted = rows(lambda: F.binary_cross_entropy(x, t, weight=w).backward())
+    for name in ("aten.binary_cross_entropy", "aten.binary_cross_entropy_backward"):
+        assert weighted[name].flops - plain[name].flops == N * C
+
+
+@pytest.mark.parametrize("weighted", [False, True], ids=["unweighted", "weighted"])
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize(
+    ("shape", "name"),
+    [((N, C), "nll_loss"), ((2, C, 3, 2), "nll_loss2d")],
+    ids=["rows", "images"],
+)
+def test_the_negative_log_likelihood_meets_one_element_of_each_sample(
+    shape: tuple[int, ...], name: str, reduction: str, weighted: bool
+) -> None:
+    x = torch.rand(shape, requires_grad=True)
+    t = torch.zeros(shape[0], *shape[2:], dtype=torch.long)
+    samples = t.numel()
+    weight = torch.ones(C) if weighted else None
+
+    def step() -> None:
+        F.nll_loss(x, t, weight=weight, reduction=reduction).sum().backward()
+
+    costs = rows(step)
+    forward, backward = costs[f"aten.{name}_forward"], costs[f"aten.{name}_backward"]
+    assert forward.compare == 2 * samples  # -x[t], or 0 where t is ignored
+    sums = 0 if reduction == "none" else samples - 1
+    products = samples * weighted
+    mean = int(reduction == "mean")
+    # with weights, their sum too
+    assert forward.arith == products + sums * (1 + weighted) + mean
+    grads = samples if reduction == "none" else 1
+    assert backward.compare == grads + samples  # -g; 0 where t is ignored
+    assert backward.arith == products + mean  # g / Σw
+
+
+def test_the_loss_of_a_classifier_has_nothing_uncounted() -> None:
+    x = torch.rand(N, C, requires_grad=True)
+    with flopcount.FlopCounter() as counter:
+        F.cross_entropy(x, torch.zeros(N, dtype=torch.long), label_smoothing=0.1).backward()
+        F.l1_loss(x, torch.rand(N, C)).backward()
+    assert not counter.report().uncounted
+
+
+def test_a_losss_gradient_is_the_inputs() -> None:
+    x = torch.rand(N, C, requires_grad=True)
+    with flopcount.FlopCounter() as counter:
+        F.mse_loss(x, torch.rand(N, C)).backward()
+    gradients = counter.report().root.gradients
+    assert gradients["input"].arith == 3 * N * C
+    assert gradients["weight"].flops == gradients["bias"].flops == 0
