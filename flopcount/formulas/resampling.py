@@ -176,6 +176,8 @@ def sampling_weights(grid: Tensor, mode: int, padding_mode: int, align_corners: 
         coordinate += Cost(compare=2)
     if padding_mode == REFLECTION:
         coordinate += Cost(arith=7, compare=4)
+    if mode == NEAREST:  # one tap, and no weight
+        return grid.numel() * coordinate
     taps = TAPS[mode] ** dimensions
     return grid.numel() * coordinate + joint_weights(prod(places), taps, dimensions)
 

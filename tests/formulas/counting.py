@@ -38,7 +38,7 @@ class Number:
     """A float that counts. NumPy's object arrays of it work: sums, maxima, exp, sqrt."""
 
     def __init__(self, value: float) -> None:
-        self.value = value
+        self.value = float(value)
 
     def __float__(self) -> float:
         return self.value
