@@ -23,6 +23,7 @@ __all__ = [
     "bound_call",
     "checkpoint_recomputes",
     "is_traceable_wrapper_subclass_type",
+    "never_compile",
     "next_sequence_nr",
     "open_calls",
     "running_node",
@@ -56,6 +57,16 @@ Autograd's generated code takes the inputs in alphabetical order of their names.
 def bound_call(op: Any) -> Callable[..., Any]:
     """What calling ``op`` comes down to; an OpOverload's own call is a Python frame around it."""
     return op._op if type(op) is torch._ops.OpOverload else op
+
+
+def never_compile(function: Any) -> None:
+    """Tell torch.compile to leave ``function``, and all that it calls, to the interpreter.
+
+    ``torch.compiler.disable`` does the same by a wrapper, that takes its time at every call.
+    """
+    dynamo = torch._C._dynamo.eval_frame
+    skip = dynamo._FrameAction.SKIP
+    dynamo.set_code_exec_strategy(function.__code__, dynamo._FrameExecStrategy(skip, skip))
 
 
 def will_execute(node: Any) -> bool:

@@ -15,9 +15,11 @@ from flopcount._private import (
     TorchDispatchMode,
     bound_call,
     is_traceable_wrapper_subclass_type,
+    never_compile,
     running_node,
 )
 from flopcount.attribution import Attribution, Thread
+from flopcount.compilation import run_as_before, run_eagerly
 from flopcount.errors import UncountedOpError
 from flopcount.formulas import Bill, Decision, Formula, Plan, describe, op_name, plan
 from flopcount.gradients import product_gradient, sum_gradient
@@ -102,6 +104,7 @@ class FlopCounter(TorchDispatchMode):
         if self._local.thread.entries == 0:
             self._plans.clear()  # a formula may have been registered since
             self._ops.clear()
+            run_eagerly()
             super().__enter__()
         self._attribution.enter()
         return self
@@ -110,6 +113,7 @@ class FlopCounter(TorchDispatchMode):
         self._attribution.exit()
         if self._local.thread.entries == 0:
             super().__exit__(*exception)
+            run_as_before()
 
     def report(self) -> Report:
         """A snapshot of what was counted so far; it does not change any more."""
@@ -176,6 +180,8 @@ class FlopCounter(TorchDispatchMode):
         except KeyError:
             self._count_new(thread.tally, key, args, kwargs or {}, out)
         return out
+
+    never_compile(__torch_dispatch__)
 
     # -- once per op, or once per signature
 

@@ -6,7 +6,6 @@ a comparison of its own (ReLU's gradient, leaky ReLU) is one comparison.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, ops

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
@@ -99,7 +98,7 @@ def test_a_transposed_convolution_is_the_input_gradient_of_a_plain_one(
 ) -> None:
     """Its output is a product scattered onto the image; its input gradient dot products."""
     layer = {**layer, "needs": (True, True)}
-    report, _, (x, w, *_) = run(layer, transposed=True)
+    report, _, (x, *_) = run(layer, transposed=True)
     positions = x.shape[2:]
     naive = convolution(*(layer[k] for k in ("n", "c", "f", "groups", "kernel")), positions)
     forward = report.phases["forward"]
