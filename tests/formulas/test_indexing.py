@@ -1,0 +1,334 @@
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+import flopcount
+from flopcount import Cost, Report
+
+aten = torch.ops.aten
+TABLE = torch.rand(100, 8)  # rows of 32 bytes
+ROWS = torch.tensor([3, 1, 4, 1])  # 32 bytes
+VALUES = torch.rand(4, 8)  # 128 bytes
+
+
+def counting(function: Callable[[], Any]) -> Report:
+    with flopcount.FlopCounter() as counter:
+        function()
+    report = counter.report()
+    assert not report.uncounted
+    return report
+
+
+def only(function: Callable[[], Any]) -> Cost:
+    """The cost of the only op that is more than a view."""
+    costs = counting(function).by_operator()
+    assert len(costs) == 1, set(costs)
+    return next(iter(costs.values()))
+
+
+# -- looking up
+
+
+@pytest.mark.parametrize(
+    "look_up",
+    [
+        pytest.param(lambda: F.embedding(ROWS, TABLE), id="embedding"),
+        pytest.param(lambda: TABLE[ROWS], id="indexing"),
+        pytest.param(lambda: TABLE.index_select(0, ROWS), id="index_select"),
+        pytest.param(
+            lambda: torch.index_select(TABLE, 0, ROWS, out=torch.empty(0)), id="index_select, out"
+        ),
+    ],
+)
+def test_of_a_table_only_the_rows_that_are_looked_up_are_read(look_up: Callable[[], Any]) -> None:
+    costs = counting(look_up).by_operator()
+    costs.pop("aten.empty", None)
+    (cost,) = costs.values()
+    assert cost.flops == 0
+    assert (cost.read, cost.written) == (4 * 32 + 32, 4 * 32)  # rows and indices
+
+
+@pytest.mark.parametrize(
+    ("look_up", "read", "written"),
+    [
+        pytest.param(
+            lambda: TABLE.gather(0, ROWS.view(1, 4)), 4 * 4 + 32, 4 * 4, id="gather: elements"
+        ),
+        pytest.param(lambda: TABLE.take(ROWS), 4 * 4 + 32, 4 * 4, id="take: elements"),
+        pytest.param(
+            lambda: VALUES.masked_select(MASK),
+            2 * 32 + 32,
+            2 * 32,
+            id="masked_select: the mask too",
+        ),
+    ],
+)
+def test_what_is_looked_up_is_free(look_up: Callable[[], Any], read: int, written: int) -> None:
+    cost = only(look_up)
+    assert (cost.flops, cost.read, cost.written) == (0, read, written)
+
+
+MASK = torch.tensor([True, False, True, False]).view(4, 1).expand(4, 8).contiguous()  # 32 bytes
+
+
+# -- placing
+
+
+def target() -> Tensor:
+    return torch.zeros(100, 8)
+
+
+BIG = target()  # 3,200 bytes
+INDEX = ROWS.view(4, 1).expand(4, 8).contiguous()  # one for each value: 256 bytes
+
+
+@pytest.mark.parametrize(
+    ("place", "arith", "compare"),
+    [
+        pytest.param(lambda: BIG.index_copy(0, ROWS, VALUES), 0, 0, id="index_copy"),
+        pytest.param(lambda: BIG.index_fill(0, ROWS, 1.0), 0, 0, id="index_fill"),
+        pytest.param(lambda: BIG.scatter(0, INDEX, VALUES), 0, 0, id="scatter"),
+        pytest.param(lambda: BIG.index_put((ROWS,), VALUES), 0, 0, id="index_put"),
+        pytest.param(
+            lambda: BIG.index_put((ROWS,), VALUES, accumulate=True), 32, 0, id="index_put that adds"
+        ),
+        pytest.param(
+            lambda: aten.index_put(BIG, [None, ROWS], torch.rand(100, 4), True),
+            400,
+            0,
+            id="index_put that adds to columns",
+        ),
+        pytest.param(
+            lambda: BIG.index_put((ROWS.view(2, 2),), torch.ones(()), accumulate=True),
+            32,
+            0,
+            id="index_put that adds one value everywhere",
+        ),
+        pytest.param(
+            lambda: BIG.index_put((ROWS.view(4, 1), ROWS), torch.ones(4, 4), accumulate=True),
+            16,
+            0,
+            id="index_put with indices that broadcast",
+        ),
+        pytest.param(lambda: BIG.index_add(0, ROWS, VALUES), 32, 0, id="index_add"),
+        pytest.param(
+            lambda: BIG.index_add(0, ROWS, VALUES, alpha=3), 2 * 32, 0, id="index_add, scaled"
+        ),
+        pytest.param(lambda: BIG.scatter_add(0, INDEX, VALUES), 32, 0, id="scatter_add"),
+        pytest.param(
+            lambda: BIG.scatter(0, INDEX, VALUES, reduce="multiply"), 32, 0, id="scatter by product"
+        ),
+        pytest.param(
+            lambda: BIG.scatter_reduce(0, INDEX, VALUES, "sum"), 32, 0, id="scatter_reduce, sum"
+        ),
+        pytest.param(
+            lambda: BIG.scatter_reduce(0, INDEX, VALUES, "mean"),
+            32 + 800,
+            0,
+            id="scatter_reduce, mean: each element of the result is divided",
+        ),
+        pytest.param(
+            lambda: BIG.scatter_reduce(0, INDEX, VALUES, "amax"),
+            0,
+            32,
+            id="scatter_reduce, maximum",
+        ),
+        pytest.param(
+            lambda: BIG.index_reduce(0, ROWS, VALUES, "prod"), 32, 0, id="index_reduce, product"
+        ),
+        pytest.param(
+            lambda: BIG.put(ROWS, torch.rand(4), accumulate=True), 4, 0, id="put that adds"
+        ),
+        pytest.param(lambda: BIG.masked_scatter(BIG > 1, VALUES), 0, 0, id="masked_scatter"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:index_reduce.*beta", "ignore:The reduce argument")
+def test_each_value_that_is_placed_is_added_at_most_once(
+    place: Callable[[], Any], arith: int, compare: int
+) -> None:
+    costs = counting(place).by_operator()
+    for made in ("aten.rand", "aten.ones", "aten.gt"):
+        costs.pop(made, None)
+    (cost,) = costs.values()
+    assert (cost.arith, cost.compare) == (arith, compare)
+
+
+@pytest.mark.parametrize(
+    ("place", "read", "written"),
+    [
+        pytest.param(
+            lambda x: x.index_put_((ROWS,), VALUES), 128 + 32, 128, id="index_put_: values, indices"
+        ),
+        pytest.param(
+            lambda x: x.index_put_((ROWS,), VALUES, accumulate=True),
+            128 + 32 + 128,
+            128,
+            id="index_put_ that adds reads what is there",
+        ),
+        pytest.param(
+            lambda x: x.index_add_(0, ROWS, VALUES), 128 + 32 + 128, 128, id="index_add_ reads, too"
+        ),
+        pytest.param(
+            lambda x: x.index_copy_(0, ROWS, VALUES), 128 + 32, 128, id="index_copy_ does not"
+        ),
+        pytest.param(lambda x: x.index_fill_(0, ROWS, 1.0), 32, 128, id="index_fill_: indices"),
+        pytest.param(
+            lambda x: x.scatter_(0, INDEX, VALUES), 128 + 256, 128, id="scatter_: values, indices"
+        ),
+        pytest.param(
+            lambda x: x.scatter_add_(0, INDEX, VALUES), 128 + 256 + 128, 128, id="scatter_add_"
+        ),
+        pytest.param(
+            lambda x: x.index_add(0, ROWS, VALUES), 3200 + 32 + 128, 3200, id="a copy is whole"
+        ),
+    ],
+)
+def test_in_place_only_what_is_met_moves(
+    place: Callable[[Tensor], Any], read: int, written: int
+) -> None:
+    x = target()
+    cost = only(lambda: place(x))
+    assert (cost.read, cost.written) == (read, written)
+
+
+# -- gradients
+
+
+def test_an_embeddings_gradient_adds_each_row_to_its_weight() -> None:
+    weight = TABLE.clone().requires_grad_()
+    report = counting(lambda: F.embedding(ROWS, weight).sum().backward())
+    cost = report.by_operator()["aten.embedding_dense_backward"]
+    assert cost.flops == cost.arith == 4 * 8
+    assert report.root.gradients["weight"].arith == 4 * 8
+    assert cost.written == 3200  # the whole gradient
+
+    def scaled() -> None:
+        F.embedding(ROWS, weight, scale_grad_by_freq=True).sum().backward()
+
+    assert counting(scaled).by_operator()["aten.embedding_dense_backward"].arith == 2 * 4 * 8
+
+
+def test_gradients_of_look_ups_are_added_where_they_came_from() -> None:
+    x = TABLE.clone().requires_grad_()
+    indexed = counting(lambda: x[ROWS].sum().backward())
+    assert indexed.by_operator()["aten.index_put"].arith == 4 * 8
+    masked = counting(lambda: x[x > 2].sum().backward())
+    assert masked.by_operator()["aten.index_put"].arith == 0  # a value for each that it selects
+    gathered = counting(lambda: x.gather(0, INDEX).sum().backward())
+    assert gathered.by_operator()["aten.scatter_add"].arith == 4 * 8
+
+
+def test_overlapping_windows_are_added() -> None:
+    x = torch.rand(10, requires_grad=True)
+    unfolded = counting(lambda: x.unfold(0, 3, 1).sum().backward())
+    assert unfolded.by_operator()["aten.unfold_backward"].arith == 8 * 3  # windows · length
+    columns = torch.rand(1, 4 * 9, 16)
+    folded = only(lambda: F.fold(columns, (6, 6), (3, 3)))
+    assert folded.arith == 4 * 9 * 16
+
+
+@pytest.mark.parametrize(
+    ("options", "forward", "backward"),
+    [
+        # two bags of two rows, 8 long: one addition less than rows in each bag
+        pytest.param({"mode": "sum"}, 2 * 8, 4 * 8, id="sums"),
+        pytest.param({"mode": "mean"}, 2 * 8 + 2 * 8, 2 * 8 + 4 * 8, id="means divide each bag"),
+        pytest.param({"mode": "max"}, 2 * 8, 2 * 8, id="maxima: one row of each takes it all"),
+        pytest.param(
+            {"mode": "sum", "per_sample_weights": torch.rand(4)},
+            4 * 8 + 2 * 8,
+            4 * 8 + 4 * 8,
+            id="weighted sums",
+        ),
+    ],
+)
+def test_bags_of_rows(options: dict[str, Any], forward: int, backward: int) -> None:
+    weight = TABLE.clone().requires_grad_()
+    offsets = torch.tensor([0, 2])
+    report = counting(lambda: F.embedding_bag(ROWS, weight, offsets, **options).sum().backward())
+    costs = report.by_operator()
+    assert costs["aten._embedding_bag"].flops == forward
+    assert costs["aten._embedding_bag_backward"].flops == backward
+    assert costs["aten._embedding_bag"].read < 3200  # rows, not the table
+
+
+def test_the_gradient_of_a_bags_weights_is_a_dot_product_each() -> None:
+    weights = torch.rand(4, requires_grad=True)
+    report = counting(
+        lambda: (
+            F.embedding_bag(
+                ROWS, TABLE, torch.tensor([0, 2]), mode="sum", per_sample_weights=weights
+            )
+            .sum()
+            .backward()
+        )
+    )
+    cost = report.by_operator()["aten._embedding_bag_per_sample_weights_backward"]
+    assert (cost.macs, cost.dots) == (4 * 8, 4)
+
+
+# -- searching
+
+
+class Compared:
+    """A value that counts comparisons."""
+
+    count = 0
+
+    def __init__(self, value: float) -> None:
+        self.value = value
+
+    def __lt__(self, other: Compared) -> bool:
+        Compared.count += 1
+        return self.value < other.value
+
+
+@pytest.mark.parametrize("length", range(1, 20))
+def test_a_binary_search_takes_as_many_comparisons_as_it_may(length: int) -> None:
+    boundaries = [Compared(float(place)) for place in range(length)]
+    most = 0
+    for place in range(length + 1):
+        Compared.count = 0
+        assert bisect_left(boundaries, Compared(place - 0.5)) == place
+        most = max(most, Compared.count)
+    x, edges = torch.rand(7), torch.arange(float(length))
+    searched = only(lambda: torch.bucketize(x, edges))
+    assert searched.compare == 7 * most
+    rows = edges.expand(2, length).contiguous()
+    pairs = torch.rand(2, 3)
+    assert only(lambda: torch.searchsorted(rows, pairs)).compare == 6 * most
+
+
+def test_searching_compares_values() -> None:
+    x, tests = torch.rand(4, 5), torch.ones(3)
+    assert only(x.nonzero).compare == 20  # x ≠ 0
+    assert only(lambda: torch.isin(x, tests)).compare == 20 * 3
+    places, weights = torch.arange(6), torch.rand(6)
+    assert only(lambda: torch.bincount(places, weights)).arith == 6
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 7, 8])
+def test_distinct_values_are_found_by_sorting(n: int) -> None:
+    """Merge sort needs n·⌈log₂ n⌉ comparisons at most; then each value meets the one before."""
+    levels = 0
+    while 2**levels < n:
+        levels += 1
+    x = torch.rand(n)
+    assert only(x.unique).compare == n * levels + n - 1
+    assert only(x.unique_consecutive).compare == n - 1
+    rows = torch.rand(n, 3)
+    assert only(lambda: rows.unique(dim=0)).compare == 3 * (n * levels + n - 1)
+    assert only(lambda: rows.unique_consecutive(dim=0)).compare == 3 * (n - 1)
+
+
+def test_integers_are_searched_for_free() -> None:
+    x = torch.arange(6)
+    for search in (x.nonzero, x.unique, lambda: torch.bucketize(x, x), lambda: x.bincount()):
+        assert counting(search).total.flops == 0
