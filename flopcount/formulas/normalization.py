@@ -230,6 +230,29 @@ def batch_norm_stats(x: Tensor, eps: float, *, out: Any) -> Cost:
     return statistics(x, x.shape[1])
 
 
+@formula(aten.batch_norm_gather_stats_with_counts, aten.batch_norm_gather_stats)
+def batch_norm_gather_stats(
+    x: Tensor,
+    mean: Tensor,
+    rstd: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    *args: Any,
+    out: Any,
+) -> Cost:
+    """Mean and rstd over all w processes, each with a count of its own.
+
+    mean = Σ count·mean_w / Σ count: w products, w - 1 additions and a division for each of C
+    channels. variance = Σ count·(variance_w + (mean_w - mean)²) / Σ count: 3·w to get the
+    variances back, 1 / rstd² - ε, 4·w steps, w - 1 additions and a division. The running
+    statistics as in ``native_batch_norm``.
+    """
+    processes, channels = mean.shape
+    steps = (1 + 3 + 4) * processes + 2 * (processes - 1) + 2
+    steps += 3 * (running_mean is not None) + 4 * (running_var is not None)
+    return Cost(arith=channels * steps + fold(processes, 1)) + inverse_root(channels)
+
+
 @formula(aten.batch_norm_elemt)
 def batch_norm_elemt(
     x: Tensor,

@@ -199,6 +199,26 @@ def test_statistics_over_processes_add_up_to_one_backward():
     assert arith(elementwise) == 4 * n + 5 * C + n  # dx, the mean subtracted anew
 
 
+def test_statistics_of_processes_are_joined():
+    processes = 4
+    means, rstds = torch.rand(2, processes, C)
+    counts = torch.full((processes,), 10.0)
+    op = aten.batch_norm_gather_stats_with_counts.default
+    cost = billed(op, x, means, rstds, mean, var, 0.1, EPS, counts)
+    m, r, count = map(numbers, (means, rstds, counts))
+    running_mean, running_var = map(numbers, (mean, var))
+    with counting() as tally:
+        total = count.sum()
+        joint = (count[:, None] * m).sum(axis=0) / total
+        spread = 1 / (r * r) - EPS + (m - joint) * (m - joint)
+        variance = (count[:, None] * spread).sum(axis=0) / total
+        1 / np.sqrt(variance + EPS)
+        0.1 * joint + (1 - 0.1) * running_mean
+        0.1 * (variance * (40 / 39)) + (1 - 0.1) * running_var
+    twice = processes * C  # the loop subtracts the joint mean twice for its square
+    assert cost == Cost(arith=tally.arith - twice)
+
+
 # layer norm
 
 ROWS, K = 12, 5
