@@ -13,7 +13,10 @@ __all__ = ["product_gradient", "sum_gradient"]
 
 VIEW_NODES = frozenset(
     f"{op}Backward0"
-    for op in ("Expand", "Permute", "Squeeze", "T", "ToCopy", "Transpose", "UnsafeView", "View")
+    for op in (
+        *("Alias", "Expand", "Permute", "ReshapeAlias", "Squeeze", "T", "ToCopy", "Transpose"),
+        *("UnsafeView", "Unsqueeze", "View"),
+    )
 )
 """Nodes that pass a gradient on in another shape or dtype."""
 

@@ -1,0 +1,118 @@
+"""A wrapper leaves no row: its module has the name and path that it would have alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
+
+from flopcount import FlopCounter
+from tests.attribution.units import batch, linear, paths, units
+from tests.invariants import check
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(linear(), linear())
+        self.head = linear()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.body(x))
+
+
+NET_PATHS = ["", "body", "body.0", "body.1", "head"]
+
+
+def trained(model: nn.Module, given: nn.Module | None = None) -> FlopCounter:
+    with FlopCounter(given) as counter:
+        model(batch()).sum().backward()
+    return counter
+
+
+@pytest.fixture
+def process_group(tmp_path: Path) -> Iterator[None]:
+    if not torch.distributed.is_gloo_available():
+        pytest.skip("this torch has no gloo")
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1
+    )
+    yield
+    torch.distributed.destroy_process_group()
+
+
+def assert_is_plain(counter: FlopCounter) -> None:
+    """The report of the net without any wrapper: one call each, 3 U forward, 1 + 2 + 2 back."""
+    report = counter.report()
+    assert paths(report) == NET_PATHS
+    assert [report[path].type for path in NET_PATHS] == ["Net", "Sequential", *["Linear"] * 3]
+    assert [report[path].calls for path in NET_PATHS] == [1] * 5
+    assert units(report.model) == {"forward": 3, "backward": 5}
+    assert units(report["body"]) == {"forward": 2, "backward": 3}
+
+
+@pytest.mark.parametrize("given", ["wrapper", "module", "nothing"])
+class TestAroundTheModel:
+    def given(self, which: str, wrapper: nn.Module, module: nn.Module) -> nn.Module | None:
+        return {"wrapper": wrapper, "module": module, "nothing": None}[which]
+
+    def test_data_parallel(self, given: str) -> None:
+        net = Net()
+        wrapper = nn.DataParallel(net)
+        assert_is_plain(trained(wrapper, self.given(given, wrapper, net)))
+
+    def test_compiled_in_eager_mode(self, given: str) -> None:
+        net = Net()
+        wrapper = torch.compile(net, backend="eager")
+        assert_is_plain(trained(wrapper, self.given(given, wrapper, net)))
+
+    def test_distributed_data_parallel(self, given: str, process_group: None) -> None:
+        net = Net()
+        wrapper = nn.parallel.DistributedDataParallel(net)
+        counter = trained(wrapper, self.given(given, wrapper, net))
+        assert_is_plain(counter)
+
+    def test_a_wrapper_in_a_wrapper(self, given: str) -> None:
+        net = Net()
+        wrapper = nn.DataParallel(torch.compile(net, backend="eager"))
+        assert_is_plain(trained(wrapper, self.given(given, wrapper, net)))
+
+
+def test_compiled_inside_the_model() -> None:
+    net = Net()
+    net.body = torch.compile(net.body, backend="eager")
+    assert_is_plain(trained(net))
+
+
+def test_checkpointed_inside_the_model() -> None:
+    net = Net()
+    net.body = checkpoint_wrapper(net.body)
+    with FlopCounter(net) as counter:
+        net(batch(grad=True)).sum().backward()
+    report = counter.report()
+    assert paths(report) == NET_PATHS
+    assert [report[path].calls for path in NET_PATHS] == [1] * 5
+    # "body.1" has saved the output of "body.0"; nobody saved that of "body.1" there
+    assert units(report["body.0"]) == {"forward": 1, "backward": 2, "recompute": 1}
+    assert units(report["body.1"]) == {"forward": 1, "backward": 2}
+    assert units(report["head"]) == {"forward": 1, "backward": 2}
+    assert report["body"].type == "Sequential"
+
+
+def test_fully_sharded(process_group: None) -> None:
+    fsdp = pytest.importorskip("torch.distributed.fsdp")
+    mesh = torch.distributed.device_mesh.init_device_mesh("cpu", (1,))
+    net = Net()
+    fsdp.fully_shard(net.body, mesh=mesh)
+    fsdp.fully_shard(net, mesh=mesh)
+    assert type(net).__name__ == "FSDPNet"
+    counter = trained(net)
+    report = counter.report()
+    check(report)
+    assert [node.path for node in report.model.walk()] == NET_PATHS
+    assert [report[path].type for path in NET_PATHS] == ["Net", "Sequential", *["Linear"] * 3]
+    assert units(report.model) == {"forward": 3, "backward": 5}
