@@ -137,7 +137,7 @@ def run(options: argparse.Namespace) -> int:
                 optimizer.step()
     except Exception as error:
         reason = next(iter(str(error).splitlines()), "")
-        hint = "; --device cpu runs it on real values" if options.device == "meta" else ""
+        hint = "; --device cpu runs it on real values" if "meta" in reason.lower() else ""
         print(
             f"flopcount: {options.model} failed on the {options.device} device: "
             f"{type(error).__name__}: {reason}{hint}",
@@ -151,6 +151,8 @@ def run(options: argparse.Namespace) -> int:
 
 def load(options: argparse.Namespace) -> tuple[nn.Module, tuple[Any, ...]]:
     """The model that was named, and the arguments to call it with."""
+    import torch
+
     if ":" in options.model:
         if not options.input:
             raise CommandError(f"{options.model}: give the shape of one sample, --input 3,224,224")
@@ -158,7 +160,14 @@ def load(options: argparse.Namespace) -> tuple[nn.Module, tuple[Any, ...]]:
     else:
         from flopcount import zoo
 
-        model = zoo.build(options.model)
+        with torch.device("cpu"):  # some architectures read values while they are built
+            model = zoo.build(options.model, meta=options.device == "meta")
+        model = model.to(options.device)
+        if options.train and zoo.task(options.model) in ("detection", "quantization"):
+            raise CommandError(
+                f"{options.model}: a {zoo.task(options.model)} model does not train on images alone; "
+                "leave --train out, or count a step of your own with flopcount.FlopCounter"
+            )
         if options.input is None:
             return model, zoo.example_inputs(options.model, options.batch)
     samples = (sample((options.batch, *numbers), dtype) for numbers, dtype in options.input)

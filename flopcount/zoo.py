@@ -5,7 +5,6 @@ The only place that knows about torchvision; no weights are ever downloaded.
 
 from __future__ import annotations
 
-import difflib
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -18,9 +17,9 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from flopcount.errors import FlopcountError
+from flopcount.errors import FlopcountError, did_you_mean
 
-__all__ = ["build", "example_inputs", "load", "weights_of"]
+__all__ = ["build", "example_inputs", "load", "task", "weights_of"]
 
 CPU_BUILD = "operator torchvision::nms does not exist"
 """How importing a torchvision that was built for another torch fails."""
@@ -78,11 +77,11 @@ def weights_of(name: str, weights: str | None = None) -> Any:
     models = load().models
     if name not in models.list_models():
         raise FlopcountError(
-            f"torchvision has no model {name!r}{_hint(name, models.list_models())}"
+            f"torchvision has no model {name!r}{did_you_mean(name, models.list_models())}"
         )
     known = models.get_model_weights(name).__members__
     if weights is not None and weights not in known:
-        raise FlopcountError(f"{name} has no weights {weights!r}{_hint(weights, known)}")
+        raise FlopcountError(f"{name} has no weights {weights!r}{did_you_mean(weights, known)}")
     return known[weights or "DEFAULT"]
 
 
@@ -95,15 +94,17 @@ def build(name: str, weights: str | None = None, *, meta: bool = False, **config
     Args:
         name: a name of ``torchvision.models.list_models()``.
         weights: a name of the model's weights enum; by default ``"DEFAULT"``.
-        meta: put it on the meta device, where it takes no memory; not for quantized models,
-            which run to calibrate themselves.
+        meta: put it on the meta device, where it takes no memory.
         config: passed on to torchvision's builder.
 
     Raises:
-        FlopcountError: no such model or weights; names the nearest that exist.
+        FlopcountError: no such model or weights, named with the nearest that exist; a quantized
+            model on meta: it runs to calibrate itself.
     """
     chosen = weights_of(name, weights)
-    if _task(name) == "quantization":
+    if task(name) == "quantization":
+        if meta:
+            raise FlopcountError(f"{name} runs to calibrate itself: build it on the CPU")
         config = {"quantize": True, **config}
     with _not_loaded(type(chosen)), _EmptyOnMeta() if meta else nullcontext():
         model: nn.Module = load().models.get_model(name, weights=chosen, **config)
@@ -125,31 +126,26 @@ def example_inputs(
     Raises:
         FlopcountError: no such model or weights; names the nearest that exist.
     """
-    chosen, task = weights_of(name, weights), _task(name)
+    chosen, kind = weights_of(name, weights), task(name)
     if shape is None:
-        shape = _example_shape(name, task, chosen.transforms())
-    if task == "detection":  # takes a list, whose images may differ in size
+        shape = _example_shape(name, kind, chosen.transforms())
+    if kind == "detection":  # takes a list, whose images may differ in size
         return ([torch.rand(*shape) for _ in range(batch)],)
-    images = 2 if task == "optical_flow" else 1
+    images = 2 if kind == "optical_flow" else 1
     return tuple(torch.rand(batch, *shape) for _ in range(images))
 
 
-def _example_shape(name: str, task: str, transforms: Any) -> tuple[int, ...]:
-    side = SIDES.get(name, TASK_SIDES.get(task))
+def _example_shape(name: str, kind: str, transforms: Any) -> tuple[int, ...]:
+    side = SIDES.get(name, TASK_SIDES.get(kind))
     size = getattr(transforms, "crop_size", None) or getattr(transforms, "resize_size", [side])
     height, width = size[0], size[-1]
-    return (3, FRAMES, height, width) if task == "video" else (3, height, width)
+    return (3, FRAMES, height, width) if kind == "video" else (3, height, width)
 
 
-def _task(name: str) -> str:
+def task(name: str) -> str:
     """The part of torchvision that ``name`` is from: ``"detection"``; classifiers have none."""
     module: str = load().models.get_model_builder(name).__module__
     return module.removeprefix("torchvision.models.").split(".")[0]
-
-
-def _hint(name: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    return f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
 
 
 class _EmptyOnMeta(TorchFunctionMode):

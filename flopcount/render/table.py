@@ -64,7 +64,7 @@ COLUMNS: dict[str, tuple[str, Callable[[Line], int | float | str]]] = {
 INDENT = {"simple": "  ", "github": "&emsp;"}
 """How each style of table shows a level of modules."""
 
-LEFT = {"module", "type", "phase", "layer type", "op"}
+LEFT = {"module", "type", "phase", "layer type", "op", "dtype"}
 """Headers of columns of words; numbers stand on the right."""
 
 FORWARD_COLUMNS = ("params", "calls", "macs", "forward", "share")
@@ -198,21 +198,25 @@ def layer_types(report: Report, style: str = "simple") -> str:
 
 
 def operators(report: Report, style: str = "simple") -> str:
-    """One row an op, the most expensive first."""
+    """One row an op and the dtype that it worked in, the most expensive first."""
     whole = report.total.flops
-    calls: dict[str, int] = {}
+    calls: dict[tuple[str, str], int] = {}
+    costs: dict[tuple[str, str], Cost] = {}
     for row in report.entries:
-        calls[row.op] = calls.get(row.op, 0) + row.calls
+        key = row.op, row.dtype
+        calls[key] = calls.get(key, 0) + row.calls
+        costs[key] = costs.get(key, ZERO) + row.cost
+    ordered = sorted(costs.items(), key=lambda item: (-item[1].flops, -item[1].bytes))
     return _tabulate(
-        ["op", "calls", "MAC", "FLOP", "bytes", "share"],
+        ["op", "dtype", "calls", "MAC", "FLOP", "bytes", "share"],
         [
             [
-                name,
-                str(calls[name]),
+                *key,
+                str(calls[key]),
                 *_quantities(cost.macs, cost.flops, cost.bytes),
                 _share(cost.flops, whole),
             ]
-            for name, cost in report.by_operator().items()
+            for key, cost in ordered
             if cost
         ],
         style,
