@@ -16,6 +16,7 @@ from flopcount.formulas import (  # noqa: F401  (each room registers its ops)
     random,
     reduction,
     resampling,
+    transformer,
 )
 from flopcount.formulas.registry import (
     Bill,

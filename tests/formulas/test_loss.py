@@ -208,6 +208,14 @@ def test_the_loss_of_a_classifier_has_nothing_uncounted() -> None:
     assert not counter.report().uncounted
 
 
+def test_xla_counts_as_many_for_64_by_1000_elements() -> None:
+    x, t = torch.rand(64, 1000), torch.rand(64, 1000)
+    assert rows(lambda: F.mse_loss(x, t))["aten.mse_loss"].flops == 192_000
+    logits = rows(lambda: F.binary_cross_entropy_with_logits(x, t))
+    # as max(x, 0) - x·t + log1p(e^-|x|); torch's form has a subtraction more, 1 - t
+    assert logits["aten.binary_cross_entropy_with_logits"].flops == 448_000 + 128_000 + 64_000
+
+
 def test_a_losss_gradient_is_the_inputs() -> None:
     x = torch.rand(N, C, requires_grad=True)
     with flopcount.FlopCounter() as counter:

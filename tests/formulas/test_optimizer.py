@@ -98,6 +98,27 @@ def test_a_step_costs_the_sum_of_its_ops(
     assert report.phases["optimizer"] == report.total
 
 
+@pytest.mark.parametrize(
+    ("kind", "options", "flops"),
+    [
+        pytest.param(Adam, {}, 768_000 + 64_000, id="Adam, roots counted apart"),
+        pytest.param(SGD, {}, 128_000, id="SGD"),
+        pytest.param(SGD, {"momentum": 0.9, "weight_decay": 0.1}, 384_000, id="momentum, decay"),
+    ],
+)
+def test_xla_counts_as_many_for_64_by_1000_elements(
+    kind: type[Optimizer], options: dict[str, Any], flops: int
+) -> None:
+    parameter = torch.nn.Parameter(torch.ones(64, 1000))
+    parameter.grad = torch.ones_like(parameter)
+    optimizer = kind([parameter], lr=0.1, fused=True, **options)
+    optimizer.step()
+    with flopcount.FlopCounter() as counter:
+        optimizer.step()
+    fused = [c for op, c in counter.report().by_operator().items() if "fused" in op]
+    assert [cost.flops for cost in fused] == [flops]
+
+
 @pytest.mark.parametrize("implementation", [FOR_LOOP, FOREACH, FUSED], ids=str)
 def test_momentum_begins_as_a_copy_of_the_gradient(implementation: dict[str, bool]) -> None:
     first = stepped(SGD, steps=1, momentum=0.9, **implementation)

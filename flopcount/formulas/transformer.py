@@ -1,0 +1,102 @@
+"""Whole layers in one op: what torch.nn's transformer layers run when no gradient is needed."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from flopcount.cost import ZERO, Cost
+from flopcount.formulas.attention import Attention
+from flopcount.formulas.normalization import native_layer_norm
+from flopcount.formulas.primitives import contraction, elementwise
+from flopcount.formulas.registry import Uncountable, formula
+
+
+def projected(x: Tensor, vectors: int, length: int, results: int) -> Cost:
+    """W·x + b for so many vectors x."""
+    dots = vectors * results
+    return contraction(dots=dots, length=length) + elementwise(x, dots, add=1)
+
+
+@formula("aten::_native_multi_head_attention")
+def multi_head_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    embed_dim: int,
+    num_head: int,
+    qkv_weight: Tensor,
+    qkv_bias: Tensor,
+    proj_weight: Tensor,
+    proj_bias: Tensor,
+    mask: Tensor | None = None,
+    need_weights: bool = True,
+    average_attn_weights: bool = True,
+    mask_type: int | None = None,
+    *,
+    out: object,
+) -> Cost:
+    """Projections of length e in and out, and attention between; the weights' mean over heads.
+
+    The weights that are asked for are there anyhow; their mean takes h - 1 additions and a
+    division each.
+    """
+    if query.is_nested:
+        raise Uncountable("the lengths of packed sequences")
+    (b, q, e), k, h = query.shape, key.shape[1], num_head
+    attention = Attention(
+        b=b,
+        h=h,
+        g=1,
+        q=q,
+        k=k,
+        d=e // h,
+        v=e // h,
+        seen=q * k,
+        steps=1,
+        selects=int(mask is not None),
+        dropout=0,
+        saves=False,
+    )
+    around = projected(query, b * (2 * q + 2 * k), e, e)  # queries, keys, values, results
+    averaged = need_weights and average_attn_weights
+    mean = elementwise(query, b * q * k, add=h - 1, div=1) if averaged else ZERO
+    return around + attention.forward() + mean
+
+
+@formula("aten::_transformer_encoder_layer_fwd")
+def transformer_encoder_layer(
+    x: Tensor,
+    embed_dim: int,
+    num_heads: int,
+    qkv_weight: Tensor,
+    qkv_bias: Tensor,
+    proj_weight: Tensor,
+    proj_bias: Tensor,
+    use_gelu: bool,
+    norm_first: bool,
+    eps: float,
+    norm_weight_1: Tensor,
+    norm_bias_1: Tensor,
+    norm_weight_2: Tensor,
+    norm_bias_2: Tensor,
+    ffn_weight_1: Tensor,
+    ffn_bias_1: Tensor,
+    ffn_weight_2: Tensor,
+    ffn_bias_2: Tensor,
+    mask: Tensor | None = None,
+    mask_type: int | None = None,
+    *,
+    out: Tensor,
+) -> Cost:
+    """x + attention(x), x + W₂·φ(W₁·x), each with a layer norm; φ is ReLU or GELU, 5 steps."""
+    attention = multi_head_attention(
+        *(x, x, x, embed_dim, num_heads, qkv_weight, qkv_bias, proj_weight, proj_bias),
+        *(mask, False),
+        out=None,
+    )
+    tokens, e, wide = x.numel() // embed_dim, embed_dim, ffn_weight_1.shape[0]
+    forward = projected(x, tokens, e, wide) + projected(x, tokens, wide, e)
+    gelu = {"mul": 3, "add": 1, "special": 1}
+    activation = elementwise(x, tokens * wide, **(gelu if use_gelu else {"compare": 1}))
+    norm = native_layer_norm(x, [e], norm_weight_1, norm_bias_1, eps, out=None)
+    return attention + forward + activation + 2 * (norm + elementwise(x, add=1))
