@@ -1,6 +1,7 @@
 import functools
 import itertools
 import math
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn, ops
 
 import flopcount
-from flopcount import Cost
+from flopcount import Cost, zoo
 from flopcount.formulas import resampling
 from flopcount.formulas.registry import Uncountable
 from tests.formulas.counting import Number, counting, floats, numbers
@@ -508,6 +509,11 @@ def test_roi_align_is_what_a_loop_counts(aligned):
                     for a, b in np.ndindex(ratio, ratio)
                 ]
                 result[number, c, i, j] = total(sums) / ratio**2
+    zoo.load()
+    in_python = import_module("torchvision.ops.roi_align")._roi_align
+    with torch.compiler.set_stance("force_eager"):
+        expected = in_python(x, rois, 0.5, height, width, ratio, aligned)
+    np.testing.assert_allclose(floats(result), expected, atol=1e-6)
     out = torch.empty(result.shape)
     assert resampling.roi_align(x, rois, 0.5, height, width, ratio, aligned, out=out) == tally.cost
     # its gradient weighs and adds each tap, and divides once for each result
