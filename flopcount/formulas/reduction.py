@@ -43,8 +43,8 @@ def nansum(x: Tensor, *args: Any, out: Tensor, **kwargs: Any) -> Cost:
 
 @formula(aten.mean)
 def mean(x: Tensor, *args: Any, out: Tensor, **kwargs: Any) -> Cost:
-    """A sum, and a division for each result."""
-    return sum(x, out=out) + elementwise(out, div=1)
+    """A sum, and a division for each result; a complex one by a real number is two."""
+    return sum(x, out=out) + Cost(arith=out.numel() * (2 if out.is_complex() else 1))
 
 
 @formula(aten.prod)
@@ -268,7 +268,7 @@ def _total(costs: Any) -> Cost:
 @formula(aten.dist)
 def dist(a: Tensor, b: Tensor, p: float = 2, *, out: Tensor) -> Cost:
     """The norm of a - b."""
-    return elementwise(out, a.numel(), add=1) + norm_steps(a, a.numel(), 1, p)
+    return elementwise(a, add=1) + norm_steps(a, a.numel(), 1, p)
 
 
 @formula(aten.renorm)

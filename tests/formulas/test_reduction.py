@@ -33,6 +33,10 @@ REDUCTIONS = {
     "sum of integers is no floating-point work": (lambda: torch.ones(n, dtype=int).sum(), Cost()),
     "sum without the not-a-numbers": (lambda: x.nansum(1), Cost(arith=n - m, compare=n)),
     "mean of rows": (lambda: x.mean(1), Cost(arith=n - m + m)),
+    "mean of complex numbers": (
+        lambda: torch.complex(x, y).mean(1),
+        Cost(arith=2 * (n - m) + 2 * m),
+    ),
     "product of rows": (lambda: x.prod(1), Cost(arith=n - m)),
     "trace": (lambda: x.trace(), Cost(arith=min(ROWS, LENGTH) - 1)),
     "largest of all": (lambda: x.max(), Cost(compare=n - 1)),
@@ -71,6 +75,10 @@ REDUCTIONS = {
         Cost(arith=4 * n + n - m),
     ),
     "distance of two tensors": (lambda: torch.dist(x, y), Cost(arith=3 * n)),
+    "distance of complex tensors": (
+        lambda: torch.dist(torch.complex(x, y), torch.complex(y, x)),
+        Cost(arith=2 * n + 3 * n + n - 1 + 1),
+    ),
 }
 
 
