@@ -6,9 +6,13 @@ A loss of so many steps for each element is then reduced: not at all, to a mean 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from torch import Tensor
 
 from flopcount.cost import ZERO, Cost
+from flopcount.formulas import traffic
 from flopcount.formulas.primitives import elementwise, fold
 from flopcount.formulas.registry import Gradients, formula
 
@@ -139,7 +143,24 @@ def soft_margin_loss_backward(
 # -- many classes: only the target's element of each sample is met
 
 
-@formula("aten::nll_loss_forward", "aten::nll_loss2d_forward")
+def one_of_each_sample(
+    args: Sequence[Any], kwargs: dict[str, Any], out: Any, mutated: Sequence[Any]
+) -> tuple[int, int]:
+    """Of the first operand, an element for each of the second."""
+    x, t, *_ = args
+    read, written = traffic.refilled(args, kwargs, out, mutated)
+    return read + t.numel() * x.dtype.itemsize, written
+
+
+def shape_only(
+    args: Sequence[Any], kwargs: dict[str, Any], out: Any, mutated: Sequence[Any]
+) -> tuple[int, int]:
+    """The second operand, the forward pass's input, only tells the gradient's shape."""
+    grad, _, *others = args
+    return traffic.operands_and_results([grad, *others], kwargs, out, mutated)
+
+
+@formula("aten::nll_loss_forward", "aten::nll_loss2d_forward", traffic=one_of_each_sample)
 def nll_loss_forward(
     x: Tensor,
     t: Tensor,
@@ -161,7 +182,7 @@ def nll_loss_forward(
     return loss + elementwise(x, samples, mul=1) + reduced(x, samples, SUM if reduction else NONE)
 
 
-@formula("aten::nll_loss_backward", "aten::nll_loss2d_backward")
+@formula("aten::nll_loss_backward", "aten::nll_loss2d_backward", traffic=shape_only)
 def nll_loss_backward(
     grad: Tensor,
     x: Tensor,
@@ -180,3 +201,48 @@ def nll_loss_backward(
     negated = elementwise(grad, compare=1) + elementwise(grad, int(reduction == MEAN), div=1)
     placed = elementwise(x, t.numel(), compare=1, mul=int(weight is not None))
     return Gradients(input=negated + placed)
+
+
+# -- margins: every class but the target's is compared with it
+
+
+@formula("aten::multi_margin_loss")
+def multi_margin_loss(
+    x: Tensor,
+    t: Tensor,
+    p: float = 1,
+    margin: float = 1,
+    weight: Tensor | None = None,
+    reduction: int = MEAN,
+    *,
+    out: Tensor,
+) -> Cost:
+    """Σ w[t]·max(0, margin - x[t] + x[j])ᵖ / C over the classes j ≠ t of each sample, p 1 or 2.
+
+    The margin less x[t] is there once for a sample; a mean divides by C and the samples at once.
+    """
+    samples, pairs, sums = t.numel(), x.numel() - t.numel(), out.numel()
+    steps = elementwise(x, pairs, add=1, compare=1, mul=(p == 2) + (weight is not None))
+    return steps + elementwise(x, samples + fold(pairs, sums), add=1) + elementwise(out, div=1)
+
+
+@formula("aten::multi_margin_loss_backward")
+def multi_margin_loss_backward(
+    grad: Tensor,
+    x: Tensor,
+    t: Tensor,
+    p: float,
+    margin: float,
+    weight: Tensor | None = None,
+    reduction: int = MEAN,
+    *,
+    out: Tensor,
+) -> Gradients:
+    """dx[j] = g·c·w[t] where z = margin - x[t] + x[j] > 0, times z for p = 2; dx[t] = -Σ dx[j].
+
+    The factor c, 1 or 2 over C, for a mean over the samples too, is a number.
+    """
+    samples, pairs = t.numel(), x.numel() - t.numel()
+    products = (2 if p == 2 else 0) + (weight is not None)
+    steps = elementwise(x, pairs, add=2, compare=1, mul=products)  # z; the target's sum
+    return Gradients(input=steps + elementwise(x, samples, add=1) + elementwise(x, mul=1))

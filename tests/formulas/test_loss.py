@@ -200,6 +200,16 @@ def test_the_negative_log_likelihood_meets_one_element_of_each_sample(
     assert backward.arith == products + mean  # g / Σw
 
 
+def test_of_many_classes_only_the_targets_are_read() -> None:
+    x = torch.rand(N, 1000, requires_grad=True)
+    t = torch.zeros(N, dtype=torch.long)
+    costs = rows(lambda: F.nll_loss(x, t).backward())
+    forward, backward = costs["aten.nll_loss_forward"], costs["aten.nll_loss_backward"]
+    assert (forward.read, forward.written) == (4 * N + 8 * N, 4 + 4)  # loss, total weight
+    # gradient and total weight, targets; a whole gradient
+    assert (backward.read, backward.written) == (4 + 4 + 8 * N, 4 * N * 1000)
+
+
 def test_the_loss_of_a_classifier_has_nothing_uncounted() -> None:
     x = torch.rand(N, C, requires_grad=True)
     with flopcount.FlopCounter() as counter:
@@ -223,3 +233,45 @@ def test_a_losss_gradient_is_the_inputs() -> None:
     gradients = counter.report().root.gradients
     assert gradients["input"].arith == 3 * N * C
     assert gradients["weight"].flops == gradients["bias"].flops == 0
+
+
+@pytest.mark.parametrize("weighted", [False, True], ids=["unweighted", "weighted"])
+@pytest.mark.parametrize("p", [1, 2])
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_a_margin_loss_compares_every_other_class(reduction: str, p: int, weighted: bool) -> None:
+    x = torch.rand(N, C, dtype=torch.float64, requires_grad=True)
+    t = torch.tensor([0, 3, 2, 3])
+    w = torch.rand(C, dtype=torch.float64) if weighted else None
+    tally: Counter[str] = Counter()
+    every = numbers(x.detach(), tally)
+    losses, sizes = [], C * (N if reduction == "mean" else 1)
+    for row, place in zip(every, t.tolist(), strict=True):
+        start = one(row[place]) - row[place]  # margin - x[t]
+        terms = [(start + row[j]).larger(0) for j in range(C) if j != place]
+        terms = [z * z if p == 2 else z for z in terms]
+        losses.append([z * w[place].item() if weighted else z for z in terms])
+    if reduction != "none":
+        losses = [sum(losses, [])]
+    naive = [total(terms) / sizes for terms in losses]
+    options = {"p": p, "weight": w, "reduction": reduction}
+    costs = rows(lambda: results.append(F.multi_margin_loss(x, t, **options)))
+    torch.testing.assert_close(values(naive), results[-1].detach().flatten())
+    assert exactly(costs["aten.multi_margin_loss"]) == counted(tally)
+
+    tally.clear()
+    grad = torch.rand_like(results[-1])
+    slopes = []
+    for row, place, g in zip(every, t.tolist(), grad.expand(N).tolist(), strict=True):
+        start = one(row[place]) - row[place]
+        slope, into_target = [Number(0.0, tally)] * C, Number(0.0, tally)
+        for j in (j for j in range(C) if j != place):
+            z, factor = start + row[j], Number(p / sizes, tally)
+            h = z * float(factor) * 1.0 if p == 2 else factor
+            h = h * w[place].item() if weighted else h
+            slope[j] = h.select(float(z) > 0, 0.0)
+            into_target = into_target - slope[j]
+        slope[place] = into_target
+        slopes.append([each * g for each in slope])
+    costs = rows(lambda: results[-1].backward(grad))
+    torch.testing.assert_close(values(slopes), x.grad)
+    assert exactly(costs["aten.multi_margin_loss_backward"]) == counted(tally)
