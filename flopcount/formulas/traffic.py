@@ -7,7 +7,15 @@ from typing import Any
 
 from torch import Tensor, strided
 
-__all__ = ["gathered", "nothing", "operands_and_results", "overwritten", "refilled", "size", "tensors"]
+__all__ = [
+    "gathered",
+    "nothing",
+    "operands_and_results",
+    "overwritten",
+    "refilled",
+    "size",
+    "tensors",
+]
 
 
 def tensors(values: Iterable[Any]) -> Iterator[Tensor]:
