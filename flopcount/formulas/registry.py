@@ -136,6 +136,10 @@ def op_name(op: Any) -> str:
     )
 
 
+BOOKKEEPING = frozenset({"prim", "profiler"})
+"""Namespaces of ops that touch no tensor's data: they pass as views do, and are not on record."""
+
+
 class Decision(Enum):
     """How an op is decided; the order of DESIGN's lookup."""
 
@@ -198,6 +202,9 @@ class Plan:
         self._decide(_spellings(func), formulas or {})
 
     def _decide(self, spellings: Sequence[str], formulas: dict[str, Formula]) -> None:
+        if self.func.namespace in BOOKKEEPING:
+            self.decision = Decision.VIEW
+            return
         for spelling in spellings:
             if spelling in formulas:
                 self.decision, self.formula = Decision.FORMULA, formulas[spelling]
@@ -301,7 +308,8 @@ def _working_dtype(inputs: Iterable[Any], out: Any) -> torch.dtype:
 def describe(values: Iterable[Any]) -> str:
     """Arguments in the short form that messages use: ``float32[4, 8], 1``."""
     return ", ".join(
-        f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)}"
+        f"{str(value.dtype).removeprefix('torch.')}"
+        f"{'[nested]' if value.is_nested else list(value.shape)}"
         if isinstance(value, Tensor)
         else f"[{describe(value)}]"
         if isinstance(value, (list, tuple))

@@ -30,9 +30,9 @@ def tensors(values: Iterable[Any]) -> Iterator[Tensor]:
 def size(tensor: Tensor) -> int:
     """Bytes of the distinct elements of ``tensor``: an expanded dimension is there once.
 
-    Sparse tensors have no strides; the ops that take them count their bytes themselves.
+    Sparse and nested tensors have no strides; ops that take them count their bytes themselves.
     """
-    if tensor.layout != strided:
+    if tensor.layout != strided or tensor.is_nested:
         return 0
     elements = 1
     for length, stride in zip(tensor.shape, tensor.stride(), strict=True):
