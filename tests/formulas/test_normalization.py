@@ -190,6 +190,21 @@ def test_backward_in_training_does_not_read_the_running_statistics():
     assert cost.read == 4 * (2 * n + 3 * C)  # g, x; weight, the batch's mean and rstd
 
 
+def test_backward_in_evaluation_reads_the_running_statistics_alone():
+    unread = torch.empty(3), torch.empty(5)
+    with flopcount.FlopCounter() as counter:
+        aten.native_batch_norm_backward(g, x, weight, mean, var, *unread, False, EPS, ALL)
+    cost = counter.report().by_operator()["aten.native_batch_norm_backward"]
+    assert cost.read == 4 * (2 * n + 3 * C)
+
+
+def test_statistics_of_one_process_are_those_of_a_batch_norm():
+    cost = billed(aten.batch_norm_stats.default, x, EPS, out=(mean, var))
+    assert arith(cost) == 4 * n + 3 * C
+    applied = billed(aten.batch_norm_elemt.default, x, weight, bias, mean, var, EPS, out=x)
+    assert arith(cost + applied) == 8 * n + 3 * C
+
+
 def test_statistics_over_processes_add_up_to_one_backward():
     statistics = (mean, var, weight)
     reduce = billed(aten.batch_norm_backward_reduce.default, g, x, *statistics, True, True, True)
@@ -264,6 +279,14 @@ def test_layer_norm_backward(affine, mask, expected, decomposition_adds):
     assert arith(decomposed) == expected + decomposition_adds
 
 
+def test_layer_norm_backward_does_not_read_the_bias():
+    args = (g, x, [K], row_mean, row_rstd, row_weight, row_bias, ALL)
+    with flopcount.FlopCounter() as counter:
+        aten.native_layer_norm_backward(*args)
+    cost = counter.report().by_operator()["aten.native_layer_norm_backward"]
+    assert cost.read == 4 * (2 * n + 2 * ROWS + K)
+
+
 def test_layer_norm_agrees_with_xla():
     """XLA's cost analysis of 64 rows of 1000 is 512,064 flops and 64 evaluations.
 
@@ -329,8 +352,9 @@ def test_group_norm_backward(affine, mask, expected, negations, decomposition_ad
     ],
 )
 def test_rms_norm(scale, expected):
-    args = (x.to("meta"), [K], None if scale is None else scale.to("meta"), EPS)
-    assert arith(measured(aten._fused_rms_norm.default, *args)) == expected
+    # torch takes the op apart wherever it has no kernel for it
+    args = (x, [K], scale, EPS)
+    assert arith(billed(aten._fused_rms_norm.default, *args, out=(x, row_rstd))) == expected
     assert arith(decomposed_cost(aten._fused_rms_norm.default, *args)) == expected
 
 
@@ -355,3 +379,19 @@ def test_weight_norm_agrees_with_its_decomposition():
     expected = 2 * 24 + 4 + 24
     assert arith(measured(aten._weight_norm_interface.default, v, scale, 0)) == expected
     assert arith(decomposed_cost(aten._weight_norm_interface.default, v, scale, 0)) == expected
+
+
+def test_gradient_of_weight_norm_is_what_a_loop_counts():
+    generator = torch.Generator().manual_seed(0)
+    v, grad = torch.rand(2, 4, 6, generator=generator)
+    scale, norms = torch.rand(4, 1, generator=generator), v.norm(dim=1, keepdim=True)
+    values, grads, g, norm = map(numbers, (v, grad, scale, norms))
+    with counting() as tally:
+        s = (grads * values).sum(axis=1, keepdims=True)
+        dg = s / norm
+        dv = (g / norm) * (grads - values * (s / (norm * norm)))
+    op = aten._weight_norm_interface_backward.default
+    expected_dv, expected_dg = op(grad, v, scale, norms, 0)
+    np.testing.assert_allclose(floats(dv), expected_dv, atol=1e-6)
+    np.testing.assert_allclose(floats(dg), expected_dg, atol=1e-6)
+    assert measured(op, grad, v, scale, norms, 0) == tally.cost

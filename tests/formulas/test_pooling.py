@@ -61,6 +61,12 @@ def test_a_window_as_one_number_is_a_cube(dimensions):
     assert billed(op, x, [2], out=out) == billed(op, x, [2] * dimensions, out=out)
 
 
+def test_a_window_of_one_element_leaves_nothing_to_do():
+    x = image(2).detach()
+    assert measured(F.max_pool2d, x, 1, 2) == Cost()
+    assert measured(F.avg_pool2d, x, 1, 2) == Cost(arith=2 * 3 * 5 * 4)  # divisions by 1
+
+
 # XLA's cost analysis of 4 x 16 channels of 20 x 20; it divides by a constant that it counts
 XLA = {
     "max 2x2": (F.max_pool2d, {"kernel_size": 2}, 19_200),
