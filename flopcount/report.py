@@ -334,20 +334,19 @@ class Report:
         if not isinstance(document, dict) or document.get("schema") != SCHEMA:
             found = document.get("schema") if isinstance(document, dict) else type(document)
             raise ValueError(f"expected a report of schema {SCHEMA!r}, found {found!r}")
-        return cls(
-            modules=tuple(Module(**module) for module in document["modules"]),
-            entries=tuple(
-                Row(
-                    **{
-                        **row,
-                        "cost": Cost(**row["cost"]),
-                        "gradients": {n: Cost(**c) for n, c in row["gradients"].items()},
-                    }
-                )
-                for row in document["rows"]
-            ),
-            model_path=document["model"],
-        )
+        try:
+            return cls(
+                modules=tuple(Module(**module) for module in document["modules"]),
+                entries=tuple(map(_row, document["rows"])),
+                model_path=document["model"],
+            )
+        except (AttributeError, KeyError, TypeError) as error:
+            raise ValueError(f"a damaged report: {type(error).__name__}: {error}") from error
+
+
+def _row(document: dict[str, Any]) -> Row:
+    costs = {name: Cost(**cost) for name, cost in document["gradients"].items()}
+    return Row(**{**document, "cost": Cost(**document["cost"]), "gradients": costs})
 
 
 def _sums(rows: Iterable[Row], key: Callable[[Row], str]) -> dict[str, Cost]:

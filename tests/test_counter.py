@@ -601,7 +601,7 @@ class TestSurroundings:
         report = counter.report()
         check(report)
         assert torch.equal(y, x @ torch.ones(8, 8))
-        assert report.total.macs == PRODUCT or "cond" in "".join(report.uncounted)
+        assert (report.total.macs, report.uncounted) in [(PRODUCT, {}), (0, {"cond": 1})]
 
 
 class TestCompiledFunctions:
@@ -625,41 +625,41 @@ class TestCompiledFunctions:
 
         return torch.compile(double_product, backend=backend, fullgraph=True), graphs
 
-    def test_first_called_inside(self) -> None:
+    def test_first_called_inside_it_is_compiled_afterwards(self) -> None:
         function, graphs = self.compiled()
         with FlopCounter() as counter:
             y = function(batch())
         assert torch.equal(y, 2 * mm())
         assert counter.report().total.macs == PRODUCT
-        # outside, it is compiled as if nobody had watched it
-        function(batch())
-        assert len(graphs) >= 1
-        function(batch())
-        assert torch.equal(function(batch()), y)
+        assert graphs == []  # under a dispatch mode torch runs it eagerly
+        for _ in range(2):
+            assert torch.equal(function(batch()), y)
+        assert len(graphs) == 1
 
-    def test_compiled_before(self) -> None:
+    def test_compiled_before_it_stays_compiled(self) -> None:
         function, graphs = self.compiled()
         y = function(batch())
-        assert len(graphs) == 1
         with FlopCounter() as counter:
             assert torch.equal(function(batch()), y)
         assert counter.report().total.macs == PRODUCT
-        function(batch())
-        assert len(graphs) <= 2
+        assert torch.equal(function(batch()), y)
+        assert len(graphs) == 1
 
-    def test_a_model_that_trains(self) -> None:
+    @pytest.mark.filterwarnings("ignore:Using `torch.compile")  # said of any global hook
+    @pytest.mark.parametrize("fullgraph", [True, False])
+    @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+    def test_a_model_that_trains(self, fullgraph: bool, backend: str) -> None:
         model = nn.Sequential(linear(), nn.ReLU(), linear())
-        function = torch.compile(model, backend="eager")
-        with FlopCounter(model) as counter:
+        function = torch.compile(model, backend=backend, fullgraph=fullgraph)
+        counter = FlopCounter(model)
+        for _ in range(2):
+            with counter:
+                function(batch()).sum().backward()
             function(batch()).sum().backward()
-        assert counter.report().total.macs == (2 + 3) * PRODUCT
-        with FlopCounter(model) as again:
-            function(batch()).sum().backward()
-        assert (
-            again.report().total == counter.report().total - counter.report().phases["optimizer"]
-            if False
-            else True
-        )
+        report = counter.report()
+        check(report, plain=True)
+        assert [node.calls for node in report.model.walk()] == [2] * 4
+        assert report.model.total.macs == 2 * (2 + 3) * PRODUCT
 
 
 class TestBytes:
