@@ -526,6 +526,20 @@ def test_roi_align_is_what_a_loop_counts(aligned):
     assert backward.input + forward_only == tally.cost + Cost(arith=sampled * 8 + out.numel())
 
 
+def test_one_sample_a_bin_leaves_nothing_to_add():
+    x, rois, out = torch.rand(1, 2, 8, 8), torch.rand(3, 5), torch.empty(3, 2, 2, 2)
+    one = resampling.roi_align(x, rois, 1.0, 2, 2, 1, True, out=out)
+    # 4 corners scaled and shifted, 2 lengths, 2 sizes; 4 coordinates of 6 + 2 steps; 4 places
+    weights = 3 * (4 + 4 + 2 + 2 + 4 * 8 + 4 * 4)
+    assert one == Cost(arith=weights + out.numel() * (7 + 1), compare=3 * 4 * 2)
+
+
+def test_gradient_of_a_pooled_region_adds_each_result():
+    grad = torch.rand(3, 2, 2, 2)
+    cost = resampling._roi_pool_backward(grad, out=torch.empty(1, 2, 8, 8)).input
+    assert cost == Cost(arith=3 * 2 * 2 * 2)
+
+
 def test_as_many_samples_as_a_region_is_large_cannot_be_counted():
     with pytest.raises(Uncountable, match="sizes of the regions"):
         resampling.roi_align(
