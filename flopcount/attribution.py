@@ -254,9 +254,7 @@ class Attribution:
                 return
             while opened is not module:
                 opened, place, task = stack.pop()
-        if thread.place_task != task:  # the outermost module that a backward pass ran again
-            thread.recorded_task, thread.place_task = thread.place_task, task
-        thread.place = place
+        thread.place, thread.place_task = place, task
         thread.record.note(place if thread.entries else None, next_sequence_nr())
 
     def _enter_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:

@@ -107,6 +107,39 @@ class TestGradientAccumulation:
         inner = twice["inner"].total.arith - 2 * once["inner"].total.arith
         assert inner == 8 * 8
 
+    def test_of_a_parameter_of_an_empty_container(self) -> None:
+        class Odd(nn.ModuleList):
+            """Empty, hence false."""
+
+            def __init__(self) -> None:
+                super().__init__()
+                self.weight = nn.Parameter(torch.ones(8, 8))
+
+            def forward(self, x: Tensor) -> Tensor:
+                return x @ self.weight
+
+        assert not Odd()
+        once, twice = (self.steps(Odd(), count) for count in (1, 2))
+        assert twice.model.own.arith - 2 * once.model.own.arith == 8 * 8
+
+    def test_of_a_parameter_whose_module_runs_later(self) -> None:
+        model = nn.Sequential(linear())
+        with FlopCounter(model) as counter:
+            for _ in range(2):
+                (batch() @ model[0].weight).sum().backward()
+            assert counter.report().model.own.arith == 8 * 8
+            model[0](batch()).sum().backward()
+        assert counter.report()["0"].own.arith == 8 * 8
+
+    def test_of_two_modules_whose_parameters_meet(self) -> None:
+        model = nn.Sequential(linear(), linear())
+        with FlopCounter(model) as counter:
+            model(batch())
+            for _ in range(2):
+                (model[0].weight * model[1].weight).sum().backward()
+        report = counter.report()
+        assert report["0"].own.arith == report["1"].own.arith == 8 * 8
+
     def test_of_a_tensor_that_is_no_parameter_is_the_blocks(self) -> None:
         layer, weight = linear(), torch.ones(8, 8, requires_grad=True)
 

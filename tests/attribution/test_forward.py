@@ -216,10 +216,11 @@ class TestExceptions:
         with pytest.raises(KeyboardInterrupt), counter:
             failing(batch())
         with counter:
+            batch() @ torch.ones(8, 8)
             layer(batch()) @ torch.ones(8, 8)
         report = counter.report()
         assert units(report["Linear"]) == {"forward": 1}
-        assert own_units(report.root) == 1
+        assert own_units(report.root) == 2
 
 
 def test_a_counter_that_is_entered_inside_a_forward_sees_the_rest() -> None:

@@ -136,7 +136,25 @@ def test_roots_that_are_gone_give_their_row_to_the_next_of_their_class() -> None
     assert paths(report) == [""]
     assert (report.model.name, report.model.calls) == ("Linear", 50)
     assert units(report) == {"forward": 50}
-    assert len(counter._attribution.root.entered) <= 1
+
+
+def test_modules_that_are_gone_are_forgotten() -> None:
+    with FlopCounter() as counter:
+        layers = [linear() for _ in range(50)]
+        for layer in layers:
+            layer(batch())
+        assert len(counter.report().root.children) == 50
+        del layer, layers
+    assert not counter._attribution.root.entered
+
+
+def test_modules_that_change_places_before_they_run_are_found_where_they_are() -> None:
+    model = nn.Sequential(linear(), linear(), linear())
+    with FlopCounter(model) as counter:
+        model[2](batch())
+        model[0], model[1] = model[1], model[0]
+        model[0](batch())
+    assert paths(counter.report()) == ["", "2", "0"]
 
 
 def test_a_root_beside_the_given_model_keeps_its_class_as_its_path() -> None:

@@ -72,13 +72,14 @@ class TestAStepThatRaises:
         optimizer = Broken(layer.weight)
         optimizer.error = error
         with FlopCounter(layer) as counter:
+            layer(batch())
             with pytest.raises(error):
                 optimizer.step()
             layer(batch()) @ torch.ones(8, 8)
         report = counter.report()
         check(report)
-        assert units(report.model) == {"forward": 1}
-        assert units(report.root) == {"optimizer": 1, "forward": 1 + 1}
+        assert units(report.model) == {"forward": 2}
+        assert units(report.root) == {"optimizer": 1, "forward": 2 + 1}
 
     def test_can_be_tried_again(self, error: type[BaseException]) -> None:
         layer = linear()

@@ -11,6 +11,9 @@ from torch.autograd import grad
 from torch.utils.checkpoint import checkpoint, checkpoint_sequential
 
 from flopcount import FlopCounter, Report
+from flopcount.attribution import Attribution, Thread
+from flopcount.ledger import RECOMPUTE
+from flopcount.scope import Scope
 from tests.attribution.units import U, batch, linear, own_units, units
 from tests.invariants import check
 
@@ -107,6 +110,33 @@ def test_a_method_of_a_submodule_is_recomputed_under_its_names(reentrant: bool) 
     assert units(report["body.0"]) == {"forward": 1, "backward": 2, "recompute": 1}
 
 
+class Product(torch.autograd.Function):
+    """x·w, computed again for its backward."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return x @ weight
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        x, weight = (t.detach().requires_grad_() for t in ctx.saved_tensors)
+        with torch.enable_grad():
+            y = x @ weight
+        return grad(y, (x, weight), gradients)
+
+
+class Again(nn.Module):
+    """A checkpoint of its own making."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(8, 8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return Product.apply(x, self.weight)
+
+
 class TestWithoutModules:
     @REENTRANT
     def test_a_function_is_recomputed_in_the_scope_that_called_it(self, reentrant: bool) -> None:
@@ -144,30 +174,21 @@ class TestWithoutModules:
         assert units(counter.report()) == {"forward": 1, "backward": 1, "recompute": 1}
 
     def test_a_checkpoint_that_is_not_torchs(self) -> None:
-        class Again(torch.autograd.Function):
-            @staticmethod
-            def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
-                ctx.save_for_backward(x, weight)
-                return x @ weight
-
-            @staticmethod
-            def backward(ctx: Any, *gradients: Tensor) -> Any:
-                x, weight = (t.detach().requires_grad_() for t in ctx.saved_tensors)
-                with torch.enable_grad():
-                    y = x @ weight
-                return grad(y, (x, weight), gradients)
-
-        class Model(nn.Module):
-            def __init__(self) -> None:
-                super().__init__()
-                self.weight = nn.Parameter(torch.ones(8, 8))
-
-            def forward(self, x: Tensor) -> Tensor:
-                return Again.apply(x, self.weight)
-
-        model = Model()
+        model = Again()
         report = trained(lambda x: 2 * model(x))
         assert units(report.model) == {"forward": 1, "backward": 2, "recompute": 1}
+
+    def test_a_checkpoint_that_is_not_torchs_after_one_that_is(self) -> None:
+        model, weight = Again(), torch.ones(8, 8)
+
+        def loss(y: Tensor) -> Tensor:
+            return (y @ weight).sin().sum()
+
+        with FlopCounter(model) as counter:
+            checkpoint(loss, model(batch(grad=True)), use_reentrant=False).backward()
+        report = counter.report()
+        assert units(report.model) == {"forward": 1, "backward": 2, "recompute": 1}
+        assert units(report) == {"forward": 2, "backward": 3, "recompute": 2}
 
 
 class TestNested:
@@ -197,6 +218,42 @@ class TestNested:
         assert units(report["inner.0"]) == {"forward": 1, "recompute": 1, "backward": 2}
         assert units(report["inner.1"]) == {"forward": 1, "backward": 2}
         assert gradients(report) == {"input": 3, "weight": 3, "bias": 0}
+
+
+def test_a_backward_pass_inside_what_is_recomputed() -> None:
+    class Forces(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.energy, self.head = linear(), linear()
+
+        def forward(self, x: Tensor) -> Tensor:
+            with torch.enable_grad():
+                probe = x.detach().requires_grad_()
+                (force,) = grad(self.energy(probe).sum(), probe)
+            return self.head(x + force)
+
+    model = Forces()
+    report = trained(lambda x: checkpoint(model, x, use_reentrant=True), model)
+    # the forces are one backward product, forward and when recomputed
+    assert units(report["energy"]) == {"forward": 1, "recompute": 1, "backward": 2}
+    assert units(report["head"]) == {"forward": 1, "recompute": 1, "backward": 2}
+    assert own_units(report.model) == 0
+
+
+@pytest.mark.parametrize("started_here", [True, False])
+def test_a_thread_that_another_one_sent_does_not_take_its_nodes_for_recomputed_ones(
+    started_here: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on an accelerator, whose backward runs in a thread that numbers what it recomputes."""
+    monkeypatch.setattr("flopcount.attribution.backward_started_here", lambda: started_here)
+    attribution = Attribution()
+    here, other = attribution.local.thread, Thread(attribution, attribution)
+    attribution.add(other)
+    recomputed, made = Scope("recomputed", None), Scope("made", None)
+    node = batch(grad=True).sin().grad_fn
+    here.record.note(recomputed.places[RECOMPUTE], node._sequence_nr())
+    other.record.note(made.forward, node._sequence_nr())
+    assert attribution._owner(here, node) is (recomputed if started_here else made)
 
 
 def test_checkpoint_sequential() -> None:
