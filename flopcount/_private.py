@@ -17,16 +17,22 @@ from torch.utils._python_dispatch import TorchDispatchMode, is_traceable_wrapper
 __all__ = [
     "GRADIENT_ORDER",
     "NO_SEQUENCE_NR",
+    "OpOverload",
+    "OpOverloadPacket",
     "TorchDispatchMode",
     "backward_started_here",
     "backward_task",
     "bound_call",
     "checkpoint_recomputes",
+    "is_composite",
     "is_traceable_wrapper_subclass_type",
     "never_compile",
     "next_sequence_nr",
     "open_calls",
+    "overload_name",
+    "packet_name",
     "running_node",
+    "schema_of",
     "will_execute",
 ]
 
@@ -54,9 +60,38 @@ Autograd's generated code takes the inputs in alphabetical order of their names.
 """
 
 
+OpOverload = torch._ops.OpOverload
+"""An op for one kind of arguments, ``torch.ops.aten.add.Tensor``: what a dispatch mode gets."""
+
+OpOverloadPacket = torch._ops.OpOverloadPacket
+"""All overloads of an op, ``torch.ops.aten.add``."""
+
+
+def packet_name(op: OpOverload | OpOverloadPacket) -> str:
+    """``aten::add`` of ``torch.ops.aten.add`` and of each of its overloads."""
+    packet = op._overloadpacket if isinstance(op, OpOverload) else op
+    return packet._qualified_op_name
+
+
+def overload_name(op: OpOverload) -> str:
+    """``Tensor`` of ``torch.ops.aten.add.Tensor``; ``default`` where there is but one."""
+    return op._overloadname
+
+
+def schema_of(op: Any) -> Any:
+    """The arguments and results of an overload; None for a higher-order op."""
+    return getattr(op, "_schema", None)
+
+
+def is_composite(op: OpOverload) -> bool:
+    """Whether ``op`` is made of other ops for every backend, so that ``decompose()`` opens it."""
+    key = torch._C.DispatchKey.CompositeImplicitAutograd
+    return torch._C._dispatch_has_kernel_for_dispatch_key(op.name(), key)
+
+
 def bound_call(op: Any) -> Callable[..., Any]:
     """What calling ``op`` comes down to; an OpOverload's own call is a Python frame around it."""
-    return op._op if type(op) is torch._ops.OpOverload else op
+    return op._op if type(op) is OpOverload else op
 
 
 def never_compile(function: Any) -> None:

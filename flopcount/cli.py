@@ -163,10 +163,11 @@ def load(options: argparse.Namespace) -> tuple[nn.Module, tuple[Any, ...]]:
         with torch.device("cpu"):  # some architectures read values while they are built
             model = zoo.build(options.model, meta=options.device == "meta")
         model = model.to(options.device)
-        if options.train and zoo.task(options.model) in ("detection", "quantization"):
+        task = zoo.task(options.model)
+        if options.train and task in ("detection", "quantization"):
             raise CommandError(
-                f"{options.model}: a {zoo.task(options.model)} model does not train on images alone; "
-                "leave --train out, or count a step of your own with flopcount.FlopCounter"
+                f"{options.model}: a {task} model does not train on images alone; leave --train "
+                "out, or count a step of your own with flopcount.FlopCounter"
             )
         if options.input is None:
             return model, zoo.example_inputs(options.model, options.batch)

@@ -6,36 +6,39 @@ import sys
 import threading
 from typing import Any
 
-__all__ = ["run_eagerly", "run_as_before"]
-
-_lock = threading.Lock()
-_open = 0
-_stance: Any = None
+__all__ = ["EAGERLY"]
 
 
-def run_eagerly() -> None:
-    """From here on compiled functions run eagerly; undone by :func:`run_as_before`.
+class Eagerly:
+    """The process's switch between compiled and eager functions, for all counters together.
 
-    Without this, torch would find a dispatch mode on the stack when it compiles, and remember to
-    leave the function eager for ever. The stance is the process's: the first counter that opens
-    sets it, the last that closes takes it back. A program that has not loaded the compiler does
-    not pay for loading it.
+    Without it, torch would find a dispatch mode on the stack when it compiles, and remember to
+    leave the function eager for ever. The first counter that opens throws the switch, the last
+    that closes takes it back. A program that has not loaded the compiler does not pay for that.
     """
-    global _open, _stance
-    with _lock:
-        _open += 1
-        if _open == 1 and "torch._dynamo" in sys.modules:
-            import torch
 
-            _stance = torch.compiler.set_stance("force_eager")
-            _stance.__enter__()
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._open = 0
+        self._stance: Any = None
+
+    def begin(self) -> None:
+        """From here on compiled functions run eagerly; undone by :meth:`end`."""
+        with self._lock:
+            self._open += 1
+            if self._open == 1 and "torch._dynamo" in sys.modules:
+                import torch
+
+                self._stance = torch.compiler.set_stance("force_eager")
+                self._stance.__enter__()
+
+    def end(self) -> None:
+        """Undo one :meth:`begin`."""
+        with self._lock:
+            self._open -= 1
+            if self._open == 0 and self._stance is not None:
+                self._stance.__exit__(None, None, None)
+                self._stance = None
 
 
-def run_as_before() -> None:
-    """Undo one :func:`run_eagerly`."""
-    global _open, _stance
-    with _lock:
-        _open -= 1
-        if _open == 0 and _stance is not None:
-            _stance.__exit__(None, None, None)
-            _stance = None
+EAGERLY = Eagerly()

@@ -19,7 +19,7 @@ from flopcount._private import (
     running_node,
 )
 from flopcount.attribution import Attribution, Thread
-from flopcount.compilation import run_as_before, run_eagerly
+from flopcount.compilation import EAGERLY
 from flopcount.errors import UncountedOpError
 from flopcount.formulas import Bill, Decision, Formula, Plan, describe, op_name, plan
 from flopcount.gradients import product_gradient, sum_gradient
@@ -104,7 +104,7 @@ class FlopCounter(TorchDispatchMode):
         if self._local.thread.entries == 0:
             self._plans.clear()  # a formula may have been registered since
             self._ops.clear()
-            run_eagerly()
+            EAGERLY.begin()
             super().__enter__()
         self._attribution.enter()
         return self
@@ -113,7 +113,7 @@ class FlopCounter(TorchDispatchMode):
         self._attribution.exit()
         if self._local.thread.entries == 0:
             super().__exit__(*exception)
-            run_as_before()
+            EAGERLY.end()
 
     def report(self) -> Report:
         """A snapshot of what was counted so far; it does not change any more."""

@@ -15,14 +15,20 @@ from flopcount import _private
 from flopcount._private import (
     GRADIENT_ORDER,
     NO_SEQUENCE_NR,
+    OpOverload,
+    OpOverloadPacket,
     backward_started_here,
     backward_task,
     bound_call,
     checkpoint_recomputes,
+    is_composite,
     is_traceable_wrapper_subclass_type,
     next_sequence_nr,
     open_calls,
+    overload_name,
+    packet_name,
     running_node,
+    schema_of,
     will_execute,
 )
 
@@ -317,3 +323,33 @@ def test_wrapper_subclasses_are_told_from_tensors() -> None:
     assert is_traceable_wrapper_subclass_type(TwoTensor)
     assert not is_traceable_wrapper_subclass_type(Tensor)
     assert not is_traceable_wrapper_subclass_type(nn.Parameter)
+
+
+class TestNamesOfOps:
+    """What a plan reads of an op."""
+
+    def test_an_overload_and_its_packet_have_one_name(self) -> None:
+        add = torch.ops.aten.add
+        assert packet_name(add) == packet_name(add.Tensor) == "aten::add"
+        assert isinstance(add, OpOverloadPacket)
+        assert isinstance(add.Tensor, OpOverload)
+
+    def test_an_overload_has_a_name_of_its_own(self) -> None:
+        assert overload_name(torch.ops.aten.add.Tensor) == "Tensor"
+        assert overload_name(torch.ops.aten.mm.default) == "default"
+
+    def test_a_schema_tells_what_is_written_and_what_is_a_view(self) -> None:
+        written, other, _ = schema_of(torch.ops.aten.add_.Tensor).arguments
+        assert written.alias_info.is_write
+        assert other.alias_info is None
+        (view,) = schema_of(torch.ops.aten.t.default).returns
+        assert not view.alias_info.is_write
+
+    def test_a_higher_order_op_has_no_schema(self) -> None:
+        assert schema_of(torch.ops.higher_order.cond) is None
+
+    def test_composites_are_those_that_decompose(self) -> None:
+        x = torch.ones(2, 2)
+        assert is_composite(torch.ops.aten.matmul.default)
+        assert torch.ops.aten.matmul.default.decompose(x, x).equal(x @ x)
+        assert not is_composite(torch.ops.aten.mm.default)

@@ -43,10 +43,12 @@ class Attention:
 
     @property
     def rows(self) -> int:
+        """Rows of scores, one for each query."""
         return self.b * self.h * self.q
 
     @property
     def scores(self) -> int:
+        """Query meets key so often."""
         return self.rows * self.k
 
     def product(self, length: int, dots: int) -> Cost:
@@ -138,7 +140,14 @@ def attention(
     )
     seen = visible(q, k, diagonal + right) - visible(q, k, diagonal - left - 1)
     return Attention(
-        **{"b": b, "h": h, "g": g, "q": q, "k": k, "d": d, "v": v, "seen": seen},
+        b=b,
+        h=h,
+        g=g,
+        q=q,
+        k=k,
+        d=d,
+        v=v,
+        seen=seen,
         steps=int(scale != 1) + (mask is not None),
         selects=int(min(left, right) < q + k),
         dropout=2 if dropout_p else 0,

@@ -35,7 +35,13 @@ def mv(a: Tensor, b: Tensor, *, out: Tensor) -> Cost:
 
 @formula(aten.addmm)
 def addmm(
-    bias: Tensor, a: Tensor, b: Tensor, *args: object, beta: float = 1, alpha: float = 1, out: Tensor
+    bias: Tensor,
+    a: Tensor,
+    b: Tensor,
+    *args: object,
+    beta: float = 1,
+    alpha: float = 1,
+    out: Tensor,
 ) -> Cost:
     """beta·bias + alpha·(a @ b)."""
     return mm(a, b, out=out) + _accumulate(out, beta, alpha)
@@ -43,7 +49,13 @@ def addmm(
 
 @formula(aten.baddbmm)
 def baddbmm(
-    bias: Tensor, a: Tensor, b: Tensor, *args: object, beta: float = 1, alpha: float = 1, out: Tensor
+    bias: Tensor,
+    a: Tensor,
+    b: Tensor,
+    *args: object,
+    beta: float = 1,
+    alpha: float = 1,
+    out: Tensor,
 ) -> Cost:
     """beta·bias + alpha·(a @ b), batched."""
     return bmm(a, b, out=out) + _accumulate(out, beta, alpha)

@@ -11,10 +11,31 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from flopcount._private import (
+    OpOverload,
+    OpOverloadPacket,
+    is_composite,
+    overload_name,
+    packet_name,
+    schema_of,
+)
 from flopcount.cost import ZERO, Cost
 from flopcount.formulas import traffic
 
-__all__ = ["Bill", "Decision", "Formula", "Gradients", "Plan", "Uncountable", "describe", "formula", "formula_of", "free", "op_name", "plan"]
+__all__ = [
+    "Bill",
+    "Decision",
+    "Formula",
+    "Gradients",
+    "Plan",
+    "Uncountable",
+    "describe",
+    "formula",
+    "formula_of",
+    "free",
+    "op_name",
+    "plan",
+]
 
 
 class Uncountable(Exception):
@@ -124,10 +145,10 @@ def formula_of(name: str) -> Formula:
 
 def op_name(op: Any) -> str:
     """``namespace::op`` of a packet or a name, ``namespace::op.overload`` of an overload."""
-    if isinstance(op, torch._ops.OpOverloadPacket):
-        return op._qualified_op_name
-    if isinstance(op, torch._ops.OpOverload):
-        return op.name() if op._overloadname != "default" else f"{op.name()}.default"
+    if isinstance(op, OpOverloadPacket):
+        return packet_name(op)
+    if isinstance(op, OpOverload):
+        return f"{packet_name(op)}.{overload_name(op)}"
     if isinstance(op, str) and "::" in op:
         return op
     raise TypeError(
@@ -180,7 +201,7 @@ class Plan:
         self.formula: Formula | None = None
         self.traffic: Traffic = traffic.operands_and_results
         self.written: tuple[tuple[int, str], ...] = ()
-        schema = getattr(func, "_schema", None)
+        schema = schema_of(func)
         if schema is None:  # a higher-order op
             self.decision, self.dynamic = Decision.UNCOUNTED, False
             self.operands = 0
@@ -214,13 +235,10 @@ class Plan:
                 self.decision = Decision.FORMULA if rule.formula else Decision.FREE
                 self.formula, self.traffic = rule.formula, rule.traffic
                 return
-        if any(returned.alias_info is not None for returned in self.func._schema.returns) and (
-            not self.written
-        ):
+        returns = schema_of(self.func).returns
+        if not self.written and any(returned.alias_info is not None for returned in returns):
             self.decision = Decision.VIEW
-        elif torch._C._dispatch_has_kernel_for_dispatch_key(
-            self.func.name(), torch._C.DispatchKey.CompositeImplicitAutograd
-        ):
+        elif is_composite(self.func):
             self.decision = Decision.COMPOSITE
         else:
             self.decision = Decision.UNCOUNTED
@@ -275,9 +293,10 @@ def _spellings(func: Any) -> list[str]:
     >>> _spellings(torch.ops.aten.add_.Tensor)
     ['aten::add_.Tensor', 'aten::add_', 'aten::add']
     """
-    packet = func._overloadpacket._qualified_op_name
+    packet = packet_name(func)
     functional = packet.removesuffix("_")
-    return [f"{packet}.{func._overloadname}", packet, *([functional] * (functional != packet))]
+    spellings = [f"{packet}.{overload_name(func)}", packet, functional]
+    return list(dict.fromkeys(spellings))
 
 
 def _in_domain(cost: Cost, dtype: torch.dtype) -> Cost:
@@ -286,9 +305,7 @@ def _in_domain(cost: Cost, dtype: torch.dtype) -> Cost:
     A complex dot product of length K is two real ones of length 2K.
     """
     if dtype.is_complex:
-        return replace(
-            cost, macs=4 * cost.macs, dots=2 * cost.dots, void_macs=4 * cost.void_macs
-        )
+        return replace(cost, macs=4 * cost.macs, dots=2 * cost.dots, void_macs=4 * cost.void_macs)
     if dtype.is_floating_point:
         return cost
     return replace(cost, arith=0, compare=0, special=0)

@@ -11,7 +11,6 @@ __all__ = [
     "gathered",
     "nothing",
     "operands_and_results",
-    "overwritten",
     "refilled",
     "size",
     "tensors",
@@ -53,16 +52,6 @@ def operands_and_results(
     return read, sum(map(size, _distinct([out, *mutated])))
 
 
-def overwritten(
-    args: Sequence[Any], kwargs: dict[str, Any], out: Any, mutated: Sequence[Any]
-) -> tuple[int, int]:
-    """Like :func:`operands_and_results`, for ops that do not read the argument they change."""
-    targets = _distinct(mutated)
-    operands = _distinct([*args, *kwargs.values()])
-    read = sum(size(t) for t in operands if not any(t is target for target in targets))
-    return read, sum(map(size, _distinct([out, *mutated])))
-
-
 def refilled(
     args: Sequence[Any], kwargs: dict[str, Any], out: Any, mutated: Sequence[Any]
 ) -> tuple[int, int]:
@@ -75,7 +64,7 @@ def gathered(
 ) -> tuple[int, int]:
     """Of the table, the first operand, only what reaches the result is read."""
     named = [value for name, value in kwargs.items() if name != "out"]
-    table, *indices = _distinct([*args, *named])
+    _, *indices = _distinct([*args, *named])
     written = sum(map(size, _distinct([out, *mutated])))
     return written + sum(map(size, indices)), written
 
