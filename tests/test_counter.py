@@ -562,6 +562,7 @@ class TestSurroundings:
         assert type(y).__name__ == "FakeTensor"
         assert report.total.macs == 2 * PRODUCT
 
+    @pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta")
     def test_sparse_tensors_do_not_crash(self) -> None:
         dense = torch.eye(4)
         with FlopCounter() as counter:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -274,6 +275,7 @@ def test_a_lazy_module_has_its_parameters_counted_after_its_first_call() -> None
     assert units(report.model) == {"forward": 1, "backward": 1}
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
 def test_a_scripted_model_is_one_row_and_others_still_have_theirs() -> None:
     model = torch.jit.script(nn.Sequential(linear()))
     loss = nn.MSELoss()

@@ -192,6 +192,7 @@ class TestWithoutModules:
 
 
 class TestNested:
+    @pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")
     def test_reentrant(self) -> None:
         outer, inner = linear(), two()
         model = nn.ModuleDict({"outer": outer, "inner": inner})

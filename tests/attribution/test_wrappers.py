@@ -14,6 +14,9 @@ from flopcount import FlopCounter
 from tests.attribution.units import batch, linear, paths, units
 from tests.invariants import check
 
+# torch says so of any global hook; tests/test_counter.py shows that nothing happens to the graphs
+pytestmark = pytest.mark.filterwarnings("ignore:Using `torch.compile")
+
 
 class Net(nn.Module):
     def __init__(self) -> None:

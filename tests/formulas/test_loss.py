@@ -251,7 +251,7 @@ def test_a_margin_loss_compares_every_other_class(reduction: str, p: int, weight
         terms = [z * z if p == 2 else z for z in terms]
         losses.append([z * w[place].item() if weighted else z for z in terms])
     if reduction != "none":
-        losses = [sum(losses, [])]
+        losses = [[term for terms in losses for term in terms]]
     naive = [total(terms) / sizes for terms in losses]
     options = {"p": p, "weight": w, "reduction": reduction}
     costs = rows(lambda: results.append(F.multi_margin_loss(x, t, **options)))

@@ -151,8 +151,13 @@ def test_momentum_is_not_read_in_the_first_step() -> None:
 def test_a_scaled_gradient_is_divided_and_written_back() -> None:
     lists = [[torch.ones(shape) for shape in SHAPES] for _ in range(3)]
     options = {
-        **{"weight_decay": 0.0, "momentum": 0.9, "lr": 0.1, "dampening": 0.0},
-        **{"nesterov": False, "maximize": False, "is_first_step": False},
+        "weight_decay": 0.0,
+        "momentum": 0.9,
+        "lr": 0.1,
+        "dampening": 0.0,
+        "nesterov": False,
+        "maximize": False,
+        "is_first_step": False,
     }
     with flopcount.FlopCounter() as counter:
         torch._fused_sgd_(*lists, **options, grad_scale=torch.ones(1), found_inf=torch.zeros(1))
