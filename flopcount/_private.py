@@ -131,7 +131,7 @@ def _frames() -> Iterator[FrameType]:
 
 def open_calls() -> list[object]:
     """The modules that are being called, and the optimizers that step, innermost first."""
-    return [frame.f_locals["self"] for frame in _frames() if frame.f_code in CALLS]
+    return [frame.f_locals.get("self") for frame in _frames() if frame.f_code in CALLS]
 
 
 def backward_started_here() -> bool:

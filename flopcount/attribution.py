@@ -224,7 +224,7 @@ class Attribution:
         place = thread.place
         known = place.scope.entered.get(id(module))
         if known is None or known[0]() is not module or place.phase == OPTIMIZER:
-            self._close_abandoned(thread)
+            self._close_abandoned(thread, module)
             place = thread.place
             known = self._find(thread, place.scope, module)
         _, scope, is_call = known
@@ -260,7 +260,7 @@ class Attribution:
     def _enter_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
         thread = self.local.thread
         if thread.entries:
-            self._close_abandoned(thread)
+            self._close_abandoned(thread, optimizer)
             thread.stack.append((optimizer, thread.place, thread.place_task))
             thread.place = thread.place.scope.places[OPTIMIZER]
             thread.place_task = backward_task()  # a hook may step while backward runs
@@ -272,13 +272,16 @@ class Attribution:
             while opened is not optimizer:
                 opened, thread.place, thread.place_task = thread.stack.pop()
 
-    def _close_abandoned(self, thread: Thread) -> None:
+    def _close_abandoned(self, thread: Thread, entered: object) -> None:
         """Close what an exception ended without a hook: a step, or a module at KeyboardInterrupt.
 
-        The call that is being entered has a frame already, but is not on the stack yet.
+        What is being ``entered`` has a frame already, but is not on the stack yet; without the
+        frame something else than torch calls the hooks, and frames tell nothing.
         """
-        if thread.stack:
-            _, *calls = open_calls()
+        if not thread.stack:
+            return
+        calls = open_calls()
+        if calls and calls.pop(0) is entered:
             while thread.stack and not any(thread.stack[-1][0] is call for call in calls):
                 _, thread.place, thread.place_task = thread.stack.pop()
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import _global_forward_hooks, _global_forward_pre_hooks
 
 import flopcount
 from flopcount import FlopCounter
@@ -274,3 +275,23 @@ def test_a_module_that_a_hook_calls_is_counted() -> None:
     model[0].register_forward_pre_hook(lambda module, inputs: (extra(inputs[0]),))
     report = flopcount.count(model, batch(), backward=False)
     assert units(report["Linear"]) == units(report["0"]) == {"forward": 1}
+
+
+def test_a_module_that_calls_the_hooks_itself_is_counted_like_any_other() -> None:
+    class Own(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = linear()
+
+        def __call__(self, x: Tensor) -> Tensor:
+            for hook in _global_forward_pre_hooks.values():
+                hook(self, (x,))
+            y = self.layer(x)
+            for hook in _global_forward_hooks.values():
+                hook(self, (x,), y)
+            return y
+
+    model = nn.Sequential(Own(), linear())
+    report = flopcount.count(model, batch(), backward=False)
+    assert paths(report) == ["", "0", "0.layer", "1"]
+    assert units(report["0.layer"]) == units(report["1"]) == {"forward": 1}
