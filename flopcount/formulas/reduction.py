@@ -162,15 +162,18 @@ def _log_softmax(x: Tensor, dim: int, half_to_float: bool, *, out: Tensor) -> Co
     return softmax_steps(n, m) + Cost(special=m)  # n differences stand for n divisions
 
 
-@formula("aten::_safe_softmax", "aten::_masked_softmax")
-def _safe_softmax(x: Tensor, *args: Any, out: Tensor, **kwargs: Any) -> Cost:
-    """A softmax, and two more steps for each element.
+@formula("aten::_safe_softmax")
+def _safe_softmax(x: Tensor, dim: int, dtype: Any = None, *, out: Tensor) -> Cost:
+    """A softmax that looks for -inf, n comparisons, and clears rows of nothing else, n selects."""
+    return softmax_steps(x.numel(), rows(x, dim)) + elementwise(x, compare=2)
 
-    ``_safe_softmax(x, dim)`` finds -inf (n comparisons) and clears rows that have nothing else
-    (n selects). ``_masked_softmax(x, mask, dim)`` selects x or -inf, and clears likewise.
-    """
-    dims = [dim for dim in (*args, kwargs.get("dim")) if isinstance(dim, int)]
-    m = rows(x, dims[0] if dims else -1)
+
+@formula("aten::_masked_softmax")
+def _masked_softmax(
+    x: Tensor, mask: Tensor, dim: int | None = None, mask_type: int | None = None, *, out: Tensor
+) -> Cost:
+    """A softmax of x or -inf, n selects, that clears rows of nothing else, n selects."""
+    m = rows(x, -1 if dim is None else dim)
     return softmax_steps(x.numel(), m) + elementwise(x, compare=2)
 
 
@@ -216,7 +219,7 @@ def norm_steps(x: Tensor, n: int, m: int, p: float) -> Cost:
     An even power needs no modulus. A complex square is two products and a sum, a modulus its
     root; for ∞ and -∞ there is no power but a comparison, for 0 a comparison with zero.
     """
-    even = p % 2 == 0 and p != 0
+    even = p % 2 == 0
     modulus = Cost(arith=(3 if even else 4) * n) if x.is_complex() else Cost(compare=n * (not even))
     if abs(p) == inf:
         return modulus + Cost(compare=fold(n, m))

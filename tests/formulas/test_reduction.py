@@ -46,6 +46,10 @@ REDUCTIONS = {
     "place of the largest": (lambda: x.argmax(1), Cost(compare=n - m)),
     "both extremes": (lambda: torch.aminmax(x, dim=1), Cost(compare=2 * (n - m))),
     "any": (lambda: x.any(1), Cost(compare=n)),
+    "any of complex numbers, two parts each": (
+        lambda: torch.complex(x, y).any(1),
+        Cost(compare=2 * n),
+    ),
     "any of booleans": (lambda: torch.ones(5, dtype=torch.bool).any(), Cost()),
     "number of nonzeros": (lambda: x.count_nonzero(1), Cost(compare=n)),
     "variance of rows": (lambda: x.var(1), Cost(arith=4 * n)),
@@ -58,9 +62,15 @@ REDUCTIONS = {
     "deviation and mean": (lambda: torch.std_mean(x, 1), Cost(arith=4 * n + m)),
     "running sum": (lambda: x.cumsum(1), Cost(arith=n - m)),
     "running sum of one number": (lambda: torch.tensor(1.0).cumsum(0), Cost()),
+    "running sum of nothing": (lambda: x[:, :0].cumsum(1), Cost()),
+    "running sum along rows of one number": (lambda: x[:, :1].cumsum(1), Cost()),
     "running product": (lambda: x.cumprod(0), Cost(arith=n - LENGTH)),
     "running maximum": (lambda: x.cummax(1), Cost(compare=n - m)),
     "2-norm": (lambda: torch.linalg.vector_norm(x, 2, 1), Cost(arith=n + n - m + m)),
+    "2-norm by default": (
+        lambda: aten.norm.ScalarOpt_dim(x, None, [1]),
+        Cost(arith=n + n - m + m),
+    ),
     "old 2-norm": (lambda: x.norm(), Cost(arith=n + n - 1 + 1)),
     "norms of a list": (
         lambda: torch._foreach_norm([x, y]),
@@ -221,10 +231,10 @@ def test_agrees_with_xla(call, expected):
         pytest.param(2, Cost(arith=1, compare=1), Cost(), id="p = 2, a division a pair"),
         pytest.param(inf, Cost(), Cost(compare=3), id="p = ∞, the winner's sign"),
         pytest.param(
-            3,
-            Cost(arith=2, compare=1),  # distance squared
-            Cost(compare=1, arith=1),  # |a - b|, whose first power is itself
-            id="p = 3",
+            5,
+            Cost(arith=2 + 1, compare=1),  # distance⁴ by two squarings, a division
+            Cost(compare=1, arith=2 + 1),  # |a - b|³ by two products, times the difference
+            id="p = 5",
         ),
     ],
 )
@@ -256,6 +266,24 @@ def test_the_gradient_of_softmax_is_the_inputs():
     assert report.model.gradients["input"] == Cost(arith=3 * n + n - m)
 
 
+def test_masked_softmax_selects_before_and_after():
+    mask = torch.zeros(ROWS, LENGTH, dtype=torch.bool)
+    softmax = Cost(arith=3 * n - m, compare=n - m, special=n)
+    for dim in (1, None):
+        cost = measured(aten._masked_softmax.default, x, mask, dim, 2)
+        assert cost == softmax + Cost(compare=2 * n)
+        cost = measured(aten._masked_softmax_backward.default, g, y, mask, dim)
+        assert cost == Cost(arith=4 * n - m, compare=n)
+
+
+def test_what_torch_takes_apart_costs_the_same_called_whole():
+    calls = [lambda: torch.max(x, y), lambda: x.msort(), lambda: x.softmax(1)]
+    for call in calls:
+        with torch.inference_mode(), flopcount.FlopCounter() as counter:
+            call()
+        assert plain(counter.report().total) == measured(call)
+
+
 # sorting
 
 SORTS = {
@@ -264,7 +292,9 @@ SORTS = {
     "sort of columns": (lambda: x.sort(0), 6 * 4 * 2),
     "stable sort": (lambda: x.sort(dim=0, stable=True), 6 * 4 * 2),
     "order": (lambda: x.argsort(1), 4 * 6 * 3),
-    "sort of the first dimension": (lambda: x.msort(), 6 * 4 * 2),
+    "sort of one number": (lambda: x[0, 0].sort(), 0),
+    "one number's only best": (lambda: x[0, 0].kthvalue(1), 0),
+    "median of one number": (lambda: x[0, 0].median(0), 0),
     "best of each row": (lambda: x.topk(1), 4 * 5),
     "best two": (lambda: x.topk(2), 4 * (6 * 1 + 4)),
     "all of them, ordered": (lambda: x.topk(6), 4 * 6 * 3),
