@@ -51,9 +51,10 @@ PASS_LIMIT = 64
 class Record:
     """Where the autograd nodes of one thread were made, by their numbers."""
 
-    __slots__ = ("places", "starts")
+    __slots__ = ("last", "places", "starts")
 
     def __init__(self) -> None:
+        self.last = 0
         self.starts = array("Q")
         self.places: list[Place | None] = []
 
@@ -73,7 +74,14 @@ class Record:
 
     def place(self, number: int) -> Place | None:
         """Where node ``number`` was made, or None if nobody watched."""
-        index = bisect_right(self.starts, number)
+        starts, last = self.starts, self.last
+        # backward runs from the last node to the first: not far below the one before
+        low = last - 8 if last > 8 else 0
+        if last < len(starts) and starts[low] <= number < starts[last]:
+            index = bisect_right(starts, number, low, last)
+        else:
+            index = bisect_right(starts, number)
+        self.last = index
         return self.places[index - 1] if index else None
 
 
@@ -124,7 +132,7 @@ class Thread:
         self.recorded_task = -1
         # the matmul node that ran last, and the gradients that it has still to compute
         self.product_node = -1, -1
-        self.products: Iterator[str] = iter(())
+        self.products: list[str] = []
 
     def is_forgettable(self) -> bool:
         """Whether the thread has ended, and left nothing to tell."""

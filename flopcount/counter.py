@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, is_grad_enabled, nn
 
 from flopcount._private import (
     TorchDispatchMode,
@@ -149,9 +149,8 @@ class FlopCounter(TorchDispatchMode):
             plan, call, find_gradient = self._plans[id(func)]
         except KeyError:
             plan, call, find_gradient = self._plan(func)
-        node = running_node()
         if plan is None:  # a view
-            if node is not None and torch.is_grad_enabled():
+            if is_grad_enabled() and (node := running_node()) is not None:
                 self._attribution.in_backward(self._local.thread, node, args)
             return call(*args, **kwargs) if kwargs else call(*args)
         if plan.decision is COMPOSITE:
@@ -163,6 +162,7 @@ class FlopCounter(TorchDispatchMode):
 
         thread = self._local.thread
         where: Place | tuple[Place, str]
+        node = running_node()
         if node is None:
             where = thread.place
         else:

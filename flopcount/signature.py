@@ -6,7 +6,7 @@ dimension is read once), and which operands are the same tensor (read once, too)
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -21,6 +21,8 @@ ATOMS = frozenset(
 )
 """Types of arguments that stand for themselves."""
 
+NUMBERS = frozenset({bool, int, float, complex})
+
 EXACT_FLOATS = frozenset([step / 2 for step in range(-32, 33)] + [float("inf"), float("-inf")])
 """Numbers that a formula may tell apart (an exponent, alpha = 1). All others are alike to it, so
 that a learning rate that changes at every step does not make every step's ops new."""
@@ -33,50 +35,75 @@ def sign(
     operands = plan.operands
     key: tuple[Any, ...]
     try:
-        # most ops begin with one to three tensors, and many have nothing else: unrolled
+        # most ops begin with one to three tensors, and many have nothing else: unrolled. What is
+        # contiguous has no expanded dimension, whatever its strides.
         if operands == 2:
             a, b = args[:2]
-            key = (where, plan, a.shape, a.dtype, a.stride(), b.shape, b.dtype, b.stride(), a is b)
+            if b.__class__ in NUMBERS:  # x * 2 is aten.mul.Tensor, too
+                key = (where, plan, a.shape, a.dtype, a.is_contiguous() or a.stride(), _part(b, ()))
+            else:
+                key = (
+                    where, plan, a.shape, a.dtype, a.is_contiguous() or a.stride(),
+                    b.shape, b.dtype, b.is_contiguous() or b.stride(), a is b,
+                )  # fmt: skip
         elif operands == 1:
             a = args[0]
-            key = (where, plan, a.shape, a.dtype, a.stride())
+            key = (where, plan, a.shape, a.dtype, a.is_contiguous() or a.stride())
         elif operands == 3:
             a, b, c = args[:3]
             key = (
-                where, plan, a.shape, a.dtype, a.stride(), b.shape, b.dtype, b.stride(), a is b,
-                c.shape, c.dtype, c.stride(), c is a or c is b,
+                where, plan, a.shape, a.dtype, a.is_contiguous() or a.stride(),
+                b.shape, b.dtype, b.is_contiguous() or b.stride(), a is b,
+                c.shape, c.dtype, c.is_contiguous() or c.stride(), c is a or c is b,
             )  # fmt: skip
         else:
             operands, key = 0, (where, plan)
+    except (RuntimeError, NotImplementedError):  # sparse and nested tensors have no strides
+        return (where, plan, object())
+    except AttributeError:  # another number that stands in for a tensor
+        operands, key = 0, (where, plan)
+    try:
         if len(args) > operands:
-            key += _items(args[operands:])
+            for value in args[operands:]:
+                key += (value if value.__class__ in ATOMS else _part(value, args),)
         if kwargs:
-            key += (*kwargs, *_items(kwargs.values()))
-        return key + _items((out,)) if plan.dynamic else key
-    except (RuntimeError, NotImplementedError, AttributeError):
-        # sparse and nested tensors have no strides; a number may stand in for a tensor
+            for name, value in kwargs.items():
+                key += (name, value if value.__class__ in ATOMS else _part(value, args))
+        return (*key, _part(out, args)) if plan.dynamic else key
+    except (RuntimeError, NotImplementedError):
         return (where, plan, object())
 
 
-def _items(values: Iterable[Any]) -> tuple[Any, ...]:
-    items: list[Any] = []
-    last = None
-    for value in values:
-        cls = value.__class__
-        if cls in ATOMS:
-            items.append(value)
-        elif cls is list or cls is tuple:
-            items.append(tuple(value) if value and value[0].__class__ is int else _items(value))
-        elif cls is float:
-            items.append(value if value in EXACT_FLOATS else float)
-        elif isinstance(value, Tensor):
-            items += (value.shape, value.dtype, value.stride(), value is last)
-            last = value
-        elif isinstance(value, torch.ScriptObject):
-            items.append(_Same(value))  # the packed weight of a quantised layer
-        else:
-            items.append(cls)  # a complex number, a generator
-    return tuple(items)
+def _part(value: Any, args: Sequence[Any]) -> Any:
+    """What a formula may see of one argument, and which of ``args`` it is."""
+    cls = value.__class__
+    if cls in ATOMS:
+        return value
+    if cls is float:
+        return value if value in EXACT_FLOATS else float
+    if isinstance(value, (list, tuple)):
+        if value and value[0].__class__ is int:
+            return tuple(value)
+        return tuple(_part(item, ()) for item in value), _first_like(value, args)
+    if isinstance(value, Tensor):
+        return (
+            value.shape,
+            value.dtype,
+            value.is_contiguous() or value.stride(),
+            _first_like(value, args),
+        )
+    if isinstance(value, torch.ScriptObject):
+        return _Same(value)  # the packed weight of a quantised layer
+    return cls  # a complex number, a generator
+
+
+def _first_like(value: Any, args: Sequence[Any]) -> int:
+    """Where ``value``, or a list of the same tensors, stands first among ``args``."""
+    first = value[0] if isinstance(value, (list, tuple)) and value else value
+    for index, other in enumerate(args):
+        if other is first or (isinstance(other, (list, tuple)) and other and other[0] is first):
+            return index
+    return -1
 
 
 class _Same:

@@ -258,6 +258,7 @@ class Plan:
             read, written = self.traffic(args, named, out, mutated)
             moved = Cost(read=read, written=written)
             if self.formula is not None:
+                _require_dense([*operands, out])
                 found = self.formula(*args, **named, out=out)
                 answer = found if isinstance(found, Gradients) else Gradients(unsplit=found)
         except Uncountable:
@@ -309,6 +310,13 @@ def _in_domain(cost: Cost, dtype: torch.dtype) -> Cost:
     if dtype.is_floating_point:
         return cost
     return replace(cost, arith=0, compare=0, special=0)
+
+
+def _require_dense(values: Iterable[Any]) -> None:
+    """Formulas read shapes, which do not tell what a sparse or nested tensor holds."""
+    for tensor in traffic.tensors(values):
+        if tensor.layout != torch.strided or tensor.is_nested:
+            raise Uncountable(f"{tensor.layout} tensors")
 
 
 def _working_dtype(inputs: Iterable[Any], out: Any) -> torch.dtype:

@@ -1,0 +1,98 @@
+"""Calls of one cost share a key; calls of different costs never do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from flopcount import FlopCounter
+from flopcount.formulas import plan
+from flopcount.signature import sign
+from tests.models import SMALL
+
+aten = torch.ops.aten
+x, y, z = torch.ones(2, 3), torch.ones(2, 3), torch.ones(2, 3)
+
+
+def key(op: Any, *args: Any, **kwargs: Any) -> Any:
+    return sign("here", plan(op), args, kwargs, op(*args, **kwargs))
+
+
+ALIKE: dict[str, tuple[Any, Any]] = {
+    "the same shapes": (key(aten.add.Tensor, x, y), key(aten.add.Tensor, y, z)),
+    "numbers that no formula tells apart": (
+        key(aten.mul.Tensor, x, 0.123),
+        key(aten.mul.Tensor, x, 0.124),
+    ),
+    "a learning rate": (
+        key(aten.add.Tensor, x, y, alpha=-0.101),
+        key(aten.add.Tensor, x, y, alpha=-0.102),
+    ),
+    "a number in a list": (
+        key(aten._foreach_mul.ScalarList, [x, y], [0.12, 0.34]),
+        key(aten._foreach_mul.ScalarList, [x, y], [0.56, 0.78]),
+    ),
+}
+
+DIFFERENT: dict[str, tuple[Any, Any]] = {
+    "another shape": (key(aten.relu.default, x), key(aten.relu.default, x.T.contiguous())),
+    "another dtype": (key(aten.relu.default, x), key(aten.relu.default, x.double())),
+    "an expanded operand": (
+        key(aten.relu.default, x),
+        key(aten.relu.default, torch.ones(1).expand(2, 3)),
+    ),
+    "one operand twice": (key(aten.add.Tensor, x, y), key(aten.add.Tensor, x, x)),
+    "the third operand again": (
+        key(aten.addcmul.default, x, y, z),
+        key(aten.addcmul.default, x, y, x),
+    ),
+    "a list again": (
+        key(aten._foreach_add.List, [x, y], [y, z]),
+        key(aten._foreach_add.List, [x, y], [x, y]),
+    ),
+    "alpha that is 1": (
+        key(aten.add.Tensor, x, y, alpha=1.0),
+        key(aten.add.Tensor, x, y, alpha=0.3),
+    ),
+    "an exponent": (key(aten.pow.Tensor_Scalar, x, 2.0), key(aten.pow.Tensor_Scalar, x, 3.0)),
+    "a number and a tensor": (key(aten.mul.Tensor, x, 2.0), key(aten.mul.Tensor, x, y)),
+    "dimensions": (key(aten.sum.dim_IntList, x, [0]), key(aten.sum.dim_IntList, x, [1])),
+    "a result that depends on values": (
+        key(aten.nonzero.default, torch.tensor([0, 1])),
+        key(aten.nonzero.default, torch.tensor([1, 1])),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ALIKE)
+def test_alike(name: str) -> None:
+    one, other = ALIKE[name]
+    assert one == other
+    assert hash(one) == hash(other)
+
+
+@pytest.mark.parametrize("name", DIFFERENT)
+def test_different(name: str) -> None:
+    one, other = DIFFERENT[name]
+    assert one != other
+
+
+@pytest.mark.parametrize("optimizer", ["SGD", "Adam", "AdamW"])
+@pytest.mark.parametrize("model", SMALL)
+def test_a_later_step_brings_nothing_new(model: str, optimizer: str) -> None:
+    """Whatever changes from step to step is no part of a key: each op is one look-up."""
+    net, inputs = SMALL[model]()
+    stepper = getattr(torch.optim, optimizer)(net.parameters(), lr=0.0123)
+    with FlopCounter() as counter:
+        sizes = []
+        for _ in range(40):  # past the step numbers that stand for themselves
+            stepper.zero_grad()
+            net(inputs).sum().backward()
+            stepper.step()
+            stepper.param_groups[0]["lr"] *= 0.99
+            sizes.append(len(counter._local.thread.tally))
+    assert len(set(sizes[-5:])) == 1
+    assert isinstance(net, nn.Module)
