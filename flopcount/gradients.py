@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from flopcount._private import GRADIENT_ORDER, will_execute
+from flopcount._private import GRADIENT_ORDER, backward_task, will_execute
 from flopcount.attribution import Thread
 
 __all__ = ["product_gradient", "sum_gradient"]
@@ -31,7 +31,7 @@ def product_gradient(thread: Thread, node: Any) -> str | None:
     order = GRADIENT_ORDER.get(type(node).__name__)
     if order is None:
         return None
-    running = thread.task, node._sequence_nr()
+    running = backward_task(), node._sequence_nr()
     if running != thread.product_node:
         thread.product_node = running
         edges = node.next_functions
