@@ -156,6 +156,39 @@ def meta_step(rounds: int) -> dict[str, float]:
     }
 
 
+MANY_STEPS = """
+import gc, resource, sys, torch
+from benchmarks import models
+from flopcount import FlopCounter
+torch.set_num_threads(1)
+model = models.tiny_layers(5)
+optimizer = torch.optim.Adam(model.parameters())
+def steps(count):
+    for _ in range(count):
+        optimizer.zero_grad()
+        model(torch.ones(4, 8)).sum().backward()
+        optimizer.step()
+def memory():
+    gc.collect()
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * resource.getpagesize()
+with FlopCounter(model) as counter:
+    steps(100)
+    before = memory()
+    steps(int(sys.argv[1]))
+    after = memory()
+assert counter.report().root.children[0].calls == 100 + int(sys.argv[1])
+print(after - before)
+"""
+"""Memory that one counter gains around many steps, in a process of its own."""
+
+
+def many_steps(count: int) -> int:
+    """Bytes of resident memory gained by a counter that is entered once around ``count`` steps."""
+    command = [sys.executable, "-c", MANY_STEPS, str(count)]
+    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     options.add_argument("--quick", action="store_true", help="few repetitions, small models")
@@ -191,8 +224,12 @@ def main() -> None:
         f"{meta['flopcount']:.2f} s, ratio {meta['ratio']:.2f}, peak memory "
         f"{meta['peak_memory'] / 1e6:.0f} MB"
     )
+    count = 1000 if chosen.quick else 10_000
+    gained = many_steps(count)
+    print(f"{count} steps in one counter: memory grows by {gained / 1e6:.1f} MB")
     if not chosen.quick:
-        write("overhead", {"repetitions": repetitions, "steps": results})
+        figures = {"repetitions": repetitions, "steps": results}
+        write("overhead", {**figures, "memory_gained_in_10000_steps": gained})
 
 
 if __name__ == "__main__":
