@@ -212,7 +212,10 @@ class Report:
 
     @cached_property
     def _nodes(self) -> dict[str, ModuleNode]:
-        return {node.path: node for node in self.root.walk()}
+        nodes: dict[str, ModuleNode] = {}
+        for node in self.root.walk():  # the model comes first: its paths win over those of roots
+            nodes.setdefault(node.path, node)
+        return nodes
 
     def __getitem__(self, path: str) -> ModuleNode:
         """The module at ``path``, seen from the model.
