@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from flopcount import Cost
 
 
+@dataclass
 class Tally:
-    """How many operations were done so far."""
+    """How many operations were carried out, each kind of arithmetic apart."""
 
-    arith = compare = special = 0
+    mul: int = 0
+    add: int = 0
+    div: int = 0
+    root: int = 0
+    compare: int = 0
+    special: int = 0
+
+    @property
+    def arith(self) -> int:
+        return self.mul + self.add + self.div + self.root
 
     @property
     def cost(self) -> Cost:
@@ -27,11 +39,14 @@ _tally = Tally()
 
 
 @contextmanager
-def counting() -> Iterator[Tally]:
-    """Count from zero in this block."""
+def counting(into: Tally | None = None) -> Iterator[Tally]:
+    """Count in this block: from zero, or on top of a tally's numbers. An outer block waits."""
     global _tally
-    _tally = Tally()
-    yield _tally
+    outer, _tally = _tally, Tally() if into is None else into
+    try:
+        yield _tally
+    finally:
+        _tally = outer
 
 
 class Number:
@@ -43,57 +58,73 @@ class Number:
     def __float__(self) -> float:
         return self.value
 
-    def _arith(self, value: float) -> Number:
-        _tally.arith += 1
+    def _added(self, value: float) -> Number:
+        _tally.add += 1
         return Number(value)
 
     def __add__(self, other: Any) -> Number:
-        return self._arith(self.value + float(other))
+        return self._added(self.value + float(other))
 
     def __sub__(self, other: Any) -> Number:
-        return self._arith(self.value - float(other))
+        return self._added(self.value - float(other))
 
     def __rsub__(self, other: Any) -> Number:
-        return self._arith(float(other) - self.value)
+        return self._added(float(other) - self.value)
 
     def __mul__(self, other: Any) -> Number:
-        return self._arith(self.value * float(other))
-
-    def __truediv__(self, other: Any) -> Number:
-        return self._arith(self.value / float(other))
-
-    def __rtruediv__(self, other: Any) -> Number:
-        return self._arith(float(other) / self.value)
+        _tally.mul += 1
+        return Number(self.value * float(other))
 
     __radd__, __rmul__ = __add__, __mul__
 
-    def sqrt(self) -> Number:
-        return self._arith(math.sqrt(self.value))
+    def _divided(self, value: float) -> Number:
+        _tally.div += 1
+        return Number(value)
 
-    def _compare(self, value: Any) -> Any:
+    def __truediv__(self, other: Any) -> Number:
+        return self._divided(self.value / float(other))
+
+    def __rtruediv__(self, other: Any) -> Number:
+        return self._divided(float(other) / self.value)
+
+    def sqrt(self) -> Number:
+        _tally.root += 1
+        return Number(math.sqrt(self.value))
+
+    def _compared(self, value: Any) -> Any:
         _tally.compare += 1
         return value
 
     def __lt__(self, other: Any) -> bool:
-        return self._compare(self.value < float(other))
+        return self._compared(self.value < float(other))
 
     def __gt__(self, other: Any) -> bool:
-        return self._compare(self.value > float(other))
+        return self._compared(self.value > float(other))
 
     def __ge__(self, other: Any) -> bool:
-        return self._compare(self.value >= float(other))
+        return self._compared(self.value >= float(other))
 
     def __le__(self, other: Any) -> bool:
-        return self._compare(self.value <= float(other))
+        return self._compared(self.value <= float(other))
 
     def __abs__(self) -> Number:
-        return Number(self._compare(abs(self.value)))
+        return Number(self._compared(abs(self.value)))
 
     def __neg__(self) -> Number:
-        return Number(self._compare(-self.value))
+        return Number(self._compared(-self.value))
 
     def floor(self) -> Number:
-        return Number(self._compare(math.floor(self.value)))
+        return Number(self._compared(math.floor(self.value)))
+
+    def larger(self, other: Any) -> Number:
+        return Number(self._compared(max(self.value, float(other))))
+
+    def smaller(self, other: Any) -> Number:
+        return Number(self._compared(min(self.value, float(other))))
+
+    def select(self, condition: bool, other: Any) -> Number:
+        """Itself or the other, on a comparison of this select's own."""
+        return Number(self._compared(self.value if condition else float(other)))
 
     def _special(self, value: float) -> Number:
         _tally.special += 1
@@ -109,12 +140,31 @@ class Number:
         return self._special(math.log1p(self.value))
 
 
+def total(terms: Iterable[Number]) -> Number:
+    """Their sum: one addition less than there are terms."""
+    first, *rest = terms
+    for term in rest:
+        first = first + term
+    return first
+
+
+def dot(a: Iterable[Number], b: Iterable[Number]) -> Number:
+    """K multiplications and K - 1 additions."""
+    return total(x * y for x, y in zip(a, b, strict=True))
+
+
 def numbers(tensor: Tensor) -> Any:
     """``tensor`` as an array of numbers that count."""
     array = tensor.detach().double().numpy()
     return np.vectorize(Number, otypes=[object])(array)
 
 
-def floats(array: Any) -> Any:
-    """The values of an array of numbers."""
-    return np.vectorize(float, otypes=[float])(array)
+def floats(array: Any) -> Tensor:
+    """The values of an array, or of nested lists, of numbers."""
+    return torch.as_tensor(np.vectorize(float, otypes=[float])(array))
+
+
+def opened(cost: Cost) -> Cost:
+    """``cost`` as a loop counts it: a dot product of length K is 2·K - 1 operations."""
+    arith = 2 * cost.macs - cost.dots + cost.arith
+    return Cost(arith=arith, compare=cost.compare, special=cost.special)

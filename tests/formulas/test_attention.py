@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from itertools import product
 from typing import Any
@@ -14,13 +13,13 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 import flopcount
 from flopcount import Cost, Report
 from flopcount.formulas.attention import visible
-from tests.formulas.tallied import Number, counted, dot, exactly, numbers, total, values
+from tests.formulas.counting import Number, Tally, counting, dot, floats, numbers, opened, total
 
 aten = torch.ops.aten
 CPU = "aten._scaled_dot_product_flash_attention_for_cpu"
 
 
-def counting(function: Callable[[], Any]) -> Report:
+def report_of(function: Callable[[], Any]) -> Report:
     with flopcount.FlopCounter() as counter:
         function()
     return counter.report()
@@ -36,19 +35,12 @@ def transposed(matrix: list[list[Number]]) -> list[list[Number]]:
     return [list(column) for column in zip(*matrix, strict=True)]
 
 
-def added(matrices: list[list[list[Number]]]) -> list[list[Number]]:
-    return [
-        [total(cells) for cells in zip(*rows, strict=True)] for rows in zip(*matrices, strict=True)
-    ]
-
-
 class NaiveAttention:
-    """Attention of one batch by loops, numbers counting themselves."""
+    """Attention of one batch by loops."""
 
     def __init__(self, q: Tensor, k: Tensor, v: Tensor, scale: float, mask: Tensor | None) -> None:
-        self.forward_tally, self.again_tally, self.backward_tally = Counter(), Counter(), Counter()
-        self.scale, self.group, self.inputs = scale, q.shape[0] // k.shape[0], (q, k, v)
-        self.mask = mask
+        self.q, self.k, self.v = map(numbers, (q, k, v))
+        self.scale, self.group, self.mask = scale, q.shape[0] // k.shape[0], mask
 
     def scores(self, q: Any, k: Any) -> Any:
         scores = [[dot(row, column) for column in k] for row in q]
@@ -62,12 +54,11 @@ class NaiveAttention:
         return scores
 
     def forward(self) -> Tensor:
-        q, k, v = (numbers(each, self.forward_tally) for each in self.inputs)
-        out, self.logsumexp = [], []
-        for head, queries in enumerate(q):
-            out.append([])
+        self.out, self.logsumexp = [], []
+        for head, queries in enumerate(self.q):
+            self.out.append([])
             self.logsumexp.append([])
-            keys, columns = k[head // self.group], transposed(v[head // self.group])
+            keys, columns = self.k[head // self.group], transposed(self.v[head // self.group])
             for row in self.scores(queries, keys):
                 largest = row[0]
                 for score in row[1:]:
@@ -75,43 +66,41 @@ class NaiveAttention:
                 exponentials = [(score - largest).exp() for score in row]
                 denominator = total(exponentials)
                 weights = [e / denominator for e in exponentials]
-                out[-1].append([dot(weights, column) for column in columns])
-                self.logsumexp[-1].append(float(largest + denominator.log()))
-        self.out = values(out)
-        return self.out
+                self.out[-1].append([dot(weights, column) for column in columns])
+                self.logsumexp[-1].append(largest + denominator.log())
+        return floats(self.out)
 
-    def backward(self, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        again = [numbers(each, self.again_tally) for each in self.inputs]
-        q, k, v = (numbers(each, self.backward_tally) for each in self.inputs)
-        g, o = numbers(grad, self.backward_tally), numbers(self.out, self.backward_tally)
-        dq, dk, dv = [], [], []
-        for shared in range(len(k)):
+    def weights_again(self, head: int) -> list[list[Number]]:
+        scores = self.scores(self.q[head], self.k[head // self.group])
+        return [
+            [(s - lse).exp() for s in row]
+            for row, lse in zip(scores, self.logsumexp[head], strict=True)
+        ]
+
+    def backward(self, grad: Tensor, again: Tally) -> tuple[Tensor, Tensor, Tensor]:
+        """Of queries, keys and values; what is computed a second time goes into ``again``."""
+        g, dq, dk, dv = numbers(grad), [], [], []
+        for shared, (keys, vectors) in enumerate(zip(self.k, self.v, strict=True)):
             all_weights, all_scores, all_grads, all_queries = [], [], [], []
             for head in range(shared * self.group, (shared + 1) * self.group):
-                scores = self.scores(again[0][head], again[1][shared])
-                weights = [
-                    [Number(float((s - lse).exp()), self.backward_tally) for s in row]
-                    for row, lse in zip(scores, self.logsumexp[head], strict=True)
-                ]
-                sums = [dot(*rows) for rows in zip(g[head], o[head], strict=True)]
+                with counting(again):
+                    weights = self.weights_again(head)
+                sums = [dot(*rows) for rows in zip(g[head], self.out[head], strict=True)]
                 score_grads = [
-                    [
-                        p * (dot(gi, vj) - s) * self.scale
-                        for p, vj in zip(row, v[shared], strict=True)
-                    ]
+                    [p * (dot(gi, vj) - s) * self.scale for p, vj in zip(row, vectors, strict=True)]
                     for row, gi, s in zip(weights, g[head], sums, strict=True)
                 ]
-                dq.append([[dot(row, col) for col in transposed(k[shared])] for row in score_grads])
-                all_weights += weights
-                all_scores += score_grads
-                all_grads += g[head]
-                all_queries += q[head]
+                dq.append([[dot(row, col) for col in transposed(keys)] for row in score_grads])
+                all_weights.extend(weights)
+                all_scores.extend(score_grads)
+                all_grads.extend(g[head])
+                all_queries.extend(self.q[head])
             for results, left, right in (
                 (dv, all_weights, all_grads),
                 (dk, all_scores, all_queries),
             ):
                 results.append([[dot(a, b) for b in transposed(right)] for a in transposed(left)])
-        return values(dq), values(dk), values(dv)
+        return floats(dq), floats(dk), floats(dv)
 
 
 @pytest.mark.parametrize(
@@ -146,21 +135,26 @@ def test_a_loop_that_counts_its_operations_gives_the_same_numbers_and_gradients(
     with flopcount.FlopCounter() as counter:
         out = step()
     rows = {(row["op"], row["phase"]): row for row in counter.report().rows()}
-    torch.testing.assert_close(naive.forward(), out.detach()[0])
-    for mine, theirs in zip(naive.backward(grad[0]), (q, k, v), strict=True):
+    again = Tally()
+    with counting() as forward:
+        naive_out = naive.forward()
+    with counting() as backward:
+        naive_grads = naive.backward(grad[0], again)
+    torch.testing.assert_close(naive_out, out.detach()[0])
+    for mine, theirs in zip(naive_grads, (q, k, v), strict=True):
         torch.testing.assert_close(mine, theirs.grad[0])
 
     def cost(op: str, phase: str) -> Cost:
         return Cost(**{name: rows[op, phase][name] for name in Cost.__dataclass_fields__})
 
-    assert exactly(cost(CPU, "forward")) == counted(naive.forward_tally)
-    assert exactly(cost(f"{CPU}_backward", "backward")) == counted(naive.backward_tally)
-    assert exactly(cost(f"{CPU}_backward", "recompute")) == counted(naive.again_tally)
+    assert opened(cost(CPU, "forward")) == forward.cost
+    assert opened(cost(f"{CPU}_backward", "backward")) == backward.cost
+    assert opened(cost(f"{CPU}_backward", "recompute")) == again.cost
 
 
 def test_twelve_heads_of_64_tokens_and_64_features() -> None:
     q, k, v = tensors(*[(1, 12, 64, 64)] * 3)
-    report = counting(lambda: F.scaled_dot_product_attention(q, k, v).sum().backward())
+    report = report_of(lambda: F.scaled_dot_product_attention(q, k, v).sum().backward())
     product_macs = 12 * 64 * 64 * 64  # heads · queries · keys · features
     assert report.phases["forward"].matmul_flops == 2 * 2 * product_macs == 12_582_912
     assert report.phases["backward"].matmul_flops == 4 * 2 * product_macs
@@ -180,7 +174,7 @@ def test_visible_pairs_are_those_that_a_loop_finds() -> None:
 def test_pairs_that_a_causal_mask_hides_are_void(queries: int, keys: int) -> None:
     q, k, v = tensors((2, 3, queries, 4), (2, 3, keys, 4), (2, 3, keys, 4))
     hidden = torch.ones(queries, keys).tril().eq(0).sum().item()  # as in torch's definition
-    report = counting(
+    report = report_of(
         lambda: F.scaled_dot_product_attention(q, k, v, is_causal=True).sum().backward()
     )
     forward, backward, again = (report.phases[p] for p in ("forward", "backward", "recompute"))
@@ -229,13 +223,13 @@ Q, K, V = meta(2, 4, 6, 8), meta(2, 4, 5, 8), meta(2, 4, 5, 8)
     ],
 )
 def test_every_forward_kernel_costs_the_same(kernel: Callable[[], Any]) -> None:
-    reference = counting(
+    reference = report_of(
         lambda: F.scaled_dot_product_attention(
             *(torch.empty_like(x, device="cpu") for x in (Q, K, V))
         )
     )
-    expected, found = reference.by_operator()[CPU], counting(kernel).total
-    assert exactly(found) == exactly(expected)
+    expected, found = reference.by_operator()[CPU], report_of(kernel).total
+    assert opened(found) == opened(expected)
     assert (found.macs, found.dots) == (expected.macs, expected.dots)
 
 
@@ -275,19 +269,19 @@ SEED = torch.empty((), device="meta", dtype=torch.long)
 )
 def test_every_backward_kernel_costs_the_same(kernel: Callable[[], Any]) -> None:
     real = [torch.empty_like(each, device="cpu").requires_grad_() for each in (Q, K, V)]
-    reference = counting(lambda: F.scaled_dot_product_attention(*real).sum().backward())
+    reference = report_of(lambda: F.scaled_dot_product_attention(*real).sum().backward())
     expected = [
         Cost(**{name: row[name] for name in Cost.__dataclass_fields__})
         for row in reference.rows()
         if row["op"] == f"{CPU}_backward"
     ]
-    report = counting(kernel)
+    report = report_of(kernel)
     assert not report.uncounted
     again = report.phases["recompute"]
     found = [
         cost for cost in (report.phases["forward"], again) if cost.macs
     ]  # called by hand, a backward kernel is part of no backward pass
-    assert [exactly(cost) for cost in found] == [exactly(cost) for cost in expected]
+    assert [opened(cost) for cost in found] == [opened(cost) for cost in expected]
 
 
 @pytest.mark.parametrize(
@@ -340,20 +334,20 @@ def test_each_kernels_own_mask(
 ) -> None:
     q, k = meta(1, 3, 5, 8), meta(1, 3, 7, 8)
     pairs = sum(hidden(query, key) for query in range(5) for key in range(7))
-    cost = counting(lambda: call(q, k)).total
+    cost = report_of(lambda: call(q, k)).total
     assert cost.void_macs == 3 * pairs * (8 + 8)
     assert cost.macs == 3 * 5 * 7 * (8 + 8)
 
 
 def test_values_of_another_length_than_keys() -> None:
     v = meta(2, 4, 5, 3)
-    cost = counting(
+    cost = report_of(
         lambda: aten._scaled_dot_product_efficient_attention(Q, K, v, None, False)
     ).total
     assert cost.macs == 2 * 4 * 6 * 5 * (8 + 3)
     assert cost.dots == 2 * 4 * 6 * (5 + 3)  # scores, and results of a row
     grad = meta(2, 4, 6, 3)
-    backward = counting(
+    backward = report_of(
         lambda: aten._scaled_dot_product_efficient_attention_backward(
             grad, Q, K, v, None, grad, LSE, SEED, SEED, 0.0, [True, True, True, False]
         )
@@ -362,8 +356,8 @@ def test_values_of_another_length_than_keys() -> None:
 
 
 def test_dropout_multiplies_every_weight_twice() -> None:
-    plain = counting(lambda: aten._scaled_dot_product_flash_attention(Q, K, V)).total
-    dropped = counting(lambda: aten._scaled_dot_product_flash_attention(Q, K, V, 0.5)).total
+    plain = report_of(lambda: aten._scaled_dot_product_flash_attention(Q, K, V)).total
+    dropped = report_of(lambda: aten._scaled_dot_product_flash_attention(Q, K, V, 0.5)).total
     assert dropped.arith - plain.arith == 2 * (2 * 4 * 6 * 5)  # mask, 1 / (1 - p)
     assert dropped.macs == plain.macs
 
@@ -378,9 +372,9 @@ def test_the_math_path_has_the_same_products() -> None:
     with torch.no_grad():  # gradients are there, so that both add theirs to them
         for each in inputs:
             each.grad = torch.zeros_like(each)
-    flash = counting(step)
+    flash = report_of(step)
     with sdpa_kernel(SDPBackend.MATH):
-        math = counting(step)
+        math = report_of(step)
     n, m = b * h * q * k, b * h * q
     for phase in ("forward", "backward"):
         assert math.phases[phase].macs == flash.phases[phase].macs
@@ -396,16 +390,16 @@ def test_the_math_path_has_the_same_products() -> None:
 def test_inference_mode_reaches_the_kernel_too() -> None:
     q, k, v = tensors((1, 2, 4, 4), (1, 2, 4, 4), (1, 2, 4, 4))
     with torch.inference_mode():
-        whole = counting(lambda: F.scaled_dot_product_attention(q, k, v))
+        whole = report_of(lambda: F.scaled_dot_product_attention(q, k, v))
     with torch.no_grad():
-        kernel = counting(lambda: F.scaled_dot_product_attention(q, k, v))
+        kernel = report_of(lambda: F.scaled_dot_product_attention(q, k, v))
     assert whole.by_operator() == kernel.by_operator()
     assert set(whole.by_operator()) == {CPU}
 
 
 def test_packed_sequences_are_uncounted() -> None:
     packed, lengths = meta(11, 4, 8), torch.empty(3, device="meta", dtype=torch.int32)
-    report = counting(
+    report = report_of(
         lambda: aten._flash_attention_forward(
             packed, packed, packed, lengths, lengths, 6, 6, 0.0, False, False
         )

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from flopcount import Cost, FlopCounter, Report
 from flopcount.formulas.convolution import taps_inside
-from tests.formulas.naive import Operations, convolution
+from tests.formulas.counting import Tally
+from tests.formulas.naive import convolution
 from tests.formulas.test_matmul import operations
 
 CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
@@ -65,11 +66,11 @@ def test_a_convolution_costs_what_a_naive_loop_counts(layer: dict[str, Any]) -> 
     naive = convolution(*(layer[k] for k in ("n", "c", "f", "groups", "kernel")), positions)
     bias_adds = naive["forward bias"].add if layer["bias"] else 0
     forward = report.phases["forward"]
-    assert operations(forward) == Operations(naive["forward"].mul, naive["forward"].add + bias_adds)
+    assert operations(forward) == Tally(naive["forward"].mul, naive["forward"].add + bias_adds)
     gradients = report.root.gradients
     assert operations(gradients["weight"]) == naive["weight"]
-    assert operations(gradients["input"]) == (naive["input"] if layer["needs"][0] else Operations())
-    assert operations(gradients["bias"]) == (naive["bias"] if layer["bias"] else Operations())
+    assert operations(gradients["input"]) == (naive["input"] if layer["needs"][0] else Tally())
+    assert operations(gradients["bias"]) == (naive["bias"] if layer["bias"] else Tally())
     assert forward.flops - bias_adds == gradients["weight"].flops == 2 * naive["forward"].mul
     assert gradients["input"].flops == 2 * naive["input"].mul * layer["needs"][0]
 

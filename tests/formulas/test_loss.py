@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +10,7 @@ from torch import Tensor
 
 import flopcount
 from flopcount import Cost
-from tests.formulas.tallied import Number, counted, exactly, numbers, total, values
+from tests.formulas.counting import Number, counting, floats, numbers, opened, total
 
 N, C = 4, 5
 REDUCTIONS = ["none", "mean", "sum"]
@@ -23,12 +22,8 @@ def rows(function: Callable[[], Any]) -> dict[str, Cost]:
     return counter.report().by_operator()
 
 
-def one(x: Number) -> Number:
-    return Number(1.0, x.tally)
-
-
 def sigmoid(x: Number) -> Number:
-    return one(x) / ((-x).exp() + 1)
+    return 1 / ((-x).exp() + 1)
 
 
 class Loss:
@@ -80,7 +75,7 @@ class BCE(Loss):
         return (t - 1) * (-x).log1p().larger(-100) - t * x.log().larger(-100)
 
     def backward(self, x: Number, t: Number, g: Number, n: int | None) -> Number:
-        slope = g * (x - t) / (x * (one(x) - x)).larger(1e-12)
+        slope = g * (x - t) / (x * (1 - x)).larger(1e-12)
         return slope / n if n else slope
 
 
@@ -96,7 +91,7 @@ class SoftMargin(Loss):
 class BCEWithLogits(Loss):
     def forward(self, x: Number, t: Number) -> Number:
         log_sigmoid = x.smaller(0) - (-abs(x)).exp().log1p()
-        return (one(x) - t) * x - log_sigmoid
+        return (1 - t) * x - log_sigmoid
 
 
 CASES = {
@@ -115,28 +110,28 @@ def test_a_loop_that_counts_its_operations_agrees(name: str, reduction: str) -> 
     function, loss, options = CASES[name]
     x, t = (torch.rand(N, C, dtype=torch.float64) for _ in range(2))
     x.requires_grad_()
-    tally: Counter[str] = Counter()
-    flat_x, flat_t = (numbers(each.detach().flatten(), tally) for each in (x, t))
-    naive = [loss.forward(a, b) for a, b in zip(flat_x, flat_t, strict=True)]
-    if reduction != "none":
-        naive = [total(naive)]
-    if reduction == "mean":
-        naive = [naive[0] / (N * C)]
+    flat_x, flat_t = (numbers(each.flatten()) for each in (x, t))
+    with counting() as forward:
+        naive = [loss.forward(a, b) for a, b in zip(flat_x, flat_t, strict=True)]
+        if reduction != "none":
+            naive = [total(naive)]
+        if reduction == "mean":
+            naive = [naive[0] / (N * C)]
 
     costs = rows(lambda: results.append(function(x, t, reduction=reduction, **options)))
-    torch.testing.assert_close(values(naive), results[-1].detach().flatten())
-    assert exactly(costs[f"aten.{name}"]) == counted(tally)
+    torch.testing.assert_close(floats(naive), results[-1].detach().flatten())
+    assert opened(costs[f"aten.{name}"]) == forward.cost
 
     if name == "binary_cross_entropy_with_logits":
         return  # its gradient is made of element-wise ops
-    tally.clear()
     grad = torch.rand_like(results[-1])
-    flat_g = numbers(grad.expand(N, C).flatten() if grad.dim() == 0 else grad.flatten(), tally)
+    flat_g = numbers(grad.expand(N, C).flatten() if grad.dim() == 0 else grad.flatten())
     n = N * C if reduction == "mean" else None
-    slopes = [loss.backward(*each, n) for each in zip(flat_x, flat_t, flat_g, strict=True)]
+    with counting() as backward:
+        slopes = [loss.backward(*each, n) for each in zip(flat_x, flat_t, flat_g, strict=True)]
     costs = rows(lambda: results[-1].backward(grad))
-    torch.testing.assert_close(values(slopes), x.grad.flatten())
-    assert exactly(costs[f"aten.{name}_backward"]) == counted(tally)
+    torch.testing.assert_close(floats(slopes), x.grad.flatten())
+    assert opened(costs[f"aten.{name}_backward"]) == backward.cost
 
 
 results: list[Tensor] = []
@@ -242,36 +237,36 @@ def test_a_margin_loss_compares_every_other_class(reduction: str, p: int, weight
     x = torch.rand(N, C, dtype=torch.float64, requires_grad=True)
     t = torch.tensor([0, 3, 2, 3])
     w = torch.rand(C, dtype=torch.float64) if weighted else None
-    tally: Counter[str] = Counter()
-    every = numbers(x.detach(), tally)
+    every = numbers(x)
     losses, sizes = [], C * (N if reduction == "mean" else 1)
-    for row, place in zip(every, t.tolist(), strict=True):
-        start = one(row[place]) - row[place]  # margin - x[t]
-        terms = [(start + row[j]).larger(0) for j in range(C) if j != place]
-        terms = [z * z if p == 2 else z for z in terms]
-        losses.append([z * w[place].item() if weighted else z for z in terms])
-    if reduction != "none":
-        losses = [[term for terms in losses for term in terms]]
-    naive = [total(terms) / sizes for terms in losses]
+    with counting() as forward:
+        for row, place in zip(every, t.tolist(), strict=True):
+            start = 1 - row[place]  # margin - x[t]
+            terms = [(start + row[j]).larger(0) for j in range(C) if j != place]
+            terms = [z * z if p == 2 else z for z in terms]
+            losses.append([z * w[place].item() if weighted else z for z in terms])
+        if reduction != "none":
+            losses = [[term for terms in losses for term in terms]]
+        naive = [total(terms) / sizes for terms in losses]
     options = {"p": p, "weight": w, "reduction": reduction}
     costs = rows(lambda: results.append(F.multi_margin_loss(x, t, **options)))
-    torch.testing.assert_close(values(naive), results[-1].detach().flatten())
-    assert exactly(costs["aten.multi_margin_loss"]) == counted(tally)
+    torch.testing.assert_close(floats(naive), results[-1].detach().flatten())
+    assert opened(costs["aten.multi_margin_loss"]) == forward.cost
 
-    tally.clear()
     grad = torch.rand_like(results[-1])
     slopes = []
-    for row, place, g in zip(every, t.tolist(), grad.expand(N).tolist(), strict=True):
-        start = one(row[place]) - row[place]
-        slope, into_target = [Number(0.0, tally)] * C, Number(0.0, tally)
-        for j in (j for j in range(C) if j != place):
-            z, factor = start + row[j], Number(p / sizes, tally)
-            h = z * float(factor) * 1.0 if p == 2 else factor
-            h = h * w[place].item() if weighted else h
-            slope[j] = h.select(float(z) > 0, 0.0)
-            into_target = into_target - slope[j]
-        slope[place] = into_target
-        slopes.append([each * g for each in slope])
+    with counting() as backward:
+        for row, place, g in zip(every, t.tolist(), grad.expand(N).tolist(), strict=True):
+            start = 1 - row[place]
+            slope, into_target = [Number(0.0)] * C, Number(0.0)
+            for j in (j for j in range(C) if j != place):
+                z, factor = start + row[j], Number(p / sizes)
+                h = z * float(factor) * 1.0 if p == 2 else factor
+                h = h * w[place].item() if weighted else h
+                slope[j] = h.select(float(z) > 0, 0.0)
+                into_target = into_target - slope[j]
+            slope[place] = into_target
+            slopes.append([each * g for each in slope])
     costs = rows(lambda: results[-1].backward(grad))
-    torch.testing.assert_close(values(slopes), x.grad)
-    assert exactly(costs["aten.multi_margin_loss_backward"]) == counted(tally)
+    torch.testing.assert_close(floats(slopes), x.grad)
+    assert opened(costs["aten.multi_margin_loss_backward"]) == backward.cost

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 import flopcount
 from flopcount import Cost, FlopCounter
-from tests.formulas.naive import Operations, affine
+from tests.formulas.counting import Tally
+from tests.formulas.naive import affine
 
 
 def cost_of(function: Any, *args: Any) -> Cost:
@@ -23,9 +24,9 @@ def cost_of(function: Any, *args: Any) -> Cost:
     return Cost(total.macs, total.dots, total.void_macs, total.arith, total.compare, total.special)
 
 
-def operations(cost: Cost) -> Operations:
+def operations(cost: Cost) -> Tally:
     """Multiplications and additions, each dot product one addition short."""
-    return Operations(mul=cost.macs, add=cost.macs - cost.dots + cost.arith)
+    return Tally(mul=cost.macs, add=cost.macs - cost.dots + cost.arith)
 
 
 sizes = st.integers(1, 6)
@@ -45,12 +46,12 @@ def test_an_affine_layer_costs_what_a_naive_loop_counts(
     node = counter.report().model
     forward = node.phases["forward"]
     bias_adds = naive["forward bias"].add if bias else 0
-    assert operations(forward) == Operations(naive["forward"].mul, naive["forward"].add + bias_adds)
+    assert operations(forward) == Tally(naive["forward"].mul, naive["forward"].add + bias_adds)
     assert forward.flops == 2 * n * d * m + bias_adds
     assert operations(node.gradients["weight"]) == naive["weight"]
     assert node.gradients["weight"].flops == 2 * n * d * m
-    assert operations(node.gradients["input"]) == (naive["input"] if needs_input else Operations())
-    assert operations(node.gradients["bias"]) == (naive["bias"] if bias else Operations())
+    assert operations(node.gradients["input"]) == (naive["input"] if needs_input else Tally())
+    assert operations(node.gradients["bias"]) == (naive["bias"] if bias else Tally())
 
 
 @settings(max_examples=20, deadline=None)
