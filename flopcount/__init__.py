@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from flopcount.cost import Cost as Cost
     from flopcount.counter import FlopCounter as FlopCounter
-    from flopcount.counter import count as count
     from flopcount.errors import FlopcountError as FlopcountError
     from flopcount.errors import UncountedOpError as UncountedOpError
     from flopcount.formulas import Gradients as Gradients
     from flopcount.formulas import formula as formula
     from flopcount.report import ModuleNode as ModuleNode
     from flopcount.report import Report as Report
+    from flopcount.step import count as count
 
 __version__ = "0.1.0"
 
@@ -29,7 +29,7 @@ _HOMES = {
     "ModuleNode": "report",
     "Report": "report",
     "UncountedOpError": "errors",
-    "count": "counter",
+    "count": "step",
     "formula": "formulas",
 }
 

@@ -127,7 +127,8 @@ def run(options: argparse.Namespace) -> int:
     model.train(options.train)
     optimizer = optimizer_class(model.parameters()) if optimizer_class else None
     try:
-        from flopcount.counter import FlopCounter, loss_of
+        from flopcount.counter import FlopCounter
+        from flopcount.step import loss_of
 
         with FlopCounter(model) as counter:
             output = model(*args)

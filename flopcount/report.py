@@ -58,6 +58,12 @@ class Module:
 class ModuleNode:
     """A module in the report's tree.
 
+    >>> import torch, flopcount
+    >>> model = torch.nn.Sequential(torch.nn.Linear(8, 2), torch.nn.ReLU())
+    >>> node = flopcount.count(model, torch.ones(4, 8))["0"]
+    >>> node.type, node.params, node.calls, node.gradients["weight"].macs
+    ('Linear', 18, 1, 64)
+
     Attributes:
         name: the attribute by which its caller owns it; a root's class.
         path: dotted path from the model.

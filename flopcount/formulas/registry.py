@@ -46,6 +46,10 @@ class Uncountable(Exception):
 class Gradients:
     """What a backward op costs, split by the gradient that each part computes.
 
+    >>> from flopcount import Cost, Gradients
+    >>> Gradients(input=Cost(macs=64), weight=Cost(macs=64)).weight.flops
+    128
+
     ``recompute`` is work of the forward pass that the kernel does again; ``unsplit`` is what
     belongs to no gradient alone.
     """

@@ -1,0 +1,106 @@
+"""One call for a whole step: run it, and report what it cost."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from flopcount.counter import FlopCounter
+from flopcount.report import Report
+
+__all__ = ["count", "loss_of"]
+
+
+def count(
+    model: Callable[..., Any],
+    *args: Any,
+    backward: bool = True,
+    optimizer: torch.optim.Optimizer | None = None,
+    meta: bool = False,
+    **kwargs: Any,
+) -> Report:
+    """Run one step of ``model`` and report what it cost.
+
+    >>> import torch, flopcount
+    >>> report = flopcount.count(torch.nn.Linear(8, 2), torch.ones(4, 8), backward=True)
+    >>> report.phases["forward"].macs, report.phases["backward"].macs
+    (64, 64)
+
+    The step is real: with ``backward`` gradients are added to the parameters', with
+    ``optimizer`` they are updated, and layers such as BatchNorm update their statistics. With
+    ``meta=True`` the step runs on copies that have shapes and no memory, so that neither the
+    model nor the inputs change.
+
+    Args:
+        model: a module, or any callable.
+        args, kwargs: what it is called with.
+        backward: run backward from the sum of all outputs that need a gradient.
+        optimizer: an optimizer of the model's parameters, to take a step with after backward.
+        meta: run on the meta device.
+
+    Raises:
+        ValueError: ``backward`` without an output that needs a gradient; ``optimizer`` without
+            ``backward``, or together with ``meta``.
+    """
+    if optimizer is not None and (not backward or meta):
+        raise ValueError("an optimizer steps after backward=True, on real tensors (meta=False)")
+    if meta:
+        model, args, kwargs = on_meta((model, args, kwargs))
+    with FlopCounter(model if isinstance(model, nn.Module) else None) as counter:
+        output = model(*args, **kwargs)
+        if backward:
+            loss_of(output).backward()
+        if optimizer is not None:
+            optimizer.step()
+    return counter.report()
+
+
+def on_meta(value: Any) -> Any:
+    """A deep copy of ``value`` in which every tensor is on the meta device."""
+    memo: dict[int, Any] = {}
+    for tensor in _reachable_tensors(value):
+        meta: Tensor = torch.empty_like(tensor, device="meta", requires_grad=tensor.requires_grad)
+        memo[id(tensor)] = (
+            nn.Parameter(meta, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else meta
+        )
+    return copy.deepcopy(value, memo)
+
+
+def _reachable_tensors(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, nn.Module):
+        yield from value.parameters()
+        yield from value.buffers()
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from _reachable_tensors(item)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _reachable_tensors(item)
+    elif is_dataclass(value) and not isinstance(value, type):
+        for item in fields(value):
+            yield from _reachable_tensors(getattr(value, item.name))
+
+
+def loss_of(output: Any) -> Tensor:
+    """The sum of all tensors in ``output`` that need a gradient: a loss that reaches them all.
+
+    It is linear, so that every gradient that a real loss would need is computed.
+    """
+    sums = [
+        (torch.view_as_real(tensor) if tensor.is_complex() else tensor).sum()
+        for tensor in _reachable_tensors(output)
+        if tensor.requires_grad
+    ]
+    if not sums:
+        raise ValueError(
+            "no output of the model needs a gradient, so there is nothing to run backward from; "
+            "pass backward=False to count the forward pass alone"
+        )
+    return sum(sums[1:], sums[0])
