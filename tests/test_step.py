@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import flopcount
+from tests.counter.units import PRODUCT, batch, linear
 
 x = torch.ones(4, 8)
 MACS = 4 * 8 * 2
@@ -91,3 +92,42 @@ def test_an_optimizer_needs_a_real_backward(arguments: dict[str, bool]) -> None:
 def test_without_a_gradient_there_is_nothing_to_run_backward_from() -> None:
     with pytest.raises(ValueError, match="pass backward=False"):
         flopcount.count(torch.relu, x)
+
+
+class TestCount:
+    def test_forward_only(self) -> None:
+        report = flopcount.count(linear(), batch(), backward=False)
+        assert report.total.macs == PRODUCT
+
+    def test_any_callable(self) -> None:
+        assert (
+            flopcount.count(torch.mm, batch(), torch.ones(8, 8), backward=False).total.macs
+            == PRODUCT
+        )
+
+    def test_keyword_arguments(self) -> None:
+        assert flopcount.count(linear(), input=batch()).phases["backward"].macs == PRODUCT
+
+    def test_every_output_that_needs_a_gradient_gets_one(self) -> None:
+        class Heads(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.a, self.b = linear(), linear()
+
+            def forward(self, x: Tensor) -> Any:
+                return {"a": self.a(x), "rest": [self.b(x), x.long(), None]}
+
+        report = flopcount.count(Heads(), batch())
+        assert report["a"].phases["backward"].macs == PRODUCT
+        assert report["b"].phases["backward"].macs == PRODUCT
+
+    @pytest.mark.parametrize("options", [{"backward": False}, {"meta": True}])
+    def test_an_optimizer_steps_after_a_real_backward(self, options: dict[str, bool]) -> None:
+        layer = linear()
+        optimizer = torch.optim.SGD(layer.parameters())
+        with pytest.raises(ValueError, match="an optimizer steps after backward"):
+            flopcount.count(layer, batch(), optimizer=optimizer, **options)
+
+    def test_nothing_to_run_backward_from(self) -> None:
+        with pytest.raises(ValueError, match="no output of the model needs a gradient"):
+            flopcount.count(linear().requires_grad_(False), batch())

@@ -14,7 +14,7 @@ from flopcount import FlopCounter
 from tests.attribution.units import batch, linear, paths, units
 from tests.invariants import check
 
-# torch says so of any global hook; tests/test_counter.py shows that nothing happens to the graphs
+# torch says so of any global hook; tests/counter/test_compiled.py shows that the graphs stay
 pytestmark = pytest.mark.filterwarnings("ignore:Using `torch.compile")
 
 

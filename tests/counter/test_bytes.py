@@ -1,0 +1,63 @@
+"""What an op reads and writes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from flopcount import FlopCounter
+from flopcount.cost import ZERO
+
+
+class TestBytes:
+    """Every distinct operand is read once, every result written once."""
+
+    @staticmethod
+    def moved(run: Callable[[], Any], op: str) -> tuple[int, int]:
+        with FlopCounter() as counter:
+            run()
+        cost = counter.report().by_operator()[op]
+        return cost.read, cost.written
+
+    def test_a_square_reads_its_operand_once(self) -> None:
+        x, y = torch.ones(5), torch.ones(5)
+        assert self.moved(lambda: x * x, "aten.mul") == (4 * 5, 4 * 5)
+        assert self.moved(lambda: x * y, "aten.mul") == (4 * 10, 4 * 5)
+
+    def test_both_in_one_counter(self) -> None:
+        x, y = torch.ones(5), torch.ones(5)
+        assert self.moved(lambda: (x * x, x * y), "aten.mul") == (4 * 15, 4 * 10)
+
+    def test_an_expanded_dimension_is_read_once(self) -> None:
+        x, wide = torch.ones(3, 5), torch.ones(5).expand(3, 5)
+        assert self.moved(lambda: x + wide, "aten.add") == (4 * (15 + 5), 4 * 15)
+        assert self.moved(lambda: x + x.clone(), "aten.add") == (4 * 30, 4 * 15)
+
+    def test_a_broadcast_operand_is_read_once(self) -> None:
+        x, row = torch.ones(3, 5), torch.ones(5)
+        assert self.moved(lambda: x + row, "aten.add") == (4 * (15 + 5), 4 * 15)
+
+    def test_a_view_moves_nothing(self) -> None:
+        x = torch.ones(3, 5)
+        with FlopCounter() as counter:
+            x.T.reshape(5, 3)[0].unsqueeze(0).expand(7, 3)
+        assert counter.report().total == ZERO
+
+    def test_an_op_in_place_writes_what_it_changes(self) -> None:
+        x, y = torch.ones(5), torch.ones(5)
+        assert self.moved(lambda: x.add_(y), "aten.add_") == (4 * 10, 4 * 5)
+
+    def test_an_op_with_out_writes_it(self) -> None:
+        x, y, out = torch.ones(5), torch.ones(5), torch.empty(5)
+        assert self.moved(lambda: torch.mul(x, y, out=out), "aten.mul") == (4 * 10, 4 * 5)
+
+    def test_foreach_ops_that_change_their_inputs(self) -> None:
+        xs, ys = [torch.ones(5), torch.ones(3)], [torch.ones(5), torch.ones(3)]
+        read, written = self.moved(lambda: torch._foreach_add_(xs, ys), "aten._foreach_add_")
+        assert (read, written) == (4 * 16, 4 * 8)
+
+    def test_half_precision_moves_half(self) -> None:
+        x = torch.ones(5, dtype=torch.bfloat16)
+        assert self.moved(lambda: x * x, "aten.mul") == (2 * 5, 2 * 5)

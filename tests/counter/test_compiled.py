@@ -1,0 +1,72 @@
+"""Functions that torch compiles."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from flopcount import FlopCounter
+from tests.counter.units import PRODUCT, batch, linear, mm
+from tests.invariants import check
+
+
+class TestCompiledFunctions:
+    @pytest.fixture(autouse=True)
+    def fresh(self) -> Any:
+        torch._dynamo.reset()
+        yield
+        torch._dynamo.reset()
+
+    @staticmethod
+    def compiled() -> tuple[Callable[[Tensor], Tensor], list[int]]:
+        """A function, and the sizes of the graphs that it was compiled to."""
+        graphs: list[int] = []
+
+        def backend(graph: torch.fx.GraphModule, inputs: Any) -> Any:
+            graphs.append(len(graph.graph.nodes))
+            return graph.forward
+
+        def double_product(x: Tensor) -> Tensor:
+            return 2 * (x @ torch.ones(8, 8))
+
+        return torch.compile(double_product, backend=backend, fullgraph=True), graphs
+
+    def test_first_called_inside_it_is_compiled_afterwards(self) -> None:
+        function, graphs = self.compiled()
+        with FlopCounter() as counter:
+            y = function(batch())
+        assert torch.equal(y, 2 * mm())
+        assert counter.report().total.macs == PRODUCT
+        assert graphs == []  # under a dispatch mode torch runs it eagerly
+        for _ in range(2):
+            assert torch.equal(function(batch()), y)
+        assert len(graphs) == 1
+
+    def test_compiled_before_it_stays_compiled(self) -> None:
+        function, graphs = self.compiled()
+        y = function(batch())
+        with FlopCounter() as counter:
+            assert torch.equal(function(batch()), y)
+        assert counter.report().total.macs == PRODUCT
+        assert torch.equal(function(batch()), y)
+        assert len(graphs) == 1
+
+    @pytest.mark.filterwarnings("ignore:Using `torch.compile")  # said of any global hook
+    @pytest.mark.parametrize("fullgraph", [True, False])
+    @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+    def test_a_model_that_trains(self, fullgraph: bool, backend: str) -> None:
+        model = nn.Sequential(linear(), nn.ReLU(), linear())
+        function = torch.compile(model, backend=backend, fullgraph=fullgraph)
+        counter = FlopCounter(model)
+        for _ in range(2):
+            with counter:
+                function(batch()).sum().backward()
+            function(batch()).sum().backward()
+        report = counter.report()
+        check(report, plain=True)
+        assert [node.calls for node in report.model.walk()] == [2] * 4
+        assert report.model.total.macs == 2 * (2 + 3) * PRODUCT

@@ -1,0 +1,104 @@
+"""Modes, kinds of tensors and higher-order ops around and inside a counter."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+import flopcount
+from flopcount import FlopCounter
+from tests.counter.units import PRODUCT, batch, linear, mm
+from tests.invariants import check
+
+MODES: dict[str, Callable[[], Any]] = {
+    "no_grad": torch.no_grad,
+    "inference_mode": torch.inference_mode,
+    "enable_grad": torch.enable_grad,
+}
+
+
+class TestSurroundings:
+    @pytest.mark.parametrize("mode", MODES)
+    @pytest.mark.parametrize("outside", [True, False])
+    def test_grad_modes(self, mode: str, outside: bool) -> None:
+        layer, counter = nn.Linear(8, 8), FlopCounter()
+        first, second = (MODES[mode](), counter) if outside else (counter, MODES[mode]())
+        with first, second:
+            layer(batch())
+            torch.einsum("ij,jk->ik", batch(), torch.ones(8, 8))
+            torch.matmul(torch.ones(3, 4, 8), torch.ones(8, 8))
+        report = counter.report()
+        check(report, plain=True)
+        assert report.total.macs == (1 + 1 + 3) * PRODUCT
+
+    def test_meta_tensors(self) -> None:
+        model = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8))
+        real = flopcount.count(model, batch())
+        before = [p.clone() for p in model.parameters()]
+        meta = flopcount.count(model, batch(), meta=True)
+        assert meta == real
+        with torch.device("meta"), FlopCounter() as counter:
+            mm()
+        assert counter.report().total.macs == PRODUCT
+        assert all(map(torch.equal, before, model.parameters()))
+
+    @pytest.mark.parametrize("outside", [True, False])
+    def test_fake_tensors(self, outside: bool) -> None:
+        counter, fake = FlopCounter(), FakeTensorMode()
+        first, second = (fake, counter) if outside else (counter, fake)
+        with first, second:
+            layer = linear()
+            y = layer(torch.ones(4, 8))
+            y.sum().backward()
+        report = counter.report()
+        check(report)
+        assert type(y).__name__ == "FakeTensor"
+        assert report.total.macs == 2 * PRODUCT
+
+    @pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta")
+    def test_sparse_tensors_do_not_crash(self) -> None:
+        dense = torch.eye(4)
+        with FlopCounter() as counter:
+            for sparse in (dense.to_sparse(), dense.to_sparse_csr()):
+                assert torch.equal(sparse @ dense, dense)
+                sparse.to_dense()
+            (dense.to_sparse() + dense.to_sparse()).coalesce()
+        check(counter.report())
+
+    def test_complex_tensors_do_not_crash(self) -> None:
+        x = torch.ones(4, 4, dtype=torch.complex64, requires_grad=True)
+        with FlopCounter() as counter:
+            (x @ x * x).abs().sum().backward()
+            torch.view_as_real(x.exp()).sum().backward()
+        check(counter.report())
+
+    def test_nested_tensors_do_not_crash(self) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            nested = torch.nested.nested_tensor([torch.ones(2, 8), torch.ones(3, 8)])
+        with FlopCounter() as counter:
+            (2 * nested).to_padded_tensor(0)
+        check(counter.report())
+
+    def test_a_wrapper_subclass_opens_itself(self) -> None:
+        from torch.testing._internal.two_tensor import TwoTensor
+
+        pair = TwoTensor(batch(), batch())
+        with FlopCounter() as counter:
+            pair @ torch.ones(8, 8)
+        assert counter.report().total.macs == 2 * PRODUCT
+
+    def test_a_higher_order_op_runs_and_is_reported(self) -> None:
+        x = batch()
+        with FlopCounter() as counter:
+            y = torch.cond(x.sum() > 0, lambda x: x @ torch.ones(8, 8), lambda x: x + 1, (x,))
+        report = counter.report()
+        check(report)
+        assert torch.equal(y, x @ torch.ones(8, 8))
+        assert (report.total.macs, report.uncounted) in [(PRODUCT, {}), (0, {"cond": 1})]

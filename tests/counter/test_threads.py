@@ -1,0 +1,70 @@
+"""Threads that share a counter, and threads that do not."""
+
+from __future__ import annotations
+
+import threading
+
+import torch
+from torch import nn
+
+from flopcount import FlopCounter
+from flopcount.cost import ZERO
+from tests.counter.units import PRODUCT, batch, linear
+from tests.invariants import check
+
+
+class TestThreads:
+    def test_two_threads_in_one_counter_add_up(self) -> None:
+        model = nn.Sequential(linear(), nn.ReLU(), linear())
+        counter, steps = FlopCounter(model), 50
+        ready = threading.Barrier(2)
+        errors: list[BaseException] = []
+
+        def work() -> None:
+            try:
+                ready.wait()
+                with counter:
+                    for _ in range(steps):
+                        torch.autograd.grad(model(batch()).sum(), list(model.parameters()))
+            except BaseException as error:
+                errors.append(error)
+
+        threads = [threading.Thread(target=work) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert not errors
+        report = counter.report()
+        check(report, plain=True)
+        assert report.model.calls == 2 * steps
+        # forward 2 products; backward 1 + 2
+        assert report.phases["forward"].macs == 2 * steps * 2 * PRODUCT
+        assert report.phases["backward"].macs == 2 * steps * 3 * PRODUCT
+        assert report["0"].phases["backward"].macs == 2 * steps * PRODUCT
+
+    def test_a_thread_that_does_not_enter_is_not_watched(self) -> None:
+        layer = linear()
+        with FlopCounter() as counter:
+            thread = threading.Thread(target=lambda: layer(batch()).sum().backward())
+            thread.start()
+            thread.join()
+        report = counter.report()
+        assert report.total == ZERO
+        assert report.root.children == ()
+
+    def test_backward_in_another_thread_than_forward(self) -> None:
+        layer = linear()
+        counter = FlopCounter(layer)
+        with counter:
+            loss = layer(batch()).sum()
+
+        def work() -> None:
+            with counter:
+                loss.backward()
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+        report = counter.report()
+        assert report.model.phases["backward"].macs == PRODUCT
