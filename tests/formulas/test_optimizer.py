@@ -181,7 +181,15 @@ def test_a_scaled_gradient_is_divided_and_written_back() -> None:
         pytest.param("pow", (3,), 2, id="a power by products"),
         pytest.param("lerp", ("other", 0.3), 3, id="interpolation"),
         pytest.param("sigmoid", (), 4, id="a function of four steps"),
-        pytest.param("mm", ("square",), None, id="matrix products"),
+        pytest.param(
+            "mm",
+            ("square",),
+            None,
+            id="matrix products",
+            marks=pytest.mark.skipif(
+                not hasattr(torch, "_foreach_mm"), reason="this torch has no such op"
+            ),
+        ),
     ],
 )
 def test_an_op_on_lists_costs_its_base_op_for_each_tensor(
