@@ -73,7 +73,6 @@ def test_roi_align_is_what_a_loop_counts(aligned):
                     for a, b in np.ndindex(ratio, ratio)
                 ]
                 result[number, c, i, j] = total(sums) / ratio**2
-    pytest.importorskip("torchvision")
     zoo.load()
     in_python = import_module("torchvision.ops.roi_align")._roi_align
     with torch.compiler.set_stance("force_eager"):
