@@ -88,7 +88,7 @@ def convolution_backward(
     return Gradients(
         input=Cost(**products, dots=x.numel() if transposed else 0) if for_input else ZERO,
         weight=Cost(**products, dots=weight.numel()) if for_weight else ZERO,
-        bias=Cost(arith=fold(grad.numel(), _batched(grad, weight)[1])) if for_bias else ZERO,
+        bias=Cost(arith=fold(grad.numel(), grad.shape[1])) if for_bias else ZERO,
     )
 
 
@@ -104,7 +104,7 @@ def meetings(
 
     Every weight meets every position of the grid, in each image of the batch.
     """
-    n, _, *positions = _batched(grid, weight)
+    n, _, *positions = grid.shape
     lengths = image.shape[-len(positions) :]
     macs = weight.numel() * n * prod(positions)
     f, c, *kernel = weight.shape
@@ -137,8 +137,3 @@ def taps_inside(
 def _each(setting: Sequence[int], dimensions: int) -> Sequence[int]:
     """One number for each dimension; a single one is for all."""
     return setting if len(setting) == dimensions else list(setting) * dimensions
-
-
-def _batched(tensor: Tensor, weight: Tensor) -> Sequence[int]:
-    """The shape of ``tensor`` with its batch dimension, which may be left out."""
-    return tensor.shape if tensor.dim() == weight.dim() else (1, *tensor.shape)

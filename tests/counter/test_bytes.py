@@ -35,6 +35,10 @@ class TestBytes:
         assert self.moved(lambda: x + wide, "aten.add") == (4 * (15 + 5), 4 * 15)
         assert self.moved(lambda: x + x.clone(), "aten.add") == (4 * 30, 4 * 15)
 
+    def test_an_operand_expanded_to_no_element_is_not_read(self) -> None:
+        none = torch.ones(5).expand(0, 5)  # its strides are 0 and 1
+        assert self.moved(lambda: none + 1, "aten.add") == (0, 0)
+
     def test_a_broadcast_operand_is_read_once(self) -> None:
         x, row = torch.ones(3, 5), torch.ones(5)
         assert self.moved(lambda: x + row, "aten.add") == (4 * (15 + 5), 4 * 15)

@@ -367,6 +367,20 @@ def test_dropout_multiplies_every_weight_twice() -> None:
     assert dropped.macs == plain.macs
 
 
+def test_dropout_multiplies_twice_in_backward_and_twice_again() -> None:
+    def backward(dropout: float) -> Report:
+        kernel = aten._scaled_dot_product_flash_attention_backward
+        return report_of(
+            lambda: kernel(Q, Q, K, V, Q, LSE, None, None, 6, 5, dropout, False, SEED, SEED)
+        )
+
+    plain, dropped = backward(0.0), backward(0.5)
+    scores = 2 * 4 * 6 * 5
+    for phase in ("forward", "recompute"):  # dP, the gradient of the dropped P; P itself
+        assert dropped.phases[phase].arith - plain.phases[phase].arith == 2 * scores
+        assert dropped.phases[phase].macs == plain.phases[phase].macs
+
+
 def test_the_math_path_has_the_same_products() -> None:
     b, h, q, k, d = 2, 3, 6, 5, 8
     inputs = tensors((b, h, q, d), (b, h, k, d), (b, h, k, d))

@@ -147,6 +147,14 @@ INDEX = ROWS.view(4, 1).expand(4, 8).contiguous()  # one for each value: 256 byt
             lambda: BIG.put(ROWS, torch.rand(4), accumulate=True), 4, 0, id="put that adds"
         ),
         pytest.param(lambda: BIG.masked_scatter(BIG > 1, VALUES), 0, 0, id="masked_scatter"),
+        pytest.param(
+            lambda: aten._unsafe_masked_index_put_accumulate(
+                BIG, ROWS.view(4, 1) > 0, [ROWS], VALUES
+            ),
+            32,
+            32,
+            id="the gradient of a masked index: each value is selected, and added",
+        ),
     ],
 )
 @pytest.mark.filterwarnings("ignore:index_reduce.*beta", "ignore:The reduce argument")
@@ -310,6 +318,7 @@ def test_searching_compares_values() -> None:
     x, tests = torch.rand(4, 5), torch.ones(3)
     assert only(x.nonzero).compare == 20  # x ≠ 0
     assert only(lambda: torch.isin(x, tests)).compare == 20 * 3
+    assert only(lambda: torch.isin(x, 0.5)).compare == 20
     places, weights = torch.arange(6), torch.rand(6)
     assert only(lambda: torch.bincount(places, weights)).arith == 6
 
