@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from flopcount.counter import FlopCounter as FlopCounter
     from flopcount.errors import FlopcountError as FlopcountError
     from flopcount.errors import UncountedOpError as UncountedOpError
+    from flopcount.errors import UnknownModuleError as UnknownModuleError
     from flopcount.formulas import Gradients as Gradients
     from flopcount.formulas import formula as formula
     from flopcount.report import ModuleNode as ModuleNode
@@ -29,6 +30,7 @@ _HOMES = {
     "ModuleNode": "report",
     "Report": "report",
     "UncountedOpError": "errors",
+    "UnknownModuleError": "errors",
     "count": "step",
     "formula": "formulas",
 }

@@ -77,6 +77,14 @@ def parser() -> argparse.ArgumentParser:
     return parse
 
 
+HINTS = {
+    "meta": "; --device cpu runs it on real values",
+    "Meta": "; --device cpu runs it on real values",
+    "more than 1 value per channel": "; --batch 2 gives it more",
+}
+"""What helps where a model fails for a reason that its message names."""
+
+
 def natural(text: str) -> int:
     """A whole number from 0 up."""
     if not text.isdecimal():
@@ -125,7 +133,16 @@ def run(options: argparse.Namespace) -> int:
     with torch.device(options.device):
         model, args = load(options)
     model.train(options.train)
-    optimizer = optimizer_class(model.parameters()) if optimizer_class else None
+    optimizer = None
+    if optimizer_class:
+        try:
+            optimizer = optimizer_class(model.parameters())
+        except ValueError as error:
+            name = options.optimizer or "sgd"
+            raise CommandError(
+                f"optimizer {name} does not take the parameters of {options.model}: {error}; "
+                "--optimizer none leaves it out"
+            ) from error
     try:
         from flopcount.counter import FlopCounter
         from flopcount.step import loss_of
@@ -138,7 +155,7 @@ def run(options: argparse.Namespace) -> int:
                 optimizer.step()
     except Exception as error:
         reason = next(iter(str(error).splitlines()), "")
-        hint = "; --device cpu runs it on real values" if "meta" in reason.lower() else ""
+        hint = next((hint for part, hint in HINTS.items() if part in reason), "")
         print(
             f"flopcount: {options.model} failed on the {options.device} device: "
             f"{type(error).__name__}: {reason}{hint}",
@@ -155,21 +172,23 @@ def load(options: argparse.Namespace) -> tuple[nn.Module, tuple[Any, ...]]:
     import torch
 
     if ":" in options.model:
+        model = call(options.model).to(options.device)  # it may be there from elsewhere
         if not options.input:
             raise CommandError(f"{options.model}: give the shape of one sample, --input 3,224,224")
-        model = call(options.model)
     else:
         from flopcount import zoo
 
-        with torch.device("cpu"):  # some architectures read values while they are built
-            model = zoo.build(options.model, meta=options.device == "meta")
-        model = model.to(options.device)
         task = zoo.task(options.model)
         if options.train and task in ("detection", "quantization"):
             raise CommandError(
                 f"{options.model}: a {task} model does not train on images alone; leave --train "
                 "out, or count a step of your own with flopcount.FlopCounter"
             )
+        if task == "quantization" and options.device != "cpu":
+            raise CommandError(f"{options.model} computes while it is built: give --device cpu")
+        with torch.device("cpu"):  # some architectures read values while they are built
+            model = zoo.build(options.model, meta=options.device == "meta")
+        model = model.to(options.device)
         if options.input is None:
             return model, zoo.example_inputs(options.model, options.batch)
     samples = (sample((options.batch, *numbers), dtype) for numbers, dtype in options.input)
@@ -189,10 +208,12 @@ def sample(size: tuple[int, ...], dtype: str) -> torch.Tensor:
 
 
 def call(spec: str) -> nn.Module:
-    """The module that ``package.module:callable`` returns."""
+    """The module that ``package.module:callable`` returns, or is."""
     from torch import nn
 
     path, _, name = spec.partition(":")
+    if not path or not name:
+        raise CommandError(f"{spec}: expected package.module:callable")
     sys.path.insert(0, "")  # as python -m does: the user's own files come first
     try:
         home = importlib.import_module(path)
@@ -206,7 +227,7 @@ def call(spec: str) -> nn.Module:
             f"{spec}: {path} has no callable {name!r}{did_you_mean(name, dir(home))}"
         )
     try:
-        model = build()
+        model = build if isinstance(build, nn.Module) else build()
     except Exception as error:
         raise CommandError(
             f"{spec}: calling it without arguments failed: {type(error).__name__}: {error}"

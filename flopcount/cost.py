@@ -55,6 +55,14 @@ class Cost:
             self.written + other.written,
         )
 
+    def __radd__(self, other: int) -> Cost:
+        if other != 0:  # what sum() begins with
+            return NotImplemented
+        return self
+
+    def __sub__(self, other: Cost) -> Cost:
+        return self + -1 * other
+
     def __mul__(self, times: int) -> Cost:
         return Cost(*(times * count for count in astuple(self)))
 

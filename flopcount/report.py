@@ -20,9 +20,12 @@ if TYPE_CHECKING:
     from flopcount.diff import Diff
     from flopcount.ledger import Ledger
 
-__all__ = ["Module", "ModuleNode", "Report", "Row", "snapshot"]
+__all__ = ["Module", "ModuleNode", "Report", "Row", "snapshot", "sum_rows"]
 
 SCHEMA = "flopcount.report/1"
+
+GRADIENTS = ("input", "weight", "bias")
+"""What a backward op may compute."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,12 +174,7 @@ class Report:
         def build(module: Module) -> ModuleNode:
             children = tuple(map(build, below.get(module.path, ())))
             own = rows.get(module.path, [])
-            phases = dict.fromkeys(PHASES, ZERO)
-            gradients = dict.fromkeys(("input", "weight", "bias"), ZERO)
-            for row in own:
-                phases[row.phase] += row.cost
-                for name, cost in row.gradients.items():
-                    gradients[name] += cost
+            phases, gradients = sum_rows(own)
             own_cost = sum(phases.values(), ZERO)
             for child in children:
                 for name in phases:
@@ -232,7 +230,7 @@ class Report:
         try:
             return self._nodes[path]
         except KeyError:
-            hint = did_you_mean(path, self._nodes)
+            hint = did_you_mean(path, self._nodes) if isinstance(path, str) else ""
             raise UnknownModuleError(f"no module {path!r} ran{hint}") from None
 
     # -- tables
@@ -303,6 +301,8 @@ class Report:
         """What changed from this report to ``other``: see :class:`flopcount.diff.Diff`."""
         from flopcount.diff import Diff
 
+        if not isinstance(other, Report):
+            raise TypeError(f"expected another Report, got {type(other).__name__}")
         return Diff(self, other)
 
     # -- files
@@ -356,6 +356,17 @@ class Report:
 def _row(document: dict[str, Any]) -> Row:
     costs = {name: Cost(**cost) for name, cost in document["gradients"].items()}
     return Row(**{**document, "cost": Cost(**document["cost"]), "gradients": costs})
+
+
+def sum_rows(rows: Iterable[Row]) -> tuple[dict[str, Cost], dict[str, Cost]]:
+    """Costs of ``rows`` added up by phase, and their backward arithmetic by gradient."""
+    phases = dict.fromkeys(PHASES, ZERO)
+    gradients = dict.fromkeys(GRADIENTS, ZERO)
+    for row in rows:
+        phases[row.phase] += row.cost
+        for name, cost in row.gradients.items():
+            gradients[name] += cost
+    return phases, gradients
 
 
 def _sums(rows: Iterable[Row], key: Callable[[Row], str]) -> dict[str, Cost]:

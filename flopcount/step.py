@@ -44,11 +44,17 @@ def count(
         meta: run on the meta device.
 
     Raises:
+        TypeError: ``optimizer`` is not an optimizer, but its class, say.
         ValueError: ``backward`` without an output that needs a gradient; ``optimizer`` without
             ``backward``, or together with ``meta``.
     """
     if optimizer is not None and (not backward or meta):
         raise ValueError("an optimizer steps after backward=True, on real tensors (meta=False)")
+    if optimizer is not None and not isinstance(optimizer, torch.optim.Optimizer):
+        raise TypeError(
+            f"expected an optimizer of the model's parameters, such as "
+            f"torch.optim.SGD(model.parameters()), got {optimizer!r}"
+        )
     if meta:
         model, args, kwargs = on_meta((model, args, kwargs))
     with FlopCounter(model if isinstance(model, nn.Module) else None) as counter:

@@ -19,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 
 from flopcount.errors import FlopcountError, did_you_mean
 
-__all__ = ["build", "example_inputs", "load", "task", "weights_of"]
+__all__ = ["build", "example_inputs", "known", "load", "task", "weights_of"]
 
 CPU_BUILD = "operator torchvision::nms does not exist"
 """How importing a torchvision that was built for another torch fails."""
@@ -68,21 +68,28 @@ def load() -> ModuleType:
         return import_module("torchvision")
 
 
+def known(name: str) -> str:
+    """``name``, if torchvision has a model of that name.
+
+    Raises:
+        FlopcountError: it has not; names the nearest.
+    """
+    names = load().models.list_models()
+    if name not in names:
+        raise FlopcountError(f"torchvision has no model {name!r}{did_you_mean(name, names)}")
+    return name
+
+
 def weights_of(name: str, weights: str | None = None) -> Any:
     """The entry of torchvision's weights enum for model ``name``: by default the default one.
 
     Raises:
         FlopcountError: no such model or weights; names the nearest that exist.
     """
-    models = load().models
-    if name not in models.list_models():
-        raise FlopcountError(
-            f"torchvision has no model {name!r}{did_you_mean(name, models.list_models())}"
-        )
-    known = models.get_model_weights(name).__members__
-    if weights is not None and weights not in known:
-        raise FlopcountError(f"{name} has no weights {weights!r}{did_you_mean(weights, known)}")
-    return known[weights or "DEFAULT"]
+    members = load().models.get_model_weights(known(name)).__members__
+    if weights is not None and weights not in members:
+        raise FlopcountError(f"{name} has no weights {weights!r}{did_you_mean(weights, members)}")
+    return members[weights or "DEFAULT"]
 
 
 def build(name: str, weights: str | None = None, *, meta: bool = False, **config: Any) -> nn.Module:
@@ -144,7 +151,7 @@ def _example_shape(name: str, kind: str, transforms: Any) -> tuple[int, ...]:
 
 def task(name: str) -> str:
     """The part of torchvision that ``name`` is from: ``"detection"``; classifiers have none."""
-    module: str = load().models.get_model_builder(name).__module__
+    module: str = load().models.get_model_builder(known(name)).__module__
     return module.removeprefix("torchvision.models.").split(".")[0]
 
 

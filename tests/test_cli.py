@@ -29,6 +29,15 @@ def reads_values() -> nn.Module:
     return Branch()
 
 
+def without_parameters() -> nn.Module:
+    return nn.ReLU()
+
+
+def batch_norm() -> nn.Module:
+    return nn.BatchNorm1d(4)
+
+
+ready = nn.Linear(8, 4)
 not_a_model = "text"
 
 
@@ -76,6 +85,16 @@ def test_the_cpu_runs_what_needs_values(capsys: pytest.CaptureFixture[str]) -> N
     assert cli.main(["tests.test_cli:reads_values", "--input", "4", "--device", "cpu"]) == 0
 
 
+def test_a_module_may_be_named_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["tests.test_cli:ready", "--input", "8"]) == 0
+    assert "Linear" in capsys.readouterr().out
+
+
+def test_a_model_that_needs_a_larger_batch_is_told_so(capsys: pytest.CaptureFixture[str]) -> None:
+    line = refused(capsys, "tests.test_cli:batch_norm", "--input", "4", "--train", code=1)
+    assert line.endswith("--batch 2 gives it more")
+
+
 def test_optimizer_none_leaves_the_optimizer_out(capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["tests.test_cli:build", "--input", "8", "--train", "--optimizer", "none"]
     assert cli.main(arguments) == 0
@@ -97,6 +116,15 @@ def test_optimizer_none_leaves_the_optimizer_out(capsys: pytest.CaptureFixture[s
         (["resnet50", "--device", "tpu"], "choose from"),
         (["resnet50", "--optimizer", "sgd"], "give --train too"),
         (["resnet50", "--train", "--optimizer", "adamx"], "did you mean 'adamax' or 'adam'"),
+        (
+            ["tests.test_cli:without_parameters", "--input", "8", "--train"],
+            "optimizer got an empty parameter list; --optimizer none leaves it out",
+        ),
+        (["resnet18", "--train", "--optimizer", "muon"], "does not take the parameters"),
+        (["fasterrcnn_resnet50_fpn", "--train"], "does not train on images alone"),
+        (["quantized_resnet18"], "give --device cpu"),
+        (["tests.test_cli:", "--input", "8"], "expected package.module:callable"),
+        ([":build", "--input", "8"], "expected package.module:callable"),
         (["nosuchpackage:build", "--input", "8"], "cannot import 'nosuchpackage'"),
         (["tests.test_cli:biuld", "--input", "8"], "did you mean 'build'"),
         (["tests.test_cli:not_a_model", "--input", "8"], "has no callable 'not_a_model'"),

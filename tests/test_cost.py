@@ -29,7 +29,10 @@ def test_bytes_and_intensity() -> None:
 def test_costs_add_up_field_by_field() -> None:
     assert SAMPLE + SAMPLE == 2 * SAMPLE == SAMPLE * 2
     assert SAMPLE + ZERO == SAMPLE
-    assert sum([SAMPLE] * 3, ZERO) == 3 * SAMPLE
+    assert sum([SAMPLE] * 3) == sum([SAMPLE] * 3, ZERO) == 3 * SAMPLE
+    assert 3 * SAMPLE - SAMPLE == 2 * SAMPLE
+    with pytest.raises(TypeError):
+        1 + SAMPLE
 
 
 def test_only_a_cost_without_any_count_is_false() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import nn
 
@@ -35,3 +36,18 @@ def test_what_is_gone_counts_down() -> None:
 def test_the_table_ends_with_the_total() -> None:
     last = str(linear(2).diff(linear(5))).splitlines()[-1].split()
     assert last == ["total", "136", "340", "+204"]
+
+
+def test_what_changed_in_bytes_only_is_mentioned() -> None:
+    one, other = (
+        flopcount.count(torch.relu, x, backward=False)
+        for x in (torch.ones(6), torch.ones(1).expand(6))
+    )
+    diff = one.diff(other)
+    assert diff
+    assert str(diff).endswith("and 1 more that moved other bytes")
+
+
+def test_only_reports_compare() -> None:
+    with pytest.raises(TypeError, match="expected another Report, got str"):
+        linear(2).diff("x")  # type: ignore[arg-type]

@@ -131,3 +131,8 @@ class TestCount:
     def test_nothing_to_run_backward_from(self) -> None:
         with pytest.raises(ValueError, match="no output of the model needs a gradient"):
             flopcount.count(linear().requires_grad_(False), batch())
+
+
+def test_the_class_of_an_optimizer_is_refused() -> None:
+    with pytest.raises(TypeError, match="expected an optimizer of the model's parameters"):
+        flopcount.count(nn.Linear(8, 2), x, optimizer=torch.optim.SGD)

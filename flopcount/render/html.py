@@ -16,13 +16,15 @@ PAGE = """<!doctype html>
 <meta charset="utf-8">
 <title>{title}</title>
 <style>
-body {{ font: 14px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem; color: #222; }}
-summary, .leaf {{ display: grid; grid-template-columns: 1fr 9rem 9rem 6rem 14rem; gap: 1rem; }}
+body {{ font: 14px/1.5 system-ui, sans-serif; margin: 2rem auto; padding: 0 2rem;
+  max-width: 76rem; color: #222; }}
+.row {{ display: grid; gap: 1rem;
+  grid-template-columns: minmax(0, 1fr) 5rem 4rem 8rem 8rem 5rem minmax(4rem, 12rem); }}
+.head {{ color: #888; border-bottom: 1px solid #ddd; }}
+.total {{ border-top: 1px solid #ddd; }}
 summary {{ cursor: pointer; }}
-summary::before {{ content: "▸"; position: absolute; margin-left: -1rem; color: #888; }}
-details[open] > summary::before {{ content: "▾"; }}
-details details, details .leaf {{ margin-left: 1.2rem; }}
-details details > summary, details .leaf {{ grid-template-columns: 1fr 9rem 9rem 6rem 14rem; }}
+summary .name::before {{ content: "▸"; position: absolute; margin-left: -1rem; color: #888; }}
+details[open] > summary .name::before {{ content: "▾"; }}
 .number {{ text-align: right; font-variant-numeric: tabular-nums; }}
 .type {{ color: #888; }}
 .bar {{ background: #eee; height: .8em; align-self: center; }}
@@ -32,7 +34,8 @@ pre {{ overflow-x: auto; }}
 </head>
 <body>
 <h1>{title}</h1>
-<div class="leaf type"><span>module</span><span class="number">forward FLOP</span>
+<div class="row head"><span>module</span><span class="number">params</span>
+<span class="number">calls</span><span class="number">forward FLOP</span>
 <span class="number">backward FLOP</span><span class="number">bwd ÷ fwd</span>
 <span>share</span></div>
 {modules}
@@ -48,23 +51,30 @@ def render(report: Report) -> str:
     title = f"{report.model.type or 'flopcount'}: {format_quantity(whole, 'FLOP')}"
     parts = [table.phases, table.layer_types, table.operators, table.uncounted]
     tables = "\n\n".join(part(report) for part in parts)
-    modules = "\n".join(_node(child, whole) for child in report.root.children)
-    return PAGE.format(title=escape(title), modules=modules, tables=escape(tables))
+    rows = [_node(child, whole, 0) for child in report.root.children]
+    rows += [_row(line, "row") for line in table.summary(report)]
+    return PAGE.format(title=escape(title), modules="\n".join(rows), tables=escape(tables))
 
 
-def _node(node: ModuleNode, whole: int) -> str:
-    share = 100 * node.total.flops / whole if whole else 0
-    forward, backward = node.phases["forward"].flops, node.phases["backward"].flops
-    ratio = table.ratio(node.phases)
-    cells = (
-        f'<span>{escape(node.name)} <span class="type">{escape(node.type)}</span></span>'
-        f'<span class="number">{format_quantity(forward)}</span>'
-        f'<span class="number">{format_quantity(backward)}</span>'
-        f'<span class="number">{f"{ratio:.2f}" if ratio else ""}</span>'
-        f'<span class="bar" title="{share:.1f} %"><i style="width:{share:.2f}%"></i></span>'
-    )
+def _node(node: ModuleNode, whole: int, level: int) -> str:
+    line = table.line(node.name, node, whole)
     if not node.children:
-        return f'<div class="leaf">{cells}</div>'
-    inner = "\n".join(_node(child, whole) for child in node.children)
-    opened = " open" if share > 50 else ""  # follow the money
-    return f"<details{opened}><summary>{cells}</summary>\n{inner}\n</details>"
+        return _row(line, "row", level)
+    inner = "\n".join(_node(child, whole, level + 1) for child in node.children)
+    opened = " open" if 2 * node.total.flops > whole else ""  # follow the money
+    summary = _row(line, "row", level, tag="summary")
+    return f"<details{opened}>{summary}\n{inner}\n</details>"
+
+
+def _row(line: table.Line, style: str, level: int = 0, tag: str = "div") -> str:
+    numbers = "".join(
+        f'<span class="number">{table.cell(name, line)}</span>'
+        for name in ("params", "calls", "forward", "backward", "ratio")
+    )
+    share = table.cell("share", line)
+    return (
+        f'<{tag} class="{style}"><span class="name" style="padding-left:{1.2 * level:.1f}rem">'
+        f'{escape(line.label)} <span class="type">{escape(line.type)}</span></span>{numbers}'
+        f'<span class="bar" title="{share}"><i style="width:{share.replace(" ", "")}"></i></span>'
+        f"</{tag}>"
+    )

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tabulate import tabulate
 
 from flopcount.cost import ZERO, Cost, format_quantity
 from flopcount.diff import Diff
-from flopcount.ledger import PHASES
-from flopcount.report import ModuleNode, Report
+from flopcount.report import ModuleNode, Report, sum_rows
 
-__all__ = ["COLUMNS", "render"]
+__all__ = ["COLUMNS", "Line", "cell", "line", "render", "summary"]
 
 
 @dataclass(frozen=True)
@@ -30,6 +29,7 @@ class Line:
 
     @property
     def total(self) -> Cost:
+        """All phases together."""
         return sum(self.phases.values(), ZERO)
 
 
@@ -67,6 +67,9 @@ INDENT = {"simple": "  ", "github": "&emsp;"}
 LEFT = {"module", "type", "phase", "layer type", "op", "dtype"}
 """Headers of columns of words; numbers stand on the right."""
 
+OUTSIDE = "(outside modules)"
+"""The row of what ran in the block itself: the loss, the optimizer."""
+
 FORWARD_COLUMNS = ("params", "calls", "macs", "forward", "share")
 TRAIN_COLUMNS = ("params", "calls", "macs", "forward", "backward", "ratio", "share")
 
@@ -80,6 +83,8 @@ def render(
     style: str = "simple",
 ) -> str:
     """All tables of ``report``, one below the other; see :meth:`Report.table`."""
+    if isinstance(columns, str):
+        raise ValueError(f"columns is a list of names, such as [{columns!r}]")
     if depth is not None and depth < 0:
         raise ValueError(f"depth must be 0 or more, got {depth}")
     trained = bool(report.phases["backward"])
@@ -109,11 +114,10 @@ def modules(
     lines: list[Line] = []
 
     def sort_key(node: ModuleNode) -> Any:
-        return COLUMNS[sort][1](_line("", node, whole)) if sort else None
+        return COLUMNS[sort][1](line("", node, whole)) if sort else None
 
     def add(node: ModuleNode, level: int) -> None:
-        label = INDENT[style] * level + node.name
-        lines.append(_line(label, node, whole))
+        lines.append(line(INDENT[style] * level + node.name, node, whole))
         children = node.children if depth is None or level < depth else ()
         if sort:
             children = tuple(sorted(children, key=sort_key, reverse=sort != "type"))
@@ -122,24 +126,31 @@ def modules(
 
     for child in root.children:
         add(child, 0)
-    if root.own and root.children:
-        outside = dict.fromkeys(PHASES, ZERO)
-        for row in root.rows:
-            outside[row.phase] += row.cost
-        lines.append(Line("(outside modules)", "", 0, 0, outside, root.gradients, whole))
-    total = _line("total", root, whole)
-    lines.append(total)
+    lines += summary(report)
     headers = ["module", *(COLUMNS[name][0] for name in names)]
     return _tabulate(
-        headers, [[line.label, *(_cell(name, line) for name in names)] for line in lines], style
+        headers, [[row.label, *(cell(name, row) for name in names)] for row in lines], style
     )
 
 
-def _line(label: str, node: ModuleNode, whole: int) -> Line:
+def line(label: str, node: ModuleNode, whole: int) -> Line:
+    """The row of ``node``; a star says that ops which no formula knows ran in it."""
+    if any(not row.counted for inner in node.walk() for row in inner.rows):
+        label += " *"
     return Line(label, node.type, node.params, node.calls, node.phases, node.gradients, whole)
 
 
-def _cell(name: str, line: Line) -> str:
+def summary(report: Report) -> list[Line]:
+    """The last rows: what ran outside all modules, where something did, and the total."""
+    root, whole = report.root, report.total.flops
+    phases, gradients = sum_rows(root.rows)
+    alone = replace(root, phases=phases, gradients=gradients, children=(), params=0)
+    outside = [line(OUTSIDE, alone, whole)] if root.own and root.children else []
+    return [*outside, line("total", root, whole)]
+
+
+def cell(name: str, line: Line) -> str:
+    """What column ``name`` shows for ``line``; nothing for a zero."""
     value = COLUMNS[name][1](line)
     if isinstance(value, str):
         return value
@@ -169,16 +180,11 @@ def layer_types(report: Report, style: str = "simple") -> str:
     groups: dict[str, list[ModuleNode]] = {}
     for node in report.root.walk():
         if node.own:
-            groups.setdefault(node.type or "(outside modules)", []).append(node)
-    body = []
-    for name, nodes in groups.items():
-        sums = dict.fromkeys(PHASES, ZERO)
-        gradients = dict.fromkeys(("input", "weight", "bias"), ZERO)
-        for row in (row for node in nodes for row in node.rows):
-            sums[row.phase] += row.cost
-            for gradient, cost in row.gradients.items():
-                gradients[gradient] += cost
-        body.append((name, len(nodes), sums, gradients))
+            groups.setdefault(node.type or OUTSIDE, []).append(node)
+    body = [
+        (name, len(nodes), *sum_rows(row for node in nodes for row in node.rows))
+        for name, nodes in groups.items()
+    ]
     body.sort(key=lambda item: -(item[2]["forward"].flops + item[2]["backward"].flops))
     return _tabulate(
         ["layer type", "layers", "forward FLOP", "backward FLOP", "bwd ÷ fwd", "dx", "dw", "db"],
@@ -211,7 +217,8 @@ def operators(report: Report, style: str = "simple") -> str:
         ["op", "dtype", "calls", "MAC", "FLOP", "bytes", "share"],
         [
             [
-                *key,
+                f"{key[0]} *" if key[0] in report.uncounted else key[0],
+                key[1],
                 str(calls[key]),
                 *_quantities(cost.macs, cost.flops, cost.bytes),
                 _share(cost.flops, whole),
@@ -230,7 +237,7 @@ def uncounted(report: Report) -> str:
     listed = ", ".join(
         f"{op} ({calls} call{'s' if calls != 1 else ''})" for op, calls in report.uncounted.items()
     )
-    return f"uncounted, and in no total: {listed}"
+    return f"* uncounted, and in no total: {listed}"
 
 
 def differences(diff: Diff) -> str:
@@ -238,18 +245,22 @@ def differences(diff: Diff) -> str:
     if not diff:
         return "no change"
     before, after = diff.before.total.flops, diff.after.total.flops
+    changed = [change for change in diff.changes if change.flops]
     body = [
         [
-            change.module,
+            OUTSIDE if change.module == "<block>" else change.module or diff.after.model.name,
             change.phase,
             change.op,
             *_quantities(change.before.flops, change.after.flops),
             _signed(change.flops),
         ]
-        for change in diff.changes
+        for change in changed
     ]
     body.append(["total", "", "", *_quantities(before, after), _signed(diff.flops)])
-    return _tabulate(["module", "phase", "op", "before", "after", "FLOP"], body, "simple")
+    headers = ["module", "phase", "op", "before", "after", "FLOP"]
+    rest = len(diff.changes) - len(changed)
+    note = f"\n\nand {rest} more that moved other bytes" if rest else ""
+    return _tabulate(headers, body, "simple") + note
 
 
 def _signed(flops: int) -> str:

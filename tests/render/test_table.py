@@ -66,6 +66,7 @@ def test_sort_puts_the_largest_sibling_first(report: Report) -> None:
         ({"columns": ["flop"]}, "unknown column 'flop'; known: type, params"),
         ({"sort": "cost"}, "unknown column 'cost'"),
         ({"depth": -1}, "depth must be 0 or more, got -1"),
+        ({"columns": "type"}, r"columns is a list of names, such as \['type'\]"),
     ],
 )
 def test_bad_arguments_are_refused(
@@ -88,8 +89,25 @@ def test_it_ends_with_every_op_counted_or_the_uncounted_by_name() -> None:
     def unknown(x: torch.Tensor) -> torch.Tensor:
         return x.clone()
 
-    text = str(flopcount.count(unknown, torch.ones(2), backward=False))
-    assert text.endswith("uncounted, and in no total: table_test.unknown (1 call)")
+    class Wrapper(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return unknown(x)
+
+    model = nn.Sequential(Wrapper(), nn.ReLU())
+    text = str(flopcount.count(model, torch.ones(2), backward=False))
+    assert text.endswith("* uncounted, and in no total: table_test.unknown (1 call)")
+    starred = [line.split()[0] for line in text.splitlines() if line.partition("*")[1]]
+    assert starred == ["Sequential", "0", "total", "table_test.unknown", "*"]
+
+
+def test_what_ran_outside_has_its_own_gradients_only() -> None:
+    model, scale = nn.Linear(8, 8), nn.Parameter(torch.ones(8))
+    with flopcount.FlopCounter(model) as counter:
+        (model(torch.ones(4, 8)) * scale).sum().backward()
+    text = counter.report().table(columns=["weight", "bias"])
+    rows = {row[0]: row[1:] for row in module_table(text)}
+    assert rows["Linear"] == ["512", "24"]
+    assert rows["(outside"] == ["modules)"]
 
 
 def test_an_empty_block_has_a_table_too() -> None:
