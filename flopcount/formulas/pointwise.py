@@ -48,7 +48,7 @@ steps("neg", "abs", "sgn", "sign", compare=1)
 steps("floor", "ceil", "round", "trunc", "frac", compare=1)
 steps("maximum", "minimum", "fmax", "fmin", "clamp_min", "clamp_max", compare=1)
 steps("eq", "ne", "lt", "le", "gt", "ge", "isnan", compare=1)
-steps("isinf", "isfinite", compare=2)  # |x| = inf
+steps("isinf", compare=2)  # |x| = inf
 steps("where", "masked_fill", compare=1)
 steps("logical_not", "logical_and", "logical_or", "logical_xor", compare=1)
 steps("bitwise_not", "bitwise_and", "bitwise_or", "bitwise_xor", compare=0)

@@ -174,6 +174,7 @@ def test_a_scaled_gradient_is_divided_and_written_back() -> None:
         pytest.param("mul", (torch.tensor(2.0),), 1, id="a tensor that holds one number"),
         pytest.param("sub", ("other",), 1, id="a list of tensors"),
         pytest.param("addcdiv", ("other", "other", 1.0), 2, id="a factor of one is no product"),
+        pytest.param("addcmul", ("other", "other", 1.0), 2, id="nor is one with a product"),
         pytest.param("addcdiv", ("other", "other", [1.0, 2.0]), None, id="factors of their own"),
         pytest.param(
             "addcmul", ("other", "other", torch.tensor([2.0, 3.0])), 3, id="factors in a tensor"

@@ -11,6 +11,7 @@ from torch import Tensor
 
 import flopcount
 from flopcount import Cost, FlopCounter
+from tests.formulas.counting import counting, floats, numbers
 from tests.formulas.decomposed import decomposed_cost, measured
 
 aten = torch.ops.aten
@@ -97,6 +98,18 @@ def test_the_gradient_of_silu_costs_what_its_steps_cost() -> None:
     assert measured(aten.silu_backward.default, g, x) == measured(steps, g, x)
 
 
+def test_the_gradient_of_gelu_with_tanh_costs_what_its_decomposition_costs() -> None:
+    call = aten.gelu_backward.default, x, x
+    assert measured(*call, approximate="tanh") == decomposed_cost(*call, approximate="tanh")
+
+
+def test_an_op_that_torch_takes_apart_costs_the_same_in_inference_mode() -> None:
+    """Finite is what equals itself and differs in size from infinity."""
+    with torch.inference_mode():
+        whole = measured(torch.isfinite, x)
+    assert whole == measured(torch.isfinite, x) == Cost(compare=3 * n)
+
+
 SELECTS: dict[str, tuple[int, tuple[Any, ...]]] = {
     "threshold_backward": (1, (aten.threshold_backward.default, x, x, 0)),
     "hardtanh_backward": (1, (aten.hardtanh_backward.default, x, x, -1, 1)),
@@ -146,6 +159,8 @@ def test_a_select_on_its_own_comparison_is_one_operation_not_two(name: str) -> N
             lambda: x**7, Cost(arith=4 * n), id="x^7 = x·x²·x⁴: two squares, two products"
         ),
         pytest.param(lambda: x**1, Cost(), id="x^1 costs nothing"),
+        pytest.param(lambda: x**16, Cost(arith=4 * n), id="x^16: four squares"),
+        pytest.param(lambda: x**17, Cost(special=n), id="a higher power is one evaluation"),
         pytest.param(lambda: 2.0**x, Cost(special=n), id="2^x is one evaluation"),
         pytest.param(
             lambda: torch.where(x > 0, x, -x),
@@ -168,6 +183,35 @@ def test_a_select_on_its_own_comparison_is_one_operation_not_two(name: str) -> N
 )
 def test_steps(call: Any, expected: Cost) -> None:
     assert measured(call) == expected
+
+
+INFINITE = float("inf")
+LOOPS: dict[str, tuple[Any, Any]] = {
+    "remainder": (torch.remainder, lambda a, b: a - b * (a / b).floor()),
+    "fmod": (torch.fmod, lambda a, b: a - b * (a / b).floor()),  # of positive numbers
+    "floor_divide": (torch.floor_divide, lambda a, b: (a / b).floor()),
+    "lerp": (lambda a, b: torch.lerp(a, b, 0.3), lambda a, b: a + (b - a) * 0.3),
+    "isinf": (lambda a, b: a.isinf(), lambda a, b: abs(a) >= INFINITE),
+    "masked_fill": (
+        lambda a, b: aten.masked_fill(a, FIRST, 7),
+        lambda a, b: a.select(float(a) >= 1, 7),
+    ),
+    "prelu": (
+        lambda a, b: F.prelu(a, torch.tensor(0.1).double()),
+        lambda a, b: a.select(float(a) > 0, a * 0.1),
+    ),
+}
+A, B = torch.linspace(0.3, 2.5, n).double(), torch.linspace(0.4, 1.2, n).double()
+FIRST = A < 1
+
+
+@pytest.mark.parametrize(("function", "loop"), LOOPS.values(), ids=LOOPS)
+def test_a_loop_that_counts_takes_as_many_steps(function: Any, loop: Any) -> None:
+    pairs = zip(numbers(A), numbers(B), strict=True)
+    with counting() as tally:
+        results = [loop(a, b) for a, b in pairs]
+    torch.testing.assert_close(floats(results), function(A, B).double())
+    assert measured(function, A, B) == tally.cost
 
 
 @pytest.mark.parametrize(
