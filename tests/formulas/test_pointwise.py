@@ -240,6 +240,13 @@ def test_dropout_multiplies_and_scales_in_training_only(training: bool) -> None:
     assert report.total.arith == (n - 1) + (3 * n if training else 0)
 
 
+@pytest.mark.parametrize(("training", "products"), [(True, 2), (None, 2), (False, 0)])
+def test_dropout_in_one_op_multiplies_by_the_mask_and_the_scale(
+    training: bool | None, products: int
+) -> None:
+    assert measured(aten.native_dropout.default, x, 0.5, training) == Cost(arith=products * n)
+
+
 def test_relus_gradient_is_one_select_an_element() -> None:
     data = torch.ones(n, requires_grad=True)
     report = flopcount.count(torch.relu, data)
