@@ -172,6 +172,9 @@ def test_a_select_on_its_own_comparison_is_one_operation_not_two(name: str) -> N
         pytest.param(
             lambda: x.long() / 2, Cost(arith=n), id="an integer division has a float result"
         ),
+        pytest.param(
+            lambda: x.logical_and(x[:]), Cost(compare=n), id="logic on floats is a comparison"
+        ),
         pytest.param(lambda: x.long() > 0, Cost(), id="nor is an integer comparison"),
         pytest.param(
             lambda: x.to(torch.complex64) + 1, Cost(arith=2 * n), id="complex: 2 for an addition"
