@@ -24,6 +24,7 @@ __all__ = [
     "backward_task",
     "bound_call",
     "checkpoint_recomputes",
+    "has_symbolic_sizes",
     "is_composite",
     "is_traceable_wrapper_subclass_type",
     "never_compile",
@@ -84,9 +85,22 @@ def schema_of(op: Any) -> Any:
 
 
 def is_composite(op: OpOverload) -> bool:
-    """Whether ``op`` is made of other ops for every backend, so that ``decompose()`` opens it."""
-    key = torch._C.DispatchKey.CompositeImplicitAutograd
-    return torch._C._dispatch_has_kernel_for_dispatch_key(op.name(), key)
+    """Whether ``op`` is made of other ops on every backend, so that ``decompose()`` opens it.
+
+    A few have a kernel of their own beside the composite one, which gives other last digits.
+    """
+    has_kernel = torch._C._dispatch_has_kernel_for_dispatch_key
+    composite, *own = (
+        has_kernel(op.name(), key) for key in ("CompositeImplicitAutograd", "CPU", "CUDA")
+    )
+    return composite and not any(own)
+
+
+def has_symbolic_sizes(value: Any) -> bool:
+    """Whether ``value`` is a tensor, or holds one, whose shape is symbols: it is being traced."""
+    if isinstance(value, (list, tuple)):
+        return any(map(has_symbolic_sizes, value))
+    return isinstance(value, torch.Tensor) and value._has_symbolic_sizes_strides
 
 
 def bound_call(op: Any) -> Callable[..., Any]:

@@ -12,6 +12,7 @@ from torch import is_grad_enabled, nn
 from flopcount._private import (
     TorchDispatchMode,
     bound_call,
+    has_symbolic_sizes,
     is_traceable_wrapper_subclass_type,
     never_compile,
     running_node,
@@ -19,7 +20,7 @@ from flopcount._private import (
 from flopcount.attribution import Attribution, Thread
 from flopcount.compilation import EAGERLY
 from flopcount.errors import UncountedOpError
-from flopcount.formulas import Bill, Decision, Formula, Plan, describe, op_name, plan
+from flopcount.formulas import Bill, Decision, Formula, Plan, describe, op_name, plan, rule_count
 from flopcount.gradients import product_gradient, sum_gradient
 from flopcount.ledger import BACKWARD, RECOMPUTE, Key, Ledger
 from flopcount.report import Report, snapshot
@@ -42,6 +43,9 @@ GRADIENT_FINDERS: dict[str, GradientFinder] = {
 """Ops whose place in the autograd graph says which gradient they compute."""
 
 COMPOSITE, VIEW = Decision.COMPOSITE, Decision.VIEW
+
+SYMBOLIC = object()
+"""In the place of a signature: sizes are symbols, and no formula may look at them."""
 
 
 class FlopCounter(TorchDispatchMode):
@@ -89,6 +93,7 @@ class FlopCounter(TorchDispatchMode):
         self._formulas = {op_name(op): function for op, function in (formulas or {}).items()}
         self._plans: dict[int, PlannedCall] = {}
         self._ops: list[Any] = []
+        self._rules = rule_count()
         self._attribution = Attribution(model)
         self._local = self._attribution.local
         self._ledger = Ledger()
@@ -100,8 +105,10 @@ class FlopCounter(TorchDispatchMode):
     def __enter__(self) -> FlopCounter:
         # entered again inside itself, a second mode on the stack would count each op twice
         if self._local.thread.entries == 0:
-            self._plans.clear()  # a formula may have been registered since
-            self._ops.clear()
+            if self._rules != rule_count():  # a formula was registered since
+                self._rules = rule_count()
+                self._plans.clear()
+                self._ops.clear()
             EAGERLY.begin()
             super().__enter__()
         self._attribution.enter()
@@ -118,7 +125,9 @@ class FlopCounter(TorchDispatchMode):
         ledger = Ledger()
         with self._lock:
             for key, entry in self._ledger.entries.items():
-                ledger.post(key, entry.calls, entry.cost, entry.gradients, counted=entry.counted)
+                ledger.post(
+                    key, entry.calls, entry.cost, entry.gradients, uncounted=entry.uncounted
+                )
             for thread in self._attribution.threads:
                 _fold(thread.tally, ledger)
         return snapshot(ledger, self._attribution)
@@ -127,6 +136,7 @@ class FlopCounter(TorchDispatchMode):
         """Forget what was counted."""
         with self._lock:
             self._ledger = Ledger()
+        self._bills.clear()
         for thread in self._attribution.threads:
             thread.tally.clear()
         for scope in self._attribution.scopes():
@@ -172,11 +182,16 @@ class FlopCounter(TorchDispatchMode):
             ):
                 where = where, gradient
         out = call(*args, **kwargs) if kwargs else call(*args)
-        key = sign(where, plan, args, kwargs, out)
+        if types and has_symbolic_sizes(args):
+            key: tuple[Any, ...] = (where, plan, SYMBOLIC)
+        else:
+            key = sign(where, plan, args, kwargs, out)
         try:
             thread.tally[key][0] += 1
         except KeyError:
             self._count_new(thread.tally, key, args, kwargs or {}, out)
+        except TypeError:  # a symbolic number has no hash
+            self._count_new(thread.tally, (where, plan, SYMBOLIC), args, kwargs or {}, out)
         return out
 
     never_compile(__torch_dispatch__)
@@ -205,12 +220,18 @@ class FlopCounter(TorchDispatchMode):
             with self._lock:
                 _fold(tally, self._ledger)
                 tally.clear()
+        if len(self._bills) >= TALLY_LIMIT:
             self._bills.clear()
+        if key in tally:  # a symbolic call, and not the first
+            tally[key][0] += 1
+            return
         where, decided, *_ = key
         signature = key[1:]
         bill = self._bills.get(signature)
         if bill is None:
-            bill = self._bills[signature] = decided.bill(args, kwargs, out)
+            symbolic = key[2:] == (SYMBOLIC,)
+            bill = decided.symbolic_bill() if symbolic else decided.bill(args, kwargs, out)
+            self._bills[signature] = bill
         place, gradient = where if isinstance(where, tuple) else (where, None)
         if self.strict and not bill.counted:
             raise UncountedOpError(
@@ -233,7 +254,7 @@ def _fold(tally: Mapping[Any, list[Any]], ledger: Ledger) -> None:
             calls,
             calls * bill.cost,
             gradients,
-            counted=bill.counted,
+            uncounted=0 if bill.counted else calls,
         )
         if bill.recompute:  # forward work that a backward kernel does again
             ledger.post(Key(path, RECOMPUTE, bill.op, bill.dtype), 0, calls * bill.recompute)

@@ -29,12 +29,15 @@ class Key(NamedTuple):
 
 @dataclass(slots=True)
 class Entry:
-    """The total of one key; ``gradients`` splits its backward work by what it computes."""
+    """The total of one key; ``gradients`` splits its backward work by what it computes.
+
+    ``uncounted`` of the calls have no formula, and are in ``cost`` with their bytes only.
+    """
 
     calls: int = 0
     cost: Cost = ZERO
     gradients: dict[str, Cost] = field(default_factory=dict)
-    counted: bool = True
+    uncounted: int = 0
 
 
 class Ledger:
@@ -50,12 +53,12 @@ class Ledger:
         cost: Cost,
         gradients: Mapping[str, Cost] | None = None,
         *,
-        counted: bool = True,
+        uncounted: int = 0,
     ) -> None:
         """Add ``calls`` calls that cost ``cost`` in all."""
         entry = self.entries.setdefault(key, Entry())
         entry.calls += calls
         entry.cost += cost
-        entry.counted &= counted
+        entry.uncounted += uncounted
         for name, part in (gradients or {}).items():
             entry.gradients[name] = entry.gradients.get(name, ZERO) + part

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, astuple, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,7 +33,7 @@ class Row:
     """What one op, in one dtype, cost in one module and phase, without the module's children.
 
     ``gradients`` splits backward arithmetic by what it computes, where that is known; bytes stay
-    with the op as a whole.
+    with the op as a whole. ``uncounted`` of the calls have no formula.
     """
 
     module: str
@@ -43,7 +43,7 @@ class Row:
     calls: int
     cost: Cost
     gradients: dict[str, Cost] = field(default_factory=dict)
-    counted: bool = True
+    uncounted: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,8 +154,8 @@ class Report:
         """Ops that have no formula, and how often they ran. Their FLOPs are in no total."""
         calls: dict[str, int] = {}
         for row in self.entries:
-            if not row.counted:
-                calls[row.op] = calls.get(row.op, 0) + row.calls
+            if row.uncounted:
+                calls[row.op] = calls.get(row.op, 0) + row.uncounted
         return calls
 
     # -- modules
@@ -265,7 +265,7 @@ class Report:
                 "op": row.op,
                 "dtype": row.dtype,
                 "calls": row.calls,
-                "counted": row.counted,
+                "uncounted": row.uncounted,
                 "flops": row.cost.flops,
                 **asdict(row.cost),
             }
@@ -344,13 +344,32 @@ class Report:
             found = document.get("schema") if isinstance(document, dict) else type(document)
             raise ValueError(f"expected a report of schema {SCHEMA!r}, found {found!r}")
         try:
-            return cls(
+            report = cls(
                 modules=tuple(Module(**module) for module in document["modules"]),
                 entries=tuple(map(_row, document["rows"])),
                 model_path=document["model"],
             )
+            _check(report)
+            return report
         except (AttributeError, KeyError, TypeError) as error:
             raise ValueError(f"a damaged report: {type(error).__name__}: {error}") from error
+
+
+def _check(report: Report) -> None:
+    """Raise a TypeError where a file holds what no report does."""
+    paths = {module.path for module in report.modules}
+    if "" not in paths or not paths.issuperset({report.model_path or ""}):
+        raise TypeError("the block or the model is not among the modules")
+    counts: list[object] = [
+        count for module in report.modules for count in (module.calls, module.params)
+    ]
+    for row in report.entries:
+        if row.module not in paths or row.phase not in PHASES or set(row.gradients) - {*GRADIENTS}:
+            raise TypeError(f"no such module, phase or gradient: {row}")
+        costs = (row.cost, *row.gradients.values())
+        counts += [row.calls, row.uncounted, *(n for cost in costs for n in astuple(cost))]
+    if any(type(count) is not int for count in counts):
+        raise TypeError("counts are whole numbers")
 
 
 def _row(document: dict[str, Any]) -> Row:
@@ -380,7 +399,7 @@ def _sums(rows: Iterable[Row], key: Callable[[Row], str]) -> dict[str, Cost]:
 def snapshot(ledger: Ledger, attribution: Attribution) -> Report:
     """The report of what ``ledger`` holds, for the modules that ran under ``attribution``."""
     entries = tuple(
-        Row(*key, entry.calls, entry.cost, dict(entry.gradients), entry.counted)
+        Row(*key, entry.calls, entry.cost, dict(entry.gradients), entry.uncounted)
         for key, entry in ledger.entries.items()
     )
     ran = {entry.module for entry in entries}

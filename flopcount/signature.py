@@ -40,7 +40,7 @@ def sign(
         if operands == 2:
             a, b = args[:2]
             if b.__class__ in NUMBERS:  # x * 2 is aten.mul.Tensor, too
-                key = (where, plan, a.shape, a.dtype, a.is_contiguous() or a.stride(), _part(b, ()))
+                key = (where, plan, a.shape, a.dtype, a.is_contiguous() or a.stride(), _part(b, []))
             else:
                 key = (
                     where, plan, a.shape, a.dtype, a.is_contiguous() or a.stride(),
@@ -63,19 +63,24 @@ def sign(
     except AttributeError:  # another number that stands in for a tensor
         operands, key = 0, (where, plan)
     try:
-        if len(args) > operands:
-            for value in args[operands:]:
-                key += (value if value.__class__ in ATOMS else _part(value, args),)
+        seen: list[int] = []  # the ids of all tensors, where some are in lists or named
+        for value in args[operands:]:
+            part = value if value.__class__ in ATOMS else _part(value, seen)
+            key += (part,)
         if kwargs:
             for name, value in kwargs.items():
-                key += (name, value if value.__class__ in ATOMS else _part(value, args))
-        return (*key, _part(out, args)) if plan.dynamic else key
+                key += (name, value if value.__class__ in ATOMS else _part(value, seen))
+        if seen:
+            seen += map(id, args[:operands])
+            if len(set(seen)) < len(seen):
+                key += (*map(seen.index, seen),)
+        return (*key, _part(out, [])) if plan.dynamic else key
     except (RuntimeError, NotImplementedError):
         return (where, plan, object())
 
 
-def _part(value: Any, args: Sequence[Any]) -> Any:
-    """What a formula may see of one argument, and which of ``args`` it is."""
+def _part(value: Any, seen: list[int]) -> Any:
+    """What a formula may see of one argument; the ids of its tensors are added to ``seen``."""
     cls = value.__class__
     if cls in ATOMS:
         return value
@@ -84,26 +89,15 @@ def _part(value: Any, args: Sequence[Any]) -> Any:
     if isinstance(value, (list, tuple)):
         if value and value[0].__class__ is int:
             return tuple(value)
-        return tuple(_part(item, ()) for item in value), _first_like(value, args)
+        return tuple([_part(item, seen) for item in value])
     if isinstance(value, Tensor):
-        return (
-            value.shape,
-            value.dtype,
-            value.is_contiguous() or value.stride(),
-            _first_like(value, args),
-        )
+        seen.append(id(value))
+        return (value.shape, value.dtype, value.is_contiguous() or value.stride())
+    if cls is complex:
+        return value.real if not value.imag and value.real in EXACT_FLOATS else complex
     if isinstance(value, torch.ScriptObject):
         return _Same(value)  # the packed weight of a quantised layer
-    return cls  # a complex number, a generator
-
-
-def _first_like(value: Any, args: Sequence[Any]) -> int:
-    """Where ``value``, or a list of the same tensors, stands first among ``args``."""
-    first = value[0] if isinstance(value, (list, tuple)) and value else value
-    for index, other in enumerate(args):
-        if other is first or (isinstance(other, (list, tuple)) and other and other[0] is first):
-            return index
-    return -1
+    return cls  # a generator, say
 
 
 class _Same:

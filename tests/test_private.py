@@ -21,6 +21,7 @@ from flopcount._private import (
     backward_task,
     bound_call,
     checkpoint_recomputes,
+    has_symbolic_sizes,
     is_composite,
     is_traceable_wrapper_subclass_type,
     next_sequence_nr,
@@ -353,3 +354,14 @@ class TestNamesOfOps:
         assert is_composite(torch.ops.aten.matmul.default)
         assert torch.ops.aten.matmul.default.decompose(x, x).equal(x @ x)
         assert not is_composite(torch.ops.aten.mm.default)
+        # with a composite kernel, and one of its own for the CPU
+        assert not is_composite(torch.ops.aten.mish_backward.default)
+
+    def test_symbolic_sizes_are_told_from_numbers(self) -> None:
+        from torch._subclasses.fake_tensor import FakeTensorMode
+        from torch.fx.experimental.symbolic_shapes import ShapeEnv
+
+        x = torch.ones(3, 4)
+        symbolic = FakeTensorMode(shape_env=ShapeEnv()).from_tensor(x)
+        assert has_symbolic_sizes([1, (symbolic,)])
+        assert not has_symbolic_sizes((x, FakeTensorMode().from_tensor(x), 2))

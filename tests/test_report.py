@@ -224,7 +224,7 @@ class TestTables:
             "op": "aten.addmm",
             "dtype": "float32",
             "calls": 1,
-            "counted": True,
+            "uncounted": 0,
             "flops": 2 * HEAD + N * M,
             "macs": HEAD,
             "dots": N * M,
@@ -239,8 +239,8 @@ class TestTables:
 
     def test_uncounted_adds_up_over_modules(self) -> None:
         rows = (
-            Row("", "forward", "lib.a", "float32", 2, ZERO, counted=False),
-            Row("", "backward", "lib.a", "float32", 3, ZERO, counted=False),
+            Row("", "forward", "lib.a", "float32", 2, ZERO, uncounted=2),
+            Row("", "backward", "lib.a", "float32", 3, ZERO, uncounted=3),
             Row("", "forward", "lib.b", "float32", 1, ZERO),
         )
         assert Report((Module("", "", "", 0, 0),), rows).uncounted == {"lib.a": 5}
@@ -276,7 +276,7 @@ class TestJson:
         assert Report.from_json(huge.to_json()).total.macs == 2**70 + 1
 
     def test_uncounted_ops_and_no_model_come_back(self) -> None:
-        row = Row("", "forward", "lib.a", "float32", 2, ZERO, counted=False)
+        row = Row("", "forward", "lib.a", "float32", 2, ZERO, uncounted=2)
         found = Report((Module("", "", "", 0, 0),), (row,), None)
         assert Report.from_json(found.to_json()) == found
 
@@ -304,6 +304,29 @@ class TestJson:
             document["rows"][0]["colour"] = "red"
         else:
             del document[damage]
+        with pytest.raises(ValueError, match="damaged"):
+            Report.from_json(json.dumps(document))
+
+    @pytest.mark.parametrize(
+        ("part", "field", "value"),
+        [
+            ("rows", "phase", "sideways"),
+            ("rows", "module", "nowhere"),
+            ("rows", "calls", "a"),
+            ("rows", "gradients", {"z": {}}),
+            ("modules", "params", 1.5),
+        ],
+    )
+    def test_what_no_report_holds_is_refused(
+        self, report: Report, part: str, field: str, value: Any
+    ) -> None:
+        document: dict[str, Any] = json.loads(report.to_json())
+        document[part][0][field] = value
+        with pytest.raises(ValueError, match="damaged"):
+            Report.from_json(json.dumps(document))
+
+    def test_a_report_without_its_block_is_refused(self, report: Report) -> None:
+        document: dict[str, Any] = {**json.loads(report.to_json()), "modules": []}
         with pytest.raises(ValueError, match="damaged"):
             Report.from_json(json.dumps(document))
 

@@ -15,6 +15,7 @@ from tests.models import SMALL
 
 aten = torch.ops.aten
 x, y, z = torch.ones(2, 3), torch.ones(2, 3), torch.ones(2, 3)
+image = torch.ones(1, 1, 10, 10)
 
 
 def key(op: Any, *args: Any, **kwargs: Any) -> Any:
@@ -60,6 +61,23 @@ DIFFERENT: dict[str, tuple[Any, Any]] = {
     "an exponent": (key(aten.pow.Tensor_Scalar, x, 2.0), key(aten.pow.Tensor_Scalar, x, 3.0)),
     "a number and a tensor": (key(aten.mul.Tensor, x, 2.0), key(aten.mul.Tensor, x, y)),
     "dimensions": (key(aten.sum.dim_IntList, x, [0]), key(aten.sum.dim_IntList, x, [1])),
+    "scalings of an image": (
+        key(aten.upsample_bilinear2d.vec, image, None, False, [1.3, 1.3]),
+        key(aten.upsample_bilinear2d.vec, image, None, False, [7.7, 7.7]),
+    ),
+    "lengths of a range": (key(aten.arange.default, 1.7), key(aten.arange.default, 9.7)),
+    "tensors that repeat in a list": (
+        key(aten.cat.default, [x, x]),
+        key(aten.cat.default, [x, y]),
+    ),
+    "tensors that repeat across lists": (
+        key(aten._foreach_add.List, [x, y], [z, y]),
+        key(aten._foreach_add.List, [x, y], [y, z]),
+    ),
+    "a complex factor of 1": (
+        key(aten.add.Tensor, x, y, alpha=1.0),
+        key(aten.add.Tensor, x.cfloat(), y, alpha=1j),
+    ),
     "a result that depends on values": (
         key(aten.nonzero.default, torch.tensor([0, 1])),
         key(aten.nonzero.default, torch.tensor([1, 1])),

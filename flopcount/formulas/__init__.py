@@ -30,6 +30,7 @@ from flopcount.formulas.registry import (
     free,
     op_name,
     plan,
+    rule_count,
 )
 
 __all__ = [
@@ -44,4 +45,5 @@ __all__ = [
     "free",
     "op_name",
     "plan",
+    "rule_count",
 ]

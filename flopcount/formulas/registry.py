@@ -35,6 +35,7 @@ __all__ = [
     "free",
     "op_name",
     "plan",
+    "rule_count",
 ]
 
 
@@ -135,6 +136,11 @@ def _register(names: Iterable[str], rule: Rule) -> None:
     _plans.clear()
 
 
+def rule_count() -> int:
+    """How many ops have been decided by name: a plan made at another count may be outdated."""
+    return len(_rules)
+
+
 def formula_of(name: str) -> Formula:
     """The formula that is registered under ``name``, for ops that are made of it.
 
@@ -165,6 +171,10 @@ BOOKKEEPING = frozenset({"prim", "profiler"})
 """Namespaces of ops that touch no tensor's data: they pass as views do, and are not on record."""
 
 
+DYNAMIC = frozenset({torch.Tag.dynamic_output_shape, torch.Tag.data_dependent_output})
+"""Tags of ops whose result has a shape that depends on values."""
+
+
 class Decision(Enum):
     """How an op is decided; the order of DESIGN's lookup."""
 
@@ -193,7 +203,7 @@ class Plan:
     Attributes:
         name: ``aten.mm``: the op as reports name it.
         decision: how it is decided.
-        dynamic: its result's shape depends on values, so that arguments alone do not tell a cost.
+        dynamic: its result's shape depends on values, so that its signature includes it.
         operands: how many arguments it begins with that are tensors.
     """
 
@@ -219,11 +229,12 @@ class Plan:
             for index, argument in enumerate(schema.arguments)
             if argument.alias_info is not None and argument.alias_info.is_write
         )
-        self.dynamic = func.namespace != "aten" or any(
-            tag in func.tags
-            for tag in (torch.Tag.dynamic_output_shape, torch.Tag.data_dependent_output)
-        )
         self.operands = [*kinds, False].index(False)
+        # arange(1.7), or an image scaled by 1.7: such numbers are not part of a signature
+        sized = self.operands == 0 or any(
+            argument.name.startswith("scale") for argument in schema.arguments
+        )
+        self.dynamic = func.namespace != "aten" or sized or not DYNAMIC.isdisjoint(func.tags)
         self._decide(_spellings(func), formulas or {})
 
     def _decide(self, spellings: Sequence[str], formulas: dict[str, Formula]) -> None:
@@ -263,8 +274,7 @@ class Plan:
             moved = Cost(read=read, written=written)
             if self.formula is not None:
                 _require_dense([*operands, out])
-                found = self.formula(*args, **named, out=out)
-                answer = found if isinstance(found, Gradients) else Gradients(unsplit=found)
+                answer = _as_gradients(self.formula(*args, **named, out=out))
         except Uncountable:
             counted = False
         except Exception as error:  # a user's program must not fail for a formula's sake
@@ -283,6 +293,10 @@ class Plan:
         label = str(dtype).removeprefix("torch.")
         return Bill(self.name, label, total, gradients, recompute, counted)
 
+    def symbolic_bill(self) -> Bill:
+        """The bill of a call on symbolic sizes: a program is traced, and no number is known."""
+        return Bill(self.name, "symbolic", ZERO, counted=False)
+
 
 def plan(func: Any) -> Plan:
     """The plan of an overload, made on first use."""
@@ -296,11 +310,14 @@ def _spellings(func: Any) -> list[str]:
     """The names under which a formula may be registered, the most exact first.
 
     >>> _spellings(torch.ops.aten.add_.Tensor)
-    ['aten::add_.Tensor', 'aten::add_', 'aten::add']
+    ['aten::add_.Tensor', 'aten::add.Tensor', 'aten::add_', 'aten::add']
+    >>> _spellings(torch.ops.aten.scatter.reduce_out)
+    ['aten::scatter.reduce_out', 'aten::scatter.reduce', 'aten::scatter']
     """
-    packet = packet_name(func)
+    packet, overload = packet_name(func), overload_name(func)
     functional = packet.removesuffix("_")
-    spellings = [f"{packet}.{overload_name(func)}", packet, functional]
+    spellings = [f"{packet}.{overload}", f"{functional}.{overload.removesuffix('_out')}"]
+    spellings += [packet, functional]
     return list(dict.fromkeys(spellings))
 
 
@@ -316,6 +333,15 @@ def _in_domain(cost: Cost, dtype: torch.dtype) -> Cost:
     return replace(cost, arith=0, compare=0, special=0)
 
 
+def _as_gradients(answer: Any) -> Gradients:
+    """What a formula returned, a Cost being split by nothing."""
+    if isinstance(answer, Gradients):
+        return answer
+    if not isinstance(answer, Cost):
+        raise TypeError(f"it returned {answer!r}; expected a Cost or Gradients")
+    return Gradients(unsplit=answer)
+
+
 def _require_dense(values: Iterable[Any]) -> None:
     """Formulas read shapes, which do not tell what a sparse or nested tensor holds."""
     for tensor in traffic.tensors(values):
@@ -324,14 +350,13 @@ def _require_dense(values: Iterable[Any]) -> None:
 
 
 def _working_dtype(inputs: Iterable[Any], out: Any) -> torch.dtype:
-    """The dtype that an op works in: the first floating or complex one, else the first."""
-    first = None
-    for tensor in traffic.tensors([*inputs, out]):
-        dtype = tensor.dtype
-        if dtype.is_floating_point or dtype.is_complex:
-            return dtype
-        first = first or dtype
-    return first or torch.get_default_dtype()
+    """The dtype that an op works in: the first complex, else floating one, else the first."""
+    dtypes = [tensor.dtype for tensor in traffic.tensors([*inputs, out])]
+    complex_, floating = (
+        [dtype for dtype in dtypes if getattr(dtype, kind)]
+        for kind in ("is_complex", "is_floating_point")
+    )
+    return next(iter(complex_ + floating + dtypes), torch.get_default_dtype())
 
 
 def describe(values: Iterable[Any]) -> str:

@@ -135,7 +135,7 @@ def modules(
 
 def line(label: str, node: ModuleNode, whole: int) -> Line:
     """The row of ``node``; a star says that ops which no formula knows ran in it."""
-    if any(not row.counted for inner in node.walk() for row in inner.rows):
+    if any(row.uncounted for inner in node.walk() for row in inner.rows):
         label += " *"
     return Line(label, node.type, node.params, node.calls, node.phases, node.gradients, whole)
 

@@ -1,0 +1,93 @@
+"""What a counter keeps between blocks, and what it lets go."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import flopcount
+from flopcount import Cost, FlopCounter
+
+
+def test_reset_lets_go_of_everything() -> None:
+    counter = FlopCounter()
+    for size in range(1, 40):
+        counter.reset()
+        with counter:
+            torch.ones(size).relu()
+    assert len(counter._bills) <= 3
+
+
+def test_blocks_with_formulas_of_their_own_bring_nothing_new() -> None:
+    counter = FlopCounter(formulas={torch.ops.aten.relu: lambda x, *, out: Cost(arith=7)})
+    sizes = []
+    for _ in range(5):
+        with counter:
+            torch.ones(3).relu()
+        sizes.append((len(counter._local.thread.tally), len(counter._bills)))
+    assert len(set(sizes)) == 1
+    assert counter.report().total.arith == 5 * 7
+
+
+def test_a_formula_that_is_registered_between_two_blocks_counts_in_the_second() -> None:
+    @torch.library.custom_op("upkeep_test::later", mutates_args=())
+    def later(x: torch.Tensor) -> torch.Tensor:
+        return x.clone()
+
+    counter = FlopCounter()
+    with counter:
+        later(torch.ones(3))
+    assert counter.report().uncounted == {"upkeep_test.later": 1}
+    flopcount.formula("upkeep_test::later")(lambda x, *, out: Cost(arith=5))
+    with counter:
+        later(torch.ones(3))
+    assert counter.report().total.arith == 5
+    assert counter.report().uncounted == {"upkeep_test.later": 1}
+
+
+def test_a_dead_counter_leaves_nothing_of_the_program_alive() -> None:
+    model = nn.Linear(4, 4)
+    counter = FlopCounter(model)
+    with counter:
+        model(torch.ones(2, 4)).sum().backward()
+    alive = [weakref.ref(thing) for thing in (model, model.weight, counter)]
+    del model, counter
+    gc.collect()
+    assert [reference() for reference in alive] == [None, None, None]
+
+
+def test_a_formula_that_returns_no_cost_leaves_the_op_uncounted() -> None:
+    formulas = {torch.ops.aten.relu: lambda x, *, out: None}
+    counter = FlopCounter(formulas=formulas)  # type: ignore[arg-type]
+    with pytest.warns(RuntimeWarning, match="expected a Cost or Gradients"), counter:
+        torch.ones(3).relu()
+    assert counter.report().uncounted == {"aten.relu": 1}
+
+
+def test_calls_of_one_op_are_counted_and_uncounted_apart() -> None:
+    z = torch.ones(10, dtype=torch.complex64)
+    with FlopCounter() as counter:
+        z**2
+        z**0.3
+    assert counter.report().uncounted == {"aten.pow": 1}
+
+
+def test_an_op_with_a_kernel_of_its_own_is_not_taken_apart() -> None:
+    """mish_backward decomposes, too, and then differs in the last digit."""
+    x = torch.linspace(-3, 3, 1000, requires_grad=True)
+    (plain,) = torch.autograd.grad(F.mish(x).sum(), x)
+    with FlopCounter():
+        (counted,) = torch.autograd.grad(F.mish(x).sum(), x)
+    assert torch.equal(plain, counted)
+
+
+def test_an_out_overload_has_the_formula_of_its_own_kind() -> None:
+    x, index, values = torch.zeros(5, 5), torch.zeros(5, 5, dtype=torch.int64), torch.ones(5, 5)
+    with FlopCounter() as counter:
+        torch.scatter(x, 0, index, values, reduce="add", out=torch.empty(5, 5))
+    assert counter.report().total.arith == 25
