@@ -34,6 +34,7 @@ __all__ = [
     "packet_name",
     "running_node",
     "schema_of",
+    "sharding_is_planned",
     "will_execute",
 ]
 
@@ -151,6 +152,13 @@ def open_calls() -> list[object]:
 def backward_started_here() -> bool:
     """Whether this thread called a backward pass that has not returned yet."""
     return any(frame.f_code is RUN_BACKWARD for frame in _frames())
+
+
+def sharding_is_planned() -> bool:
+    """Whether DTensor runs an op on fake tensors of global size, to find how its result is cut."""
+    return "torch.distributed.tensor" in sys.modules and any(
+        frame.f_code.co_filename.endswith("_sharding_prop.py") for frame in _frames()
+    )
 
 
 def checkpoint_recomputes() -> bool:

@@ -30,6 +30,7 @@ from flopcount._private import (
     packet_name,
     running_node,
     schema_of,
+    sharding_is_planned,
     will_execute,
 )
 
@@ -365,3 +366,8 @@ class TestNamesOfOps:
         symbolic = FakeTensorMode(shape_env=ShapeEnv()).from_tensor(x)
         assert has_symbolic_sizes([1, (symbolic,)])
         assert not has_symbolic_sizes((x, FakeTensorMode().from_tensor(x), 2))
+
+
+def test_no_sharding_is_planned_without_dtensor() -> None:
+    """That it is, inside DTensor, ``tests/attribution/test_dtensor.py`` shows by its counts."""
+    assert not sharding_is_planned()

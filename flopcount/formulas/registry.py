@@ -176,7 +176,7 @@ DYNAMIC = frozenset({torch.Tag.dynamic_output_shape, torch.Tag.data_dependent_ou
 
 
 class Decision(Enum):
-    """How an op is decided; the order of DESIGN's lookup."""
+    """How an op is decided."""
 
     VIEW = "view"
     FORMULA = "formula"
