@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -70,3 +71,27 @@ class TestCompiledFunctions:
         check(report, plain=True)
         assert [node.calls for node in report.model.walk()] == [2] * 4
         assert report.model.total.macs == 2 * (2 + 3) * PRODUCT
+
+    def test_threads_that_leave_in_another_order_leave_no_trace(self) -> None:
+        first_in, second_in, first_out = (threading.Event() for _ in range(3))
+
+        def first() -> None:
+            with FlopCounter():
+                first_in.set()
+                second_in.wait(10)
+            first_out.set()
+
+        def second() -> None:
+            first_in.wait(10)
+            with FlopCounter():
+                second_in.set()
+                first_out.wait(10)
+
+        threads = [threading.Thread(target=run) for run in (first, second)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        function, graphs = self.compiled()
+        function(batch())
+        assert len(graphs) == 1
