@@ -66,11 +66,14 @@ def along_index(target: Tensor, dim: int, index: Tensor, *args: Any) -> int:
 def at_indices(target: Tensor, indices: Sequence[Tensor | None], values: Tensor, *args: Any) -> int:
     """target[i, :, j] = values: the indices, broadcast, and the dimensions that have none.
 
-    How much a mask selects is not known: as many as there are values.
+    How much a mask selects is not known, unless there is a value for each element: at most the
+    whole target. Values that are there for each are as many-dimensional as what is selected, a
+    mask's dimensions being one; where one of their lengths is 1 they may be broadcast.
     """
     given = [index for index in indices if index is not None]
     if any(index.dtype in (torch.bool, torch.uint8) for index in given):
-        return values.numel()
+        each = len(given) == 1 and values.dim() == target.dim() - given[0].dim() + 1
+        return values.numel() if each and 1 not in values.shape else target.numel()
     whole = [n for n, i in zip(target.shape, indices, strict=False) if i is None]
     places: Sequence[int] = torch.broadcast_shapes(*(index.shape for index in given))
     return prod(places) * prod(whole) * prod(target.shape[len(indices) :])
@@ -181,7 +184,10 @@ def index_put(
     *args: Any,
     out: Tensor,
 ) -> Cost:
-    """target[indices] = values, or += values: an addition for each element that is met."""
+    """target[indices] = values, or += values: an addition for each element that is met.
+
+    With a mask, and values that may be broadcast, all of the target counts: an upper bound.
+    """
     return elementwise(target, at_indices(target, indices, values), add=int(accumulate))
 
 
@@ -333,8 +339,8 @@ def embedding_bag_per_sample_weights_backward(
 
 @formula("aten::nonzero", "aten::nonzero_static")
 def nonzero(x: Tensor, **options: Any) -> Cost:
-    """x ≠ 0, a comparison for each element."""
-    return elementwise(x, compare=1)
+    """x ≠ 0, a comparison for each element; of complex ones one of each part."""
+    return Cost(compare=x.numel() * (1 + x.is_complex()))
 
 
 @formula("aten::bucketize")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, ops
 
 from flopcount.cost import ZERO, Cost
+from flopcount.formulas import traffic
 from flopcount.formulas.primitives import contraction, elementwise
 from flopcount.formulas.registry import formula
 
@@ -33,7 +34,7 @@ def mv(a: Tensor, b: Tensor, *, out: Tensor) -> Cost:
     return contraction(dots=out.numel(), length=b.shape[0])
 
 
-@formula(aten.addmm)
+@formula(aten.addmm, traffic=traffic.accumulated)
 def addmm(
     bias: Tensor,
     a: Tensor,
@@ -47,7 +48,7 @@ def addmm(
     return mm(a, b, out=out) + _accumulate(out, beta, alpha)
 
 
-@formula(aten.baddbmm)
+@formula(aten.baddbmm, traffic=traffic.accumulated)
 def baddbmm(
     bias: Tensor,
     a: Tensor,
@@ -61,7 +62,7 @@ def baddbmm(
     return bmm(a, b, out=out) + _accumulate(out, beta, alpha)
 
 
-@formula(aten.addmv)
+@formula(aten.addmv, traffic=traffic.accumulated)
 def addmv(
     bias: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1, out: Tensor
 ) -> Cost:

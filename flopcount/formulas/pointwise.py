@@ -6,13 +6,14 @@ a comparison of its own (ReLU's gradient, leaky ReLU) is one comparison.
 
 from __future__ import annotations
 
+from math import inf
 from typing import Any
 
 from torch import Tensor, ops
 
 from flopcount.cost import ZERO, Cost
 from flopcount.formulas.primitives import elementwise
-from flopcount.formulas.registry import Gradients, formula
+from flopcount.formulas.registry import Gradients, Uncountable, formula
 
 aten = ops.aten
 
@@ -40,14 +41,14 @@ def gradient_steps(*names: str, **each: int) -> None:
 
 
 # one operation
-steps("mul", "square", mul=1)
-steps("div", "true_divide", "reciprocal", div=1)
+steps("square", mul=1)
+steps("reciprocal", div=1)
 steps("sqrt", sqrt=1)
 steps("rsqrt", sqrt=1, div=1)
-steps("neg", "abs", "sgn", "sign", compare=1)
-steps("floor", "ceil", "round", "trunc", "frac", compare=1)
+steps("neg", "sgn", "sign", compare=1)
+steps("floor", "ceil", "trunc", "frac", compare=1)
 steps("maximum", "minimum", "fmax", "fmin", "clamp_min", "clamp_max", compare=1)
-steps("eq", "ne", "lt", "le", "gt", "ge", "isnan", compare=1)
+steps("lt", "le", "gt", "ge", compare=1)
 steps("isinf", compare=2)  # |x| = inf
 steps("where", "masked_fill", compare=1)
 steps("logical_not", "logical_and", "logical_or", "logical_xor", compare=1)
@@ -106,10 +107,85 @@ def elu_backward(
     return Gradients(input=elementwise(out, compare=1, mul=5, special=1))
 
 
-@formula(aten.add, aten.sub, aten.rsub)
-def add(a: Any, b: Any, scale: float = 1, *, alpha: float = 1, out: Tensor) -> Cost:
+# what may be told of an operand
+
+
+def told_apart(number: float) -> bool:
+    """Multiples of ½ up to 16 in size and infinities; calls with other numbers share a cost."""
+    return abs(number) == inf or (abs(number) <= 16 and 2 * number % 1 == 0)
+
+
+def is_complex(value: Any) -> bool:
+    """A complex tensor, or a complex number but for the real ones among those told apart."""
+    if isinstance(value, Tensor):
+        return value.is_complex()
+    return isinstance(value, complex) and (value.imag != 0 or not told_apart(value.real))
+
+
+def sum_steps(a: Any, b: Any) -> int:
+    """Additions in a + b: a real number meets the real part of a complex one only."""
+    return 2 if is_complex(a) and is_complex(b) else 1
+
+
+def product_steps(a: Any, b: Any) -> int:
+    """Operations in a·b: a real factor scales each part; complex ones: 4 products and 2 sums."""
+    return (1, 2, 6)[is_complex(a) + is_complex(b)]
+
+
+@formula(aten.add, aten.sub)
+def add(a: Any, b: Any, scale: complex = 1, *, alpha: complex = 1, out: Tensor) -> Cost:
     """a + alpha·b: one addition, and a multiplication if alpha is not 1."""
-    return elementwise(out, add=1, mul=int(alpha != 1 or scale != 1))
+    factor = alpha if scale == 1 else scale
+    scaling = product_steps(factor, b) if factor != 1 else 0
+    return Cost(arith=out.numel() * (sum_steps(a, b) + scaling))
+
+
+@formula(aten.rsub)
+def rsub(a: Any, b: Any, scale: complex = 1, *, alpha: complex = 1, out: Tensor) -> Cost:
+    """b - alpha·a."""
+    return add(b, a, scale, alpha=alpha, out=out)
+
+
+@formula(aten.mul)
+def mul(a: Any, b: Any, *, out: Tensor) -> Cost:
+    """a·b."""
+    return Cost(arith=out.numel() * product_steps(a, b))
+
+
+@formula(aten.div, "aten::true_divide")
+def div(a: Any, b: Any, *, rounding_mode: str | None = None, out: Tensor) -> Cost:
+    """a / b, and a rounding if there is a mode.
+
+    A complex divisor takes the product with its conjugate, its squared modulus (2 products and a
+    sum) and a division of each part; a real one a division of each part of a.
+    """
+    steps = product_steps(a, b) + 3 + 2 if is_complex(b) else 1 + is_complex(a)
+    return Cost(arith=out.numel() * steps, compare=out.numel() * (rounding_mode is not None))
+
+
+@formula(aten.abs)
+def absolute(x: Tensor, *, out: Tensor) -> Cost:
+    """One operation; of a complex number √(re² + im²): 2 products, a sum and a root."""
+    return Cost(arith=4 * x.numel()) if x.is_complex() else elementwise(x, compare=1)
+
+
+@formula(aten.eq, aten.ne)
+def eq(a: Any, b: Any, *, out: Tensor) -> Cost:
+    """A comparison; of complex numbers one of each part."""
+    return elementwise(out, compare=1 + (is_complex(a) or is_complex(b)))
+
+
+@formula(aten.isnan)
+def isnan(x: Tensor, *, out: Tensor) -> Cost:
+    """x ≠ x."""
+    return eq(x, x, out=out)
+
+
+@formula(aten.round)
+def round(x: Tensor, *, decimals: int = 0, out: Tensor) -> Cost:
+    """A rounding; to d decimals that of x·10ᵈ, divided by 10ᵈ."""
+    scaled = int(decimals != 0)
+    return elementwise(out, compare=1, mul=scaled, div=scaled)
 
 
 @formula(aten.addcmul)
@@ -131,16 +207,19 @@ def pow(base: Any, exponent: Any, *, out: Tensor) -> Cost:
     xⁿ takes ⌊log₂ n⌋ squarings and a product for each further 1 among n's binary digits; a
     negative exponent adds a division.
     """
+    if is_complex(exponent):
+        raise Uncountable("complex exponents")
     if isinstance(exponent, Tensor) or not isinstance(base, Tensor):
         return elementwise(out, special=1)
+    exponent = exponent.real  # of 2 + 0j, too
     inverse, n = exponent < 0, abs(exponent)
     if n == 0.5:
-        return elementwise(out, sqrt=1, div=int(inverse))
-    if n != int(n) or n > MAX_PRODUCTS:
-        return elementwise(out, special=1)
+        return elementwise(base, sqrt=1, div=int(inverse))
+    if not n <= MAX_PRODUCTS or n % 1 != 0:  # an exponent that is not a number, too
+        return elementwise(base, special=1)
     n = int(n)
     products = max(n.bit_length() + n.bit_count() - 2, 0)
-    return elementwise(out, mul=products, div=int(inverse))
+    return elementwise(base, mul=products, div=int(inverse))
 
 
 MAX_PRODUCTS = 16
@@ -171,7 +250,9 @@ def gelu_backward(grad: Tensor, x: Tensor, *, approximate: str = "none", out: Te
 
 
 @formula(aten.native_dropout)
-def native_dropout(x: Tensor, p: float, train: bool | None, *, out: tuple[Tensor, ...]) -> Cost:
+def native_dropout(
+    x: Tensor, p: float, train: bool | None, *, out: tuple[Tensor, ...], **results: Tensor
+) -> Cost:
     """x·mask / (1 - p): two products. Drawing the mask is free."""
     return elementwise(x, mul=2) if train or train is None else ZERO
 

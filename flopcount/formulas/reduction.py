@@ -7,7 +7,7 @@ For ops that keep their shape, m counts the rows along the dimension that they w
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import inf
+from math import inf, nan
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor, ops
 
 from flopcount.cost import ZERO, Cost
 from flopcount.formulas.pointwise import pow as power
+from flopcount.formulas.pointwise import sum_steps, told_apart
 from flopcount.formulas.primitives import contraction, elementwise, fold
 from flopcount.formulas.registry import Gradients, formula
 
@@ -66,7 +67,7 @@ def amax(x: Tensor, *args: Any, out: Tensor | tuple[Tensor, ...], **kwargs: Any)
     return Cost(compare=fold(x.numel(), values.numel()))
 
 
-@formula("aten::max.other", "aten::min.other")
+@formula("aten::max.other", "aten::min.other", "aten::max.out", "aten::min.out")
 def max_other(a: Tensor, b: Tensor, *, out: Tensor) -> Cost:
     """The larger of two: one comparison for each element."""
     return elementwise(out, compare=1)
@@ -122,7 +123,7 @@ def cumprod(x: Tensor, dim: int, *, out: Tensor, **kwargs: Any) -> Cost:
 
 
 @formula(aten.cummax, aten.cummin)
-def cummax(x: Tensor, dim: int, *, out: tuple[Tensor, Tensor]) -> Cost:
+def cummax(x: Tensor, dim: int, *, out: tuple[Tensor, Tensor], **results: Tensor) -> Cost:
     """A comparison for each element of a row but the first."""
     return Cost(compare=fold(x.numel(), rows(x, dim)))
 
@@ -217,8 +218,10 @@ def norm_steps(x: Tensor, n: int, m: int, p: float) -> Cost:
     """(Σ|x|ᵖ)^(1/p) of n values in m groups; x tells whether they are complex.
 
     An even power needs no modulus. A complex square is two products and a sum, a modulus its
-    root; for ∞ and -∞ there is no power but a comparison, for 0 a comparison with zero.
+    root; for ∞ and -∞ there is no power but a comparison, for 0 a comparison with zero. Numbers
+    that are not told apart are taken for one that is neither whole nor a half.
     """
+    p = p if told_apart(p) else nan
     even = p % 2 == 0
     modulus = Cost(arith=(3 if even else 4) * n) if x.is_complex() else Cost(compare=n * (not even))
     if abs(p) == inf:
@@ -270,8 +273,9 @@ def _total(costs: Any) -> Cost:
 
 @formula(aten.dist)
 def dist(a: Tensor, b: Tensor, p: float = 2, *, out: Tensor) -> Cost:
-    """The norm of a - b."""
-    return elementwise(a, add=1) + norm_steps(a, a.numel(), 1, p)
+    """The norm of a - b, broadcast."""
+    n = torch.broadcast_shapes(a.shape, b.shape).numel()
+    return Cost(arith=n * sum_steps(a, b)) + norm_steps(a if a.is_complex() else b, n, 1, p)
 
 
 @formula(aten.renorm)
@@ -323,6 +327,7 @@ def distance_gradient(n: int, pairs: int, p: float) -> Cost:
     g / distance^(p - 1) is taken once for each pair. With p = 1 only the sign of a difference
     is left; with p = ∞ its sign where |a - b| is the distance.
     """
+    p = p if told_apart(p) else nan
     products = Cost(arith=2 * n)  # the difference, and its product with the factor of the pair
     if p == 1:
         return products + Cost(compare=n)
@@ -368,17 +373,17 @@ def _order(x: Tensor, dim: int, k: int | None = None) -> Cost:
     return Cost(compare=rows(x, dim) * sort_comparisons(length, length if k is None else k))
 
 
-@formula("aten::sort.stable", "aten::argsort.stable")
-def sort_stable(
-    x: Tensor, *, stable: bool | None = None, dim: int = -1, descending: bool = False, out: Any
-) -> Cost:
-    """length·⌈log₂ length⌉ comparisons for each row, at most."""
-    return _order(x, dim)
-
-
 @formula(aten.sort, aten.argsort)
-def sort(x: Tensor, dim: int = -1, descending: bool = False, *, out: Any) -> Cost:
-    """length·⌈log₂ length⌉ comparisons for each row, at most."""
+def sort(
+    x: Tensor,
+    dim: int = -1,
+    descending: bool = False,
+    *,
+    stable: bool | None = None,
+    out: Any,
+    **results: Tensor,
+) -> Cost:
+    """length·⌈log₂ length⌉ comparisons for each row, at most; stable ones take no more."""
     return _order(x, dim)
 
 
@@ -389,20 +394,24 @@ def msort(x: Tensor, *, out: Tensor) -> Cost:
 
 
 @formula(aten.topk)
-def topk(x: Tensor, k: int, dim: int = -1, *args: bool, out: tuple[Tensor, Tensor]) -> Cost:
+def topk(
+    x: Tensor, k: int, dim: int = -1, *args: bool, out: tuple[Tensor, Tensor], **results: Tensor
+) -> Cost:
     """length·⌈log₂ k⌉ + length - k comparisons for each row, at most."""
     return _order(x, dim, k)
 
 
 @formula(aten.kthvalue)
-def kthvalue(x: Tensor, k: int, dim: int = -1, *args: bool, out: tuple[Tensor, Tensor]) -> Cost:
+def kthvalue(
+    x: Tensor, k: int, dim: int = -1, *args: bool, out: tuple[Tensor, Tensor], **results: Tensor
+) -> Cost:
     """The worst of the k best, from the nearer end."""
     length = x.shape[dim] if x.dim() else 1
     return _order(x, dim, min(k, length - k + 1))
 
 
 @formula(aten.median, aten.nanmedian)
-def median(x: Tensor, dim: int | None = None, *args: bool, out: Any) -> Cost:
+def median(x: Tensor, dim: int | None = None, *args: bool, out: Any, **results: Tensor) -> Cost:
     """The k-th value, k the middle of the row."""
     if dim is None:
         return Cost(compare=sort_comparisons(x.numel(), (x.numel() + 1) // 2))
@@ -411,6 +420,8 @@ def median(x: Tensor, dim: int | None = None, *args: bool, out: Any) -> Cost:
 
 
 @formula(aten.mode)
-def mode(x: Tensor, dim: int = -1, *args: bool, out: tuple[Tensor, Tensor]) -> Cost:
+def mode(
+    x: Tensor, dim: int = -1, *args: bool, out: tuple[Tensor, Tensor], **results: Tensor
+) -> Cost:
     """A sort, and a comparison of each element with the one before."""
     return _order(x, dim) + Cost(compare=fold(x.numel(), rows(x, dim)))

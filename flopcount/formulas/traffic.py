@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, strided
 
 __all__ = [
+    "accumulated",
     "gathered",
     "nothing",
     "operands_and_results",
@@ -47,8 +48,12 @@ def _distinct(values: Iterable[Any]) -> list[Tensor]:
 def operands_and_results(
     args: Sequence[Any], kwargs: dict[str, Any], out: Any, mutated: Sequence[Any]
 ) -> tuple[int, int]:
-    """Every distinct operand is read once; every result and changed argument is written."""
-    read = sum(map(size, _distinct([*args, *kwargs.values()])))
+    """Every distinct operand is read once; every result and changed argument is written.
+
+    What is named and returned is a place for a result (``values=`` of a sort): it is not read.
+    """
+    places = set(map(id, tensors([out])))
+    read = sum(map(size, _distinct([*args, *(v for v in kwargs.values() if id(v) not in places)])))
     return read, sum(map(size, _distinct([out, *mutated])))
 
 
@@ -57,6 +62,14 @@ def refilled(
 ) -> tuple[int, int]:
     """All operands but the first are read: it is a target, or lends its shape and dtype only."""
     return operands_and_results(args[1:], kwargs, out, mutated)
+
+
+def accumulated(
+    args: Sequence[Any], kwargs: dict[str, Any], out: Any, mutated: Sequence[Any]
+) -> tuple[int, int]:
+    """beta·bias + …: with beta = 0 the bias, the first operand, is not read."""
+    moved = operands_and_results if kwargs.get("beta", 1) != 0 else refilled
+    return moved(args, kwargs, out, mutated)
 
 
 def gathered(

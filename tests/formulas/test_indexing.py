@@ -86,6 +86,8 @@ def target() -> Tensor:
 
 
 BIG = target()  # 3,200 bytes
+SOME = torch.arange(100) < 3  # 100 bytes
+COLUMNS = torch.arange(4).view(2, 2, 1)
 INDEX = ROWS.view(4, 1).expand(4, 8).contiguous()  # one for each value: 256 bytes
 
 
@@ -116,6 +118,42 @@ INDEX = ROWS.view(4, 1).expand(4, 8).contiguous()  # one for each value: 256 byt
             16,
             0,
             id="index_put with indices that broadcast",
+        ),
+        pytest.param(
+            lambda: aten.index_put(BIG, [SOME], torch.ones(3, 8), True),
+            3 * 8,  # 3 rows of 8 values
+            0,
+            id="index_put with a mask and a value for each element that it selects",
+        ),
+        pytest.param(
+            lambda: aten.index_put(BIG, [None, SOME[:8]], torch.ones(100, 3), True),
+            100 * 3,
+            0,
+            id="index_put with a mask of columns and a value for each element",
+        ),
+        pytest.param(
+            lambda: aten.index_put(BIG, [SOME], torch.ones(()), True),
+            100 * 8,  # at most, all
+            0,
+            id="index_put with a mask and one value",
+        ),
+        pytest.param(
+            lambda: aten.index_put(BIG, [SOME], torch.ones(8), True),
+            100 * 8,
+            0,
+            id="index_put with a mask and one row",
+        ),
+        pytest.param(
+            lambda: aten.index_put(BIG, [SOME], torch.ones(3, 1), True),
+            100 * 8,
+            0,
+            id="index_put with a mask and values that are broadcast",
+        ),
+        pytest.param(
+            lambda: aten.index_put(BIG, [SOME, COLUMNS], torch.ones(2, 3), True),
+            100 * 8,  # in fact (2, 2, 3) elements: the values are broadcast
+            0,
+            id="index_put with a mask and an index",
         ),
         pytest.param(lambda: BIG.index_add(0, ROWS, VALUES), 32, 0, id="index_add"),
         pytest.param(
@@ -182,6 +220,36 @@ def test_each_value_that_is_placed_is_added_at_most_once(
         ),
         pytest.param(
             lambda x: x.index_add_(0, ROWS, VALUES), 128 + 32 + 128, 128, id="index_add_ reads, too"
+        ),
+        pytest.param(
+            lambda x: x.index_put_((SOME,), torch.tensor(2.0)),
+            100 + 4,
+            3200,
+            id="index_put_ with a mask writes the whole target at most",
+        ),
+        pytest.param(
+            lambda x: x.index_put_((SOME,), VALUES[:3]),
+            100 + 96,
+            96,
+            id="index_put_ with a mask and a value for each",
+        ),
+        pytest.param(
+            lambda x: x.index_put_((SOME,), torch.tensor(2.0), accumulate=True),
+            3200 + 100 + 4,
+            3200,
+            id="index_put_ with a mask that adds reads the whole target at most",
+        ),
+        pytest.param(
+            lambda x: x.masked_scatter_(SOME.view(100, 1), VALUES),
+            128 + 100,
+            3200,
+            id="masked_scatter_ writes the whole target at most",
+        ),
+        pytest.param(
+            lambda x: x.masked_fill_(SOME.view(100, 1), 2.0),
+            3200 + 100,
+            3200,
+            id="masked_fill_ selects all over the target",
         ),
         pytest.param(
             lambda x: x.index_copy_(0, ROWS, VALUES), 128 + 32, 128, id="index_copy_ does not"
@@ -317,6 +385,7 @@ def test_a_binary_search_takes_as_many_comparisons_as_it_may(length: int) -> Non
 def test_searching_compares_values() -> None:
     x, tests = torch.rand(4, 5), torch.ones(3)
     assert only(x.nonzero).compare == 20  # x ≠ 0
+    assert only(torch.complex(x, x).nonzero).compare == 2 * 20  # either part ≠ 0
     assert only(lambda: torch.isin(x, tests)).compare == 20 * 3
     assert only(lambda: torch.isin(x, 0.5)).compare == 20
     places, weights = torch.arange(6), torch.rand(6)

@@ -144,6 +144,40 @@ def test_a_matmul_reads_its_operands_once_and_writes_its_result() -> None:
     assert report.total.written == 4 * m * n
 
 
+@pytest.mark.parametrize(("beta", "biases"), [(0, 0), (0.0, 0), (1, 1), (2, 1)])
+@pytest.mark.parametrize(
+    ("call", "factors", "results"),
+    [
+        pytest.param(
+            lambda beta: torch.addmm(bias, x, y, beta=beta), m * k + k * n, m * n, id="addmm"
+        ),
+        pytest.param(
+            lambda beta: bias.clone().addmm_(x, y, beta=beta), m * k + k * n, m * n, id="in place"
+        ),
+        pytest.param(
+            lambda beta: torch.baddbmm(bias3, x3, y3, beta=beta),
+            b * (m * k + k * n),
+            b * m * n,
+            id="baddbmm",
+        ),
+        pytest.param(
+            lambda beta: torch.addmv(bias[:, 0], x, y[:, 0], beta=beta), m * k + k, m, id="addmv"
+        ),
+    ],
+)
+def test_a_bias_is_read_unless_beta_is_zero(
+    call: Any, factors: int, results: int, beta: float, biases: int
+) -> None:
+    with FlopCounter() as counter:
+        call(beta)
+    costs = counter.report().by_operator()
+    costs.pop("aten.clone", None)
+    (cost,) = costs.values()
+    # the bias has as many elements as the result, of 4 bytes each
+    assert cost.read == 4 * (factors + biases * results)
+    assert cost.written == 4 * results
+
+
 def test_an_expanded_operand_is_read_once() -> None:
     report = flopcount.count(torch.mm, torch.ones(1).expand(m, k), y, backward=False)
     assert report.total.read == 4 * (1 + k * n)

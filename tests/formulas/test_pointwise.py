@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import pytest
@@ -177,11 +178,68 @@ def test_a_select_on_its_own_comparison_is_one_operation_not_two(name: str) -> N
         ),
         pytest.param(lambda: x.long() > 0, Cost(), id="nor is an integer comparison"),
         pytest.param(
-            lambda: x.to(torch.complex64) + 1, Cost(arith=2 * n), id="complex: 2 for an addition"
-        ),
-        pytest.param(
             lambda: x.to(torch.complex64) * 3j, Cost(arith=6 * n), id="complex: 6 for a product"
         ),
+        pytest.param(
+            lambda: x.to(torch.complex64) * (3.3 + 0j),
+            Cost(arith=6 * n),
+            id="complex: 3.3 + 0j is not told apart from others",
+        ),
+        pytest.param(
+            lambda: x.to(torch.complex64) * 3.3,
+            Cost(arith=2 * n),
+            id="complex by a real number: a product for each part",
+        ),
+        pytest.param(
+            lambda: torch._foreach_mul([x, x.to(torch.complex64)], [3.3, 3.3]),
+            Cost(arith=(1 + 2) * n),
+            id="so it is in lists",
+        ),
+        pytest.param(
+            lambda: x.to(torch.complex64) + 1,
+            Cost(arith=n),
+            id="a real number meets the real part only",
+        ),
+        pytest.param(
+            lambda: 1 - x.to(torch.complex64), Cost(arith=n), id="and the other way round, too"
+        ),
+        pytest.param(
+            lambda: torch.add(x, x.to(torch.complex64), alpha=3),
+            Cost(arith=(2 + 1) * n),
+            id="alpha scales both parts of what is added",
+        ),
+        pytest.param(
+            lambda: aten.rsub.Tensor(x.to(torch.complex64), x, alpha=3),
+            Cost(arith=(2 + 1) * n),
+            id="b - alpha·a: alpha scales a",
+        ),
+        pytest.param(
+            lambda: aten.rsub.Tensor(x, x.to(torch.complex64), alpha=3),
+            Cost(arith=(1 + 1) * n),
+            id="b - alpha·a with a real a",
+        ),
+        pytest.param(
+            lambda: x.to(torch.complex64) ** (2 + 0j),
+            Cost(arith=6 * n),
+            id="a complex exponent that is real is a real one",
+        ),
+        pytest.param(
+            lambda: x.to(torch.complex64) == x, Cost(compare=2 * n), id="complex: both parts equal"
+        ),
+        pytest.param(
+            lambda: x.to(torch.complex64) != 1, Cost(compare=2 * n), id="complex: a part differs"
+        ),
+        pytest.param(
+            lambda: x.to(torch.complex64).isnan(), Cost(compare=2 * n), id="complex: z ≠ z"
+        ),
+        pytest.param(
+            lambda: x.round(decimals=2),
+            Cost(arith=2 * n, compare=n),
+            id="to two decimals: round(x · 100) / 100",
+        ),
+        pytest.param(lambda: x.round(decimals=0), Cost(compare=n), id="to no decimals: round(x)"),
+        pytest.param(lambda: x ** float("inf"), Cost(special=n), id="x^∞ is one evaluation"),
+        pytest.param(lambda: x**17.0, Cost(special=n), id="x^17 is one evaluation, as x^3.3"),
     ],
 )
 def test_steps(call: Any, expected: Cost) -> None:
@@ -193,6 +251,22 @@ LOOPS: dict[str, tuple[Any, Any]] = {
     "remainder": (torch.remainder, lambda a, b: a - b * (a / b).floor()),
     "fmod": (torch.fmod, lambda a, b: a - b * (a / b).floor()),  # of positive numbers
     "floor_divide": (torch.floor_divide, lambda a, b: (a / b).floor()),
+    "div that rounds down": (
+        lambda a, b: torch.div(a, b, rounding_mode="floor"),
+        lambda a, b: (a / b).floor(),
+    ),
+    "div that truncates": (
+        lambda a, b: torch.div(a, b, rounding_mode="trunc"),
+        lambda a, b: (a / b).floor(),  # of positive numbers
+    ),
+    "div with no mode": (
+        lambda a, b: torch.div(a, b, rounding_mode=None),
+        lambda a, b: a / b,
+    ),
+    "modulus of a complex number": (
+        lambda a, b: torch.complex(a, b).abs(),
+        lambda a, b: (a * a + b * b).sqrt(),
+    ),
     "lerp": (lambda a, b: torch.lerp(a, b, 0.3), lambda a, b: a + (b - a) * 0.3),
     "isinf": (lambda a, b: a.isinf(), lambda a, b: abs(a) >= INFINITE),
     "masked_fill": (
@@ -215,6 +289,60 @@ def test_a_loop_that_counts_takes_as_many_steps(function: Any, loop: Any) -> Non
         results = [loop(a, b) for a, b in pairs]
     torch.testing.assert_close(floats(results), function(A, B).double())
     assert measured(function, A, B) == tally.cost
+
+
+def complex_product(a: Parts, b: Parts) -> Parts:
+    if len(a) == len(b) == 2:
+        return [a[0] * b[0] - a[1] * b[1], a[0] * b[1] + a[1] * b[0]]
+    return [p * q for p in a for q in b]
+
+
+def complex_sum(a: Parts, b: Parts) -> Parts:
+    longer = a if len(a) > len(b) else b
+    return [p + q for p, q in zip(a, b, strict=False)] + longer[min(len(a), len(b)) :]
+
+
+def complex_quotient(a: Parts, b: Parts) -> Parts:
+    if len(b) == 1:
+        return [part / b[0] for part in a]
+    conjugate = [b[0], numbers(-torch.as_tensor(floats(b[1])))]
+    divisor = b[0] * b[0] + b[1] * b[1]
+    return [part / divisor for part in complex_product(a, conjugate)]
+
+
+Parts = list[Any]  # of a real number one, of a complex one two
+KINDS = [[A], [B], [A, B], [B, A.flip(0)]]
+ARITHMETIC = {
+    "sum": (torch.add, complex_sum),
+    "product": (torch.mul, complex_product),
+    "quotient": (torch.div, complex_quotient),
+}
+
+
+@pytest.mark.parametrize("right", [1, 3], ids=["by real", "by complex"])
+@pytest.mark.parametrize("left", [0, 2], ids=["real", "complex"])
+@pytest.mark.parametrize(("function", "loop"), ARITHMETIC.values(), ids=ARITHMETIC)
+def test_arithmetic_of_complex_and_real_numbers(
+    function: Any, loop: Any, left: int, right: int
+) -> None:
+    """Written out in real numbers; of a real number there is no imaginary part to work on."""
+    parts = KINDS[left], KINDS[right]
+    with counting() as tally:
+        result = loop(*([numbers(part) for part in operand] for operand in parts))
+    a, b = (torch.complex(*part) if len(part) == 2 else part[0] for part in parts)
+    whole = function(a, b)
+    expected = [whole.real, whole.imag] if whole.is_complex() else [whole]
+    torch.testing.assert_close([torch.as_tensor(floats(part)) for part in result], expected)
+    assert measured(function, a, b) == tally.cost
+
+
+@pytest.mark.parametrize("exponent", [1j, 2 + 1j, 3.3 + 0j])
+def test_a_power_with_a_complex_exponent_is_uncounted_without_a_warning(exponent: complex) -> None:
+    """Complex numbers other than 2 + 0j and its like share one cost: 3.3 + 0j is among them."""
+    with warnings.catch_warnings(), FlopCounter() as counter:
+        warnings.simplefilter("error")
+        x.to(torch.complex64) ** exponent
+    assert counter.report().uncounted == {"aten.pow": 1}
 
 
 @pytest.mark.parametrize(

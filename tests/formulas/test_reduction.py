@@ -89,7 +89,47 @@ REDUCTIONS = {
         lambda: torch.dist(torch.complex(x, y), torch.complex(y, x)),
         Cost(arith=2 * n + 3 * n + n - 1 + 1),
     ),
+    "distance of tensors that broadcast": (
+        # (4, 1) against (6,): 4·6 differences, their squares, a sum and a root
+        lambda: torch.dist(x[:, :1], y[0]),
+        Cost(arith=n + n + n - 1 + 1),
+    ),
+    "distance of a complex and a real tensor": (
+        # of each difference one part, 3 for each squared modulus
+        lambda: torch.dist(torch.complex(x, y), y),
+        Cost(arith=n + 3 * n + n - 1 + 1),
+    ),
+    "larger of two, placed": (
+        lambda: torch.max(x, y, out=torch.empty(ROWS, LENGTH)),
+        Cost(compare=n),
+    ),
 }
+
+
+@pytest.mark.parametrize("p", [17.0, 18.0, -18.0, 0.25, 1 / 3, 17, 18])
+@pytest.mark.parametrize(
+    "norm",
+    [
+        pytest.param(lambda p: torch.linalg.vector_norm(x, p, 1), id="norm"),
+        pytest.param(lambda p: torch.linalg.vector_norm(torch.complex(x, y), p, 1), id="complex"),
+        pytest.param(lambda p: x.norm(p), id="old norm"),
+        pytest.param(lambda p: torch._foreach_norm([x], p), id="norms of a list"),
+        pytest.param(lambda p: torch.dist(x, y, p), id="distance"),
+        pytest.param(lambda p: torch.renorm(x, abs(p), 0, 1.0), id="renormalisation"),
+        pytest.param(lambda p: torch.cdist(x, y, abs(p)), id="pairwise distances"),
+        pytest.param(
+            lambda p: aten._cdist_backward(g[:, :4].contiguous(), x, y, abs(p), y[:, :4]),
+            id="gradient of pairwise distances",
+        ),
+    ],
+)
+def test_norms_of_numbers_that_are_not_told_apart_cost_the_same(norm, p):
+    """They share a signature: what is counted must not depend on which of them comes first."""
+    assert measured(norm, p) == measured(norm, 3.3)
+    with flopcount.FlopCounter() as counter:
+        norm(p)
+        norm(3.3)
+    assert plain(counter.report().total) == 2 * measured(norm, 3.3)
 
 
 @pytest.mark.parametrize(("call", "expected"), REDUCTIONS.values(), ids=REDUCTIONS)
@@ -308,6 +348,62 @@ SORTS = {
 @pytest.mark.parametrize(("call", "comparisons"), SORTS.values(), ids=SORTS)
 def test_sorting(call, comparisons):
     assert measured(call) == Cost(compare=comparisons)
+
+
+def places(*shape):
+    return torch.empty(shape), torch.empty(shape, dtype=torch.long)
+
+
+# each with its bytes written: values of 4 bytes, where they were of 8
+PLACED = {
+    "sort": (lambda out: torch.sort(x, 1, out=out), SORTS["sort"][1], places(ROWS, LENGTH)),
+    "stable sort": (
+        lambda out: torch.sort(x, stable=True, dim=1, out=out),
+        SORTS["order"][1],
+        places(ROWS, LENGTH),
+    ),
+    "best two": (lambda out: torch.topk(x, 2, out=out), SORTS["best two"][1], places(ROWS, 2)),
+    "second from above": (
+        lambda out: torch.kthvalue(x, 5, out=out),
+        SORTS["second from above"][1],
+        places(ROWS),
+    ),
+    "median": (
+        lambda out: torch.median(x, 1, out=out),
+        SORTS["median of each row"][1],
+        places(ROWS),
+    ),
+    "median but for not-a-numbers": (
+        lambda out: torch.nanmedian(x, 1, out=out),
+        SORTS["median of each row"][1],
+        places(ROWS),
+    ),
+    "most frequent": (
+        lambda out: torch.mode(x, 1, out=out),
+        SORTS["most frequent"][1],
+        places(ROWS),
+    ),
+    "largest": (lambda out: torch.max(x, 1, out=out), n - m, places(ROWS)),
+    "smallest": (lambda out: torch.min(x, 1, out=out), n - m, places(ROWS)),
+    "running maximum": (lambda out: torch.cummax(x, 1, out=out), n - m, places(ROWS, LENGTH)),
+}
+
+
+@pytest.mark.parametrize(("call", "comparisons", "out"), PLACED.values(), ids=PLACED)
+def test_results_that_are_placed_are_written_and_not_read(call, comparisons, out):
+    with flopcount.FlopCounter() as counter:
+        call(out)
+    report = counter.report()
+    assert not report.uncounted
+    total = report.total
+    assert total.flops == total.compare == comparisons
+    assert (total.read, total.written) == (4 * n, (4 + 8) * out[0].numel())
+
+
+def test_what_is_placed_costs_the_same_called_whole():
+    with torch.inference_mode():
+        assert measured(lambda: torch.max(x, y, out=torch.empty(ROWS, LENGTH))).compare == n
+        assert measured(lambda: x.argsort(dim=1, stable=True)).compare == SORTS["order"][1]
 
 
 def best(values, k):
