@@ -40,7 +40,10 @@ def sign(
         if operands == 2:
             a, b = args[:2]
             if b.__class__ in NUMBERS:  # x * 2 is aten.mul.Tensor, too
-                key = (where, plan, a.shape, a.dtype, a.is_contiguous() or a.stride(), _part(b, []))
+                key = (
+                    where, plan, a.shape, a.dtype, a.is_contiguous() or a.stride(),
+                    b.__class__, _part(b, []),
+                )  # fmt: skip
             else:
                 key = (
                     where, plan, a.shape, a.dtype, a.is_contiguous() or a.stride(),
@@ -84,8 +87,8 @@ def _part(value: Any, seen: list[int]) -> Any:
     cls = value.__class__
     if cls in ATOMS:
         return value
-    if cls is float:
-        return value if value in EXACT_FLOATS else float
+    if cls is float:  # 2.0 equals 2, and makes another dtype
+        return (float, value) if value in EXACT_FLOATS else float
     if isinstance(value, (list, tuple)):
         if value and value[0].__class__ is int:
             return tuple(value)
@@ -94,7 +97,7 @@ def _part(value: Any, seen: list[int]) -> Any:
         seen.append(id(value))
         return (value.shape, value.dtype, value.is_contiguous() or value.stride())
     if cls is complex:
-        return value.real if not value.imag and value.real in EXACT_FLOATS else complex
+        return (complex, value) if not value.imag and value.real in EXACT_FLOATS else complex
     if isinstance(value, torch.ScriptObject):
         return _Same(value)  # the packed weight of a quantised layer
     return cls  # a generator, say

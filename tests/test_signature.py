@@ -15,7 +15,7 @@ from tests.models import SMALL
 
 aten = torch.ops.aten
 x, y, z = torch.ones(2, 3), torch.ones(2, 3), torch.ones(2, 3)
-image = torch.ones(1, 1, 10, 10)
+image, whole = torch.ones(1, 1, 10, 10), torch.ones(2, 3, dtype=torch.int64)
 
 
 def key(op: Any, *args: Any, **kwargs: Any) -> Any:
@@ -59,6 +59,22 @@ DIFFERENT: dict[str, tuple[Any, Any]] = {
         key(aten.add.Tensor, x, y, alpha=0.3),
     ),
     "an exponent": (key(aten.pow.Tensor_Scalar, x, 2.0), key(aten.pow.Tensor_Scalar, x, 3.0)),
+    "a whole number and a float": (
+        key(aten.mul.Tensor, whole, 2),
+        key(aten.mul.Tensor, whole, 2.0),
+    ),
+    "a float and a complex number": (
+        key(aten.mul.Tensor, x, 2.0),
+        key(aten.mul.Tensor, x, 2 + 0j),
+    ),
+    "exponents of two kinds": (
+        key(aten.pow.Tensor_Scalar, whole, 2),
+        key(aten.pow.Tensor_Scalar, whole, 2.0),
+    ),
+    "a truth and a number": (
+        key(aten.mul.Tensor, whole > 0, True),
+        key(aten.mul.Tensor, whole > 0, 1),
+    ),
     "a number and a tensor": (key(aten.mul.Tensor, x, 2.0), key(aten.mul.Tensor, x, y)),
     "dimensions": (key(aten.sum.dim_IntList, x, [0]), key(aten.sum.dim_IntList, x, [1])),
     "scalings of an image": (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, ops
 
-from flopcount.cost import ZERO, Cost
+from flopcount.cost import Cost
 from flopcount.formulas import traffic
 from flopcount.formulas.primitives import contraction, elementwise
 from flopcount.formulas.registry import formula
@@ -34,7 +34,7 @@ def mv(a: Tensor, b: Tensor, *, out: Tensor) -> Cost:
     return contraction(dots=out.numel(), length=b.shape[0])
 
 
-@formula(aten.addmm, traffic=traffic.accumulated)
+@formula(aten.addmm, aten.baddbmm, aten.addmv, traffic=traffic.accumulated)
 def addmm(
     bias: Tensor,
     a: Tensor,
@@ -44,41 +44,13 @@ def addmm(
     alpha: float = 1,
     out: Tensor,
 ) -> Cost:
-    """beta·bias + alpha·(a @ b)."""
-    return mm(a, b, out=out) + _accumulate(out, beta, alpha)
+    """beta·bias + alpha·(a @ b), a being (…, m, k): an addition for each dot product.
 
-
-@formula(aten.baddbmm, traffic=traffic.accumulated)
-def baddbmm(
-    bias: Tensor,
-    a: Tensor,
-    b: Tensor,
-    *args: object,
-    beta: float = 1,
-    alpha: float = 1,
-    out: Tensor,
-) -> Cost:
-    """beta·bias + alpha·(a @ b), batched."""
-    return bmm(a, b, out=out) + _accumulate(out, beta, alpha)
-
-
-@formula(aten.addmv, traffic=traffic.accumulated)
-def addmv(
-    bias: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1, out: Tensor
-) -> Cost:
-    """beta·bias + alpha·(a @ b), b a vector."""
-    return mv(a, b, out=out) + _accumulate(out, beta, alpha)
-
-
-def _accumulate(out: Tensor, beta: float, alpha: float) -> Cost:
-    """An addition for each element, and a product for each factor that is not 1.
-
-    With beta = 0 the bias is not read.
+    A factor that is not 1 is a product for each; with beta = 0 the bias is not read.
     """
-    scaled = elementwise(out, mul=1) if alpha != 1 else ZERO
-    if beta == 0:
-        return scaled
-    return scaled + elementwise(out, add=1, mul=int(beta != 1))
+    cost = contraction(dots=out.numel(), length=a.shape[-1])
+    cost += elementwise(out, mul=int(alpha != 1))
+    return cost + elementwise(out, add=1, mul=int(beta != 1)) if beta != 0 else cost
 
 
 @formula(aten.linear)
