@@ -45,8 +45,8 @@ GRADIENT_FINDERS: dict[str, GradientFinder] = {
 
 COMPOSITE, VIEW = Decision.COMPOSITE, Decision.VIEW
 
-SYMBOLIC = object()
-"""In the place of a signature: sizes are symbols, and no formula may look at them."""
+OURS = object()
+"""Said of an op that is counted as any other."""
 
 
 class FlopCounter(TorchDispatchMode):
@@ -152,11 +152,8 @@ class FlopCounter(TorchDispatchMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        if types:
-            if any(map(is_traceable_wrapper_subclass_type, types)):
-                return NotImplemented  # a wrapper such as DTensor opens itself; inner ops count
-            if sharding_is_planned():
-                return func(*args, **(kwargs or {}))  # on shapes alone: not work
+        if types and (answer := self._not_ours(func, types, args, kwargs)) is not OURS:
+            return answer
         try:
             plan, call, find_gradient = self._plans[id(func)]
         except KeyError:
@@ -166,11 +163,7 @@ class FlopCounter(TorchDispatchMode):
                 self._attribution.in_backward(self._local.thread, node, args)
             return call(*args, **kwargs) if kwargs else call(*args)
         if plan.decision is COMPOSITE:
-            super().__enter__()
-            try:
-                return func.decompose(*args, **(kwargs or {}))
-            finally:
-                super().__exit__(None, None, None)
+            return self._open(func, args, kwargs)
 
         thread = self._local.thread
         where: Place | tuple[Place, str]
@@ -186,21 +179,46 @@ class FlopCounter(TorchDispatchMode):
             ):
                 where = where, gradient
         out = call(*args, **kwargs) if kwargs else call(*args)
-        if types and has_symbolic_sizes(args):
-            key: tuple[Any, ...] = (where, plan, SYMBOLIC)
-        else:
-            key = sign(where, plan, args, kwargs, out)
+        key = sign(where, plan, args, kwargs, out)
         try:
             thread.tally[key][0] += 1
         except KeyError:
             self._count_new(thread.tally, key, args, kwargs or {}, out)
         except TypeError:  # a symbolic number has no hash
-            self._count_new(thread.tally, (where, plan, SYMBOLIC), args, kwargs or {}, out)
+            self._count_new(thread.tally, key, args, kwargs or {}, out, symbolic=True)
         return out
 
     never_compile(__torch_dispatch__)
 
-    # -- once per op, or once per signature
+    # -- seldom: once per op, once per signature, or for tensors of other kinds
+
+    def _not_ours(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        """The answer for an op on tensor subclasses that is not to be counted, else OURS."""
+        if any(map(is_traceable_wrapper_subclass_type, types)):
+            return NotImplemented  # a wrapper such as DTensor opens itself; its inner ops count
+        if sharding_is_planned():
+            return func(*args, **(kwargs or {}))  # on shapes alone: not work
+        if has_symbolic_sizes(args):
+            return self._trace(func, args, kwargs)
+        return OURS
+
+    def _trace(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Run an op whose sizes are symbols, which no formula may ask for their values."""
+        out = func(*args, **(kwargs or {}))
+        decided, *_ = self._plans.get(id(func)) or self._plan(func)
+        if decided is not None:
+            thread = self._local.thread
+            key = thread.place, decided
+            self._count_new(thread.tally, key, args, kwargs or {}, out, symbolic=True)
+        return out
+
+    def _open(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Run a composite op by the ops that it is made of, which are counted."""
+        super().__enter__()
+        try:
+            return func.decompose(*args, **(kwargs or {}))
+        finally:
+            super().__exit__(None, None, None)
 
     def _plan(self, func: Any) -> PlannedCall:
         decided = Plan(func, self._formulas) if self._formulas else plan(func)
@@ -219,6 +237,7 @@ class FlopCounter(TorchDispatchMode):
         args: Sequence[Any],
         kwargs: dict[str, Any],
         out: Any,
+        symbolic: bool = False,
     ) -> None:
         if len(tally) >= TALLY_LIMIT:
             with self._lock:
@@ -226,14 +245,15 @@ class FlopCounter(TorchDispatchMode):
                 tally.clear()
         if len(self._bills) >= TALLY_LIMIT:
             self._bills.clear()
-        if key in tally:  # a symbolic call, and not the first
-            tally[key][0] += 1
-            return
         where, decided, *_ = key
+        if symbolic:
+            key = where, decided
+            if key in tally:
+                tally[key][0] += 1
+                return
         signature = key[1:]
         bill = self._bills.get(signature)
         if bill is None:
-            symbolic = key[2:] == (SYMBOLIC,)
             bill = decided.symbolic_bill() if symbolic else decided.bill(args, kwargs, out)
             self._bills[signature] = bill
         place, gradient = where if isinstance(where, tuple) else (where, None)

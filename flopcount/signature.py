@@ -61,15 +61,16 @@ def sign(
             )  # fmt: skip
         else:
             operands, key = 0, (where, plan)
-    except (RuntimeError, NotImplementedError):  # sparse and nested tensors have no strides
-        return (where, plan, object())
     except AttributeError:  # another number that stands in for a tensor
         operands, key = 0, (where, plan)
+    except (RuntimeError, NotImplementedError):  # sparse and nested tensors have no strides
+        return (where, plan, object())
+    if len(args) == operands and not kwargs and not plan.dynamic:
+        return key
     try:
-        seen: list[int] = []  # the ids of all tensors, where some are in lists or named
+        seen: list[int] = []  # the ids of tensors that are no leading ones
         for value in args[operands:]:
-            part = value if value.__class__ in ATOMS else _part(value, seen)
-            key += (part,)
+            key += (value if value.__class__ in ATOMS else _part(value, seen),)
         if kwargs:
             for name, value in kwargs.items():
                 key += (name, value if value.__class__ in ATOMS else _part(value, seen))
@@ -85,14 +86,14 @@ def sign(
 def _part(value: Any, seen: list[int]) -> Any:
     """What a formula may see of one argument; the ids of its tensors are added to ``seen``."""
     cls = value.__class__
-    if cls in ATOMS:
-        return value
     if cls is float:  # 2.0 equals 2, and makes another dtype
         return (float, value) if value in EXACT_FLOATS else float
-    if isinstance(value, (list, tuple)):
+    if cls is list or cls is tuple:
         if value and value[0].__class__ is int:
             return tuple(value)
         return tuple([_part(item, seen) for item in value])
+    if cls in ATOMS:
+        return value
     if isinstance(value, Tensor):
         seen.append(id(value))
         return (value.shape, value.dtype, value.is_contiguous() or value.stride())
