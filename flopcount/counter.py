@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import is_grad_enabled, nn
 
 from flopcount._private import (
@@ -44,6 +45,9 @@ GRADIENT_FINDERS: dict[str, GradientFinder] = {
 """Ops whose place in the autograd graph says which gradient they compute."""
 
 COMPOSITE, VIEW = Decision.COMPOSITE, Decision.VIEW
+
+PLAIN = (torch.Tensor,)
+"""The ``types`` of ops that autograd runs by itself; of others they are empty."""
 
 OURS = object()
 """Said of an op that is counted as any other."""
@@ -152,8 +156,10 @@ class FlopCounter(TorchDispatchMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        if types and (answer := self._not_ours(func, types, args, kwargs)) is not OURS:
-            return answer
+        if types and types != PLAIN:
+            answer = self._not_ours(func, types, args, kwargs)
+            if answer is not OURS:
+                return answer
         try:
             plan, call, find_gradient = self._plans[id(func)]
         except KeyError:
