@@ -17,7 +17,7 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import is_grad_enabled, nn
 from torch.nn.modules.module import (
     register_module_forward_hook,
     register_module_forward_pre_hook,
@@ -345,7 +345,7 @@ class Attribution:
         """The place of the op with ``args`` that autograd node ``node`` is running."""
         if thread.place_task != -1 and thread.place_task == backward_task():
             return thread.place  # a module runs again, or an optimizer steps in a hook
-        if torch.is_grad_enabled():
+        if is_grad_enabled():
             return self._in_recorded_backward(thread, node, args)
         number = node._sequence_nr()
         if number != thread.node_number or number == NO_SEQUENCE_NR:
@@ -384,7 +384,7 @@ class Attribution:
         if known is None:
             if len(thread.passes) >= PASS_LIMIT:
                 thread.passes.clear()
-            records = torch.is_grad_enabled() and not checkpoint_recomputes()
+            records = is_grad_enabled() and not checkpoint_recomputes()
             known = thread.passes[task] = Pass(backward_started_here(), records)
         return known
 

@@ -32,15 +32,17 @@ def product_gradient(thread: Thread, node: Any) -> str | None:
     if order is None:
         return None
     running = backward_task(), node._sequence_nr()
-    if running != thread.product_node:
-        thread.product_node = running
-        edges = node.next_functions
-        thread.products = [
-            "weight" if _leads_to_parameter(edge) else "input"
-            for index in reversed(order)
-            if (edge := edges[index][0]) is not None and will_execute(edge)
-        ]
-    return thread.products.pop() if thread.products else None
+    if running == thread.product_node:
+        return thread.products.pop() if thread.products else None
+    thread.product_node = running
+    thread.products = wanted = []
+    edges = node.next_functions
+    first, second = (edges[index][0] for index in order)
+    for edge in (second, first):
+        if edge is not None and will_execute(edge):
+            role = "weight" if _leads_to_parameter(edge) else "input"
+            wanted.append(role)  # noqa: PERF401  (a comprehension is one more call)
+    return wanted.pop() if wanted else None
 
 
 def sum_gradient(thread: Thread, node: Any) -> str | None:

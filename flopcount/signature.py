@@ -73,7 +73,10 @@ def sign(
             key += (value if value.__class__ in ATOMS else _part(value, seen),)
         if kwargs:
             for name, value in kwargs.items():
-                key += (name, value if value.__class__ in ATOMS else _part(value, seen))
+                if value.__class__ is float and value not in EXACT_FLOATS:
+                    key += (name, float)  # a learning rate, say
+                else:
+                    key += (name, value if value.__class__ in ATOMS else _part(value, seen))
         if seen:
             seen += map(id, args[:operands])
             if len(set(seen)) < len(seen):
