@@ -41,7 +41,7 @@ def product_gradient(thread: Thread, node: Any) -> str | None:
     for edge in (second, first):
         if edge is not None and will_execute(edge):
             role = "weight" if _leads_to_parameter(edge) else "input"
-            wanted.append(role)  # noqa: PERF401  (a comprehension is one more call)
+            wanted.append(role)
     return wanted.pop() if wanted else None
 
 

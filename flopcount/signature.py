@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from flopcount.formulas import Plan
 
@@ -22,6 +22,8 @@ ATOMS = frozenset(
 """Types of arguments that stand for themselves."""
 
 NUMBERS = frozenset({bool, int, float, complex})
+WHOLE = frozenset({bool, int})
+DENSE = frozenset({Tensor, nn.Parameter})
 
 EXACT_FLOATS = frozenset([step / 2 for step in range(-32, 33)] + [float("inf"), float("-inf")])
 """Numbers that a formula may tell apart (an exponent, alpha = 1). All others are alike to it, so
@@ -70,7 +72,15 @@ def sign(
     try:
         seen: list[int] = []  # the ids of tensors that are no leading ones
         for value in args[operands:]:
-            key += (value if value.__class__ in ATOMS else _part(value, seen),)
+            if value.__class__ in ATOMS:
+                key += (value,)
+            elif value.__class__ in DENSE:
+                key += (value.shape, value.dtype, value.is_contiguous() or value.stride())
+                seen.append(id(value))
+            elif value.__class__ is list and value and value[0].__class__ in WHOLE:
+                key += (tuple(value),)  # a stride, a mask of results
+            else:
+                key += (_part(value, seen),)
         if kwargs:
             for name, value in kwargs.items():
                 if value.__class__ is float and value not in EXACT_FLOATS:
@@ -92,7 +102,7 @@ def _part(value: Any, seen: list[int]) -> Any:
     if cls is float:  # 2.0 equals 2, and makes another dtype
         return (float, value) if value in EXACT_FLOATS else float
     if cls is list or cls is tuple:
-        if value and value[0].__class__ is int:
+        if value and value[0].__class__ in WHOLE:
             return tuple(value)
         return tuple([_part(item, seen) for item in value])
     if cls in ATOMS:
