@@ -92,7 +92,7 @@ def sign(
             if len(set(seen)) < len(seen):
                 key += (*map(seen.index, seen),)
         return (*key, _part(out, [])) if plan.dynamic else key
-    except (RuntimeError, NotImplementedError):
+    except (RuntimeError, NotImplementedError):  # a tensor without strides, behind the leading ones
         return (where, plan, object())
 
 
