@@ -119,10 +119,13 @@ def never_compile(function: Any) -> None:
     dynamo.set_code_exec_strategy(function.__code__, dynamo._FrameExecStrategy(skip, skip))
 
 
+_will_execute: Callable[[Any], bool] = torch._C._will_engine_execute_node
+
+
 def will_execute(node: Any) -> bool:
     """Whether the running backward pass wants the gradient that flows into ``node``."""
     try:
-        return torch._C._will_engine_execute_node(node)
+        return _will_execute(node)
     except RuntimeError:  # raised for the very leaves that autograd.grad() asks for
         return True
 

@@ -36,13 +36,14 @@ from flopcount._private import (
     open_calls,
     running_node,
 )
-from flopcount.ledger import OPTIMIZER, RECOMPUTE
+from flopcount.ledger import BACKWARD, OPTIMIZER, RECOMPUTE
 from flopcount.scope import Entered, Place, Scope, innermost, type_name
 
 __all__ = ["Attribution", "Thread"]
 
-RECORD_LIMIT = 1 << 17
-"""Changes of scope that are remembered, at least, for each thread; older nodes are unattributed."""
+RECORD_LIMIT = 1 << 18
+"""Changes of scope that are remembered for each thread; then the older half is forgotten, and
+nodes that were made in it are unattributed."""
 
 PASS_LIMIT = 64
 """Backward passes that are remembered for each thread: far more than ever nest."""
@@ -54,34 +55,36 @@ class Record:
     __slots__ = ("last", "places", "starts")
 
     def __init__(self) -> None:
+        self.starts = array("Q", [0])
+        self.places: list[Place | None] = [None]  # one for each start
         self.last = 0
-        self.starts = array("Q")
-        self.places: list[Place | None] = []
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nobody ever watched."""
+        return len(self.starts) == 1 and self.places[0] is None
 
     def note(self, place: Place | None, start: int) -> None:
         """Nodes numbered ``start`` and up are made at ``place``; None: nobody watches."""
-        starts, places = self.starts, self.places
-        # another thread may be reading: there is a place for each start at any moment
-        if starts and starts[-1] >= start:  # the last stretch made no node
-            starts.pop()
-            places.pop()
-        if not places or places[-1] is not place:
-            places.append(place)
+        starts = self.starts
+        if starts[-1] >= start:  # the last stretch made no node
+            starts[-1] = start
+            self.places[-1] = place
+        else:
+            self.places.append(place)  # first: another thread may be reading
             starts.append(start)
-            if len(starts) >= 2 * RECORD_LIMIT:
-                del starts[:RECORD_LIMIT]
-                del places[:RECORD_LIMIT]
+            if len(starts) >= RECORD_LIMIT:
+                self.last = 0
+                del starts[: RECORD_LIMIT // 2]
+                del self.places[: RECORD_LIMIT // 2]
 
     def place(self, number: int) -> Place | None:
         """Where node ``number`` was made, or None if nobody watched."""
-        starts, last = self.starts, self.last
-        # backward runs from the last node to the first: not far below the one before
-        low = last - 8 if last > 8 else 0
-        if last < len(starts) and starts[low] <= number < starts[last]:
-            index = bisect_right(starts, number, low, last)
-        else:
-            index = bisect_right(starts, number)
-        self.last = index
+        starts = self.starts
+        low = self.last - 8  # backward runs from the last node to the first
+        if low < 0 or starts[low] > number:
+            low = 0
+        self.last = index = bisect_right(starts, number, low)
         return self.places[index - 1] if index else None
 
 
@@ -98,6 +101,7 @@ class Thread:
     """What attribution knows about one thread; ``tally`` is for whoever counts in it."""
 
     __slots__ = (
+        "bias",
         "entries",
         "life",
         "node_number",
@@ -105,7 +109,6 @@ class Thread:
         "passes",
         "place",
         "place_task",
-        "product_node",
         "products",
         "record",
         "recorded_task",
@@ -130,13 +133,14 @@ class Thread:
         self.node_number = -1
         self.node_place = attribution.unattributed.backward
         self.recorded_task = -1
-        # the matmul node that ran last, and the gradients that it has still to compute
-        self.product_node = -1, -1
-        self.products: list[str] = []
+        # the gradients that this node has still to compute by products, and by a sum; None: not
+        # looked at yet
+        self.products: list[str] | None = None
+        self.bias: str | None = None
 
     def is_forgettable(self) -> bool:
         """Whether the thread has ended, and left nothing to tell."""
-        return self.life() is None and not self.tally and not self.record.starts
+        return self.life() is None and not self.tally and self.record.is_empty
 
 
 class _Life:
@@ -223,27 +227,29 @@ class Attribution:
 
     def _enter_module(self, module: nn.Module, inputs: Any) -> None:
         thread = self.local.thread
-        task = backward_task()
-        if task != -1:
-            self._enter_recomputed(thread, module, task)
+        if backward_task() != -1:
+            self._enter_recomputed(thread, module)
             return
         if not thread.entries:
             return  # a thread that nobody watches
         place = thread.place
-        known = place.scope.entered.get(id(module))
-        if known is None or known[0]() is not module or place.phase == OPTIMIZER:
+        try:
+            _, scope, is_call = place.entered[id(module)]
+        except KeyError:
             self._close_abandoned(thread, module)
             place = thread.place
-            known = self._find(thread, place.scope, module)
-        _, scope, is_call = known
+            _, scope, is_call = self._find(thread, place.scope, module)
         scope.calls += is_call
         thread.stack.append((module, place, -1))
-        thread.place = scope.forward
-        thread.record.note(scope.forward, next_sequence_nr())
+        thread.place = place = scope.forward
+        thread.record.note(place, next_sequence_nr())
 
-    def _enter_recomputed(self, thread: Thread, module: nn.Module, task: int) -> None:
-        nested = thread.place_task == task
-        caller = thread.place.scope if nested else self._owner(thread, running_node())
+    def _enter_recomputed(self, thread: Thread, module: nn.Module) -> None:
+        task, node = backward_task(), running_node()
+        if thread.place_task == task:
+            caller = thread.place.scope
+        else:
+            caller = self._owner(thread, node, node._sequence_nr()) if node else self.root
         _, scope, _ = self._find(thread, caller, module, in_backward=True)
         thread.stack.append((module, thread.place, thread.place_task))
         thread.place, thread.place_task = scope.places[RECOMPUTE], task
@@ -345,24 +351,22 @@ class Attribution:
         """The place of the op with ``args`` that autograd node ``node`` is running."""
         if thread.place_task != -1 and thread.place_task == backward_task():
             return thread.place  # a module runs again, or an optimizer steps in a hook
-        if is_grad_enabled():
-            return self._in_recorded_backward(thread, node, args)
         number = node._sequence_nr()
-        if number != thread.node_number or number == NO_SEQUENCE_NR:
-            thread.node_number = number
+        if number != thread.node_number:
+            thread.products = None
             if backward_task() != thread.task:
                 self._pass(thread)
-            thread.node_place = self._owner(thread, node).backward
-        return thread.node_place
+            thread.node_place = self._owner(thread, node, number).backward
+            thread.node_number = -1 if number == NO_SEQUENCE_NR else number
+        return self._recorded(thread, args) if is_grad_enabled() else thread.node_place
 
-    def _in_recorded_backward(self, thread: Thread, node: Any, args: Sequence[Any]) -> Place:
+    def _recorded(self, thread: Thread, args: Sequence[Any]) -> Place:
         """Autograd records what this op does: double backward, or recomputation without a module.
 
         Nodes that it makes belong to the owner of the node that is running.
         """
         recomputes = not self._pass(thread).records or checkpoint_recomputes()
-        scope = self._owner(thread, node)
-        place = scope.places[RECOMPUTE] if recomputes else scope.backward
+        place = thread.node_place.scope.places[RECOMPUTE if recomputes else BACKWARD]
         record, number = thread.record, next_sequence_nr()
         if thread.recorded_task == thread.task:
             start = record.starts[-1]  # all nodes since the last note were made in this pass
@@ -388,11 +392,8 @@ class Attribution:
             known = thread.passes[task] = Pass(backward_started_here(), records)
         return known
 
-    def _owner(self, thread: Thread, node: Any) -> Scope:
-        """The scope whose forward made ``node``."""
-        if node is None:
-            return self.root
-        number = node._sequence_nr()
+    def _owner(self, thread: Thread, node: Any, number: int) -> Scope:
+        """The scope whose forward made ``node``, which has this number."""
         if number == NO_SEQUENCE_NR:
             return self._parameter_owner(node.variable)
         place = thread.record.place(number) if number < next_sequence_nr() else None

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
-import torch
-from torch import is_grad_enabled, nn
+from torch import Tensor, is_grad_enabled, nn
 
 from flopcount._private import (
     TorchDispatchMode,
@@ -23,34 +23,37 @@ from flopcount.attribution import Attribution, Thread
 from flopcount.compilation import EAGERLY
 from flopcount.errors import UncountedOpError
 from flopcount.formulas import Bill, Decision, Formula, Plan, describe, op_name, plan, rule_count
-from flopcount.gradients import product_gradient, sum_gradient
+from flopcount.gradients import GradientFinder, finder
 from flopcount.ledger import BACKWARD, RECOMPUTE, Key, Ledger
 from flopcount.report import Report, snapshot
 from flopcount.scope import Place
-from flopcount.signature import sign
+from flopcount.signature import Sign, signer
 
 __all__ = ["FlopCounter"]
 
 TALLY_LIMIT = 1 << 14
-"""Distinct (place, signature) pairs kept before they are folded into the ledger."""
+"""Distinct keys of calls kept before they are folded into the ledger."""
 
-GradientFinder = Callable[[Thread, Any], str | None]
-PlannedCall = tuple[Plan | None, Callable[..., Any], GradientFinder | None]
+PlannedCall = tuple[Plan | None, Callable[..., Any], Sign, GradientFinder | None]
+"""The plan (None: the op passes uncounted), and what runs the op, its signature, its gradient."""
 
-GRADIENT_FINDERS: dict[str, GradientFinder] = {
-    "aten.mm": product_gradient,
-    "aten.bmm": product_gradient,
-    "aten.sum": sum_gradient,
-}
-"""Ops whose place in the autograd graph says which gradient they compute."""
-
-COMPOSITE, VIEW = Decision.COMPOSITE, Decision.VIEW
-
-PLAIN = (torch.Tensor,)
-"""The ``types`` of ops that autograd runs by itself; of others they are empty."""
+Where = Place | tuple[Place, str]
+"""Where an op runs and, if its place in the graph tells that, which gradient it computes."""
 
 OURS = object()
 """Said of an op that is counted as any other."""
+
+
+class Tallied:
+    """How often a call of one cost came at one place."""
+
+    __slots__ = ("bill", "calls", "gradient", "place")
+
+    def __init__(self, place: Place, gradient: str | None, bill: Bill) -> None:
+        self.calls = 1
+        self.place = place
+        self.gradient = gradient
+        self.bill = bill
 
 
 class FlopCounter(TorchDispatchMode):
@@ -102,7 +105,6 @@ class FlopCounter(TorchDispatchMode):
         self._attribution = Attribution(model)
         self._local = self._attribution.local
         self._ledger = Ledger()
-        self._bills: dict[Any, Bill] = {}
         self._lock = threading.Lock()
 
     # -- the user's side
@@ -134,14 +136,13 @@ class FlopCounter(TorchDispatchMode):
                     key, entry.calls, entry.cost, entry.gradients, uncounted=entry.uncounted
                 )
             for thread in self._attribution.threads:
-                _fold(thread.tally, ledger)
+                _fold(list(thread.tally.values()), ledger)
         return snapshot(ledger, self._attribution)
 
     def reset(self) -> None:
         """Forget what was counted."""
         with self._lock:
             self._ledger = Ledger()
-        self._bills.clear()
         for thread in self._attribution.threads:
             thread.tally.clear()
         for scope in self._attribution.scopes():
@@ -156,23 +157,21 @@ class FlopCounter(TorchDispatchMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        if types and types != PLAIN:
+        if types and types[0] is not Tensor:  # Tensor: autograd detaches a gradient by itself
             answer = self._not_ours(func, types, args, kwargs)
             if answer is not OURS:
                 return answer
         try:
-            plan, call, find_gradient = self._plans[id(func)]
+            plan, call, sign, find_gradient = self._plans[id(func)]
         except KeyError:
-            plan, call, find_gradient = self._plan(func)
+            plan, call, sign, find_gradient = self._plan(func)
         if plan is None:  # a view
             if is_grad_enabled() and (node := running_node()) is not None:
                 self._attribution.in_backward(self._local.thread, node, args)
             return call(*args, **kwargs) if kwargs else call(*args)
-        if plan.decision is COMPOSITE:
-            return self._open(func, args, kwargs)
 
         thread = self._local.thread
-        where: Place | tuple[Place, str]
+        where: Where
         node = running_node()
         if node is None:
             where = thread.place
@@ -187,11 +186,11 @@ class FlopCounter(TorchDispatchMode):
         out = call(*args, **kwargs) if kwargs else call(*args)
         key = sign(where, plan, args, kwargs, out)
         try:
-            thread.tally[key][0] += 1
+            thread.tally[key].calls += 1
         except KeyError:
-            self._count_new(thread.tally, key, args, kwargs or {}, out)
+            self._count_new(thread, key, where, plan, args, kwargs, out)
         except TypeError:  # a symbolic number has no hash
-            self._count_new(thread.tally, key, args, kwargs or {}, out, symbolic=True)
+            self._count_symbolic(thread, where, plan, args, kwargs)
         return out
 
     never_compile(__torch_dispatch__)
@@ -214,68 +213,78 @@ class FlopCounter(TorchDispatchMode):
         decided, *_ = self._plans.get(id(func)) or self._plan(func)
         if decided is not None:
             thread = self._local.thread
-            key = thread.place, decided
-            self._count_new(thread.tally, key, args, kwargs or {}, out, symbolic=True)
+            self._count_symbolic(thread, thread.place, decided, args, kwargs)
         return out
 
-    def _open(self, func: Any, args: Any, kwargs: Any) -> Any:
+    def _open(self, func: Any, *args: Any, **kwargs: Any) -> Any:
         """Run a composite op by the ops that it is made of, which are counted."""
         super().__enter__()
         try:
-            return func.decompose(*args, **(kwargs or {}))
+            return func.decompose(*args, **kwargs)
         finally:
             super().__exit__(None, None, None)
 
     def _plan(self, func: Any) -> PlannedCall:
         decided = Plan(func, self._formulas) if self._formulas else plan(func)
         self._ops.append(func)  # while it lives, nothing else has its id()
+        composite = decided.decision is Decision.COMPOSITE
         planned = self._plans[id(func)] = (
-            None if decided.decision is VIEW else decided,
-            bound_call(func),
-            GRADIENT_FINDERS.get(decided.name),
+            None if composite or decided.decision is Decision.VIEW else decided,
+            partial(self._open, func) if composite else bound_call(func),
+            signer(decided),
+            finder(decided.name),
         )
         return planned
 
     def _count_new(
-        self,
-        tally: dict[Any, list[Any]],
-        key: tuple[Any, ...],
-        args: Sequence[Any],
-        kwargs: dict[str, Any],
-        out: Any,
-        symbolic: bool = False,
+        self, thread: Thread, key: Any, where: Where, plan: Plan, args: Any, kwargs: Any, out: Any
     ) -> None:
-        if len(tally) >= TALLY_LIMIT:
-            with self._lock:
-                _fold(tally, self._ledger)
-                tally.clear()
-        if len(self._bills) >= TALLY_LIMIT:
-            self._bills.clear()
-        where, decided, *_ = key
-        if symbolic:
-            key = where, decided
-            if key in tally:
-                tally[key][0] += 1
-                return
-        signature = key[1:]
-        bill = self._bills.get(signature)
+        """Count a call that is the first of its kind, or that has no kind (``key`` is None)."""
+        signature = key and key[2:]
+        bill = plan.bills.get(signature)
         if bill is None:
-            bill = decided.symbolic_bill() if symbolic else decided.bill(args, kwargs, out)
-            self._bills[signature] = bill
+            bill = plan.bill(args, kwargs or {}, out)
+            if bill.counted and signature:
+                plan.remember(signature, bill)
+        self._post(thread, key, where, bill, args, kwargs)
+
+    def _count_symbolic(
+        self, thread: Thread, where: Where, plan: Plan, args: Any, kwargs: Any
+    ) -> None:
+        """Count a call that says how often, but not what it costs."""
+        key = where, plan
+        if key in thread.tally:
+            thread.tally[key].calls += 1
+        else:
+            self._post(thread, key, where, plan.symbolic_bill(), args, kwargs)
+
+    def _post(
+        self, thread: Thread, key: Any, where: Where, bill: Bill, args: Any, kwargs: Any
+    ) -> None:
         place, gradient = where if isinstance(where, tuple) else (where, None)
         if self.strict and not bill.counted:
             raise UncountedOpError(
                 f"{bill.op} has no formula; it was called with "
-                f"({describe([*args, *kwargs.values()])}) in "
+                f"({describe([*args, *(kwargs or {}).values()])}) in "
                 f"{place.scope.path or 'no module'}, phase {place.phase}"
             )
-        tally[key] = [1, place, gradient, bill]
+        entry = Tallied(place, gradient, bill)
+        if key is None:
+            with self._lock:
+                _fold([entry], self._ledger)
+            return
+        thread.tally[key] = entry
+        if len(thread.tally) >= TALLY_LIMIT:
+            with self._lock:
+                _fold(thread.tally.values(), self._ledger)
+                thread.tally.clear()
 
 
-def _fold(tally: Mapping[Any, list[Any]], ledger: Ledger) -> None:
-    """Post every bill of ``tally`` as often as it came."""
-    for calls, place, gradient, bill in list(tally.values()):
-        path, phase = place.scope.path, place.phase
+def _fold(tallied: Iterable[Tallied], ledger: Ledger) -> None:
+    """Post every bill as often as it came."""
+    for entry in tallied:
+        calls, bill, gradient = entry.calls, entry.bill, entry.gradient
+        path, phase = entry.place.scope.path, entry.place.phase
         gradients = {name: calls * cost for name, cost in bill.gradients.items()}
         if gradient:
             gradients = {gradient: calls * replace(bill.cost, read=0, written=0)}

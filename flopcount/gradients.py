@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from torch import nn
 
-from flopcount._private import GRADIENT_ORDER, backward_task, will_execute
+from flopcount._private import GRADIENT_ORDER, will_execute
 from flopcount.attribution import Thread
 
-__all__ = ["product_gradient", "sum_gradient"]
+__all__ = ["GradientFinder", "finder"]
 
-VIEW_NODES = frozenset(
+GradientFinder = Callable[[Thread, Any], "str | None"]
+"""Which gradient does the op compute that this autograd node runs now?"""
+
+ADDED = {"AddmmBackward0": (0,), "AddBackward0": (0, 1)}
+"""Which ``next_functions`` of a node belong to what is added, and may have been broadcast."""
+
+VIEWS = frozenset(
     f"{op}Backward0"
     for op in (
         *("Alias", "Expand", "Permute", "ReshapeAlias", "Squeeze", "T", "ToCopy", "Transpose"),
@@ -21,6 +28,41 @@ VIEW_NODES = frozenset(
 """Nodes that pass a gradient on in another shape or dtype."""
 
 
+class Kind:
+    """What a class of autograd nodes does with gradients.
+
+    Attributes:
+        order: the ``next_functions`` that its products are gradients of, the last product first.
+        added: those that a sum in it may be the gradient of.
+        is_view: it passes a gradient on in another shape or dtype.
+        is_leaf: it hands a gradient over to a tensor.
+    """
+
+    __slots__ = ("added", "is_leaf", "is_view", "order")
+
+    def __init__(self, name: str) -> None:
+        self.order = GRADIENT_ORDER.get(name, ())[::-1]
+        self.added = ADDED.get(name, ())
+        self.is_view = name in VIEWS
+        self.is_leaf = name == "AccumulateGrad"
+
+
+class _Kinds(dict[type, Kind]):
+    """The kinds by class: quicker than by a name, which is made anew each time it is asked for."""
+
+    def __missing__(self, cls: type) -> Kind:
+        self[cls] = kind = Kind(cls.__name__)
+        return kind
+
+
+KINDS = _Kinds()
+
+
+def finder(name: str) -> GradientFinder | None:
+    """What tells the gradient of the op ``name``, if its place in the autograd graph does."""
+    return FINDERS.get(name)
+
+
 def product_gradient(thread: Thread, node: Any) -> str | None:
     """Which gradient the product that ``node`` runs now computes: ``input`` or ``weight``.
 
@@ -28,40 +70,47 @@ def product_gradient(thread: Thread, node: Any) -> str | None:
     that is its own. A gradient that flows to a parameter, through views and casts at most, is
     the weight's.
     """
-    order = GRADIENT_ORDER.get(type(node).__name__)
-    if order is None:
-        return None
-    running = backward_task(), node._sequence_nr()
-    if running == thread.product_node:
-        return thread.products.pop() if thread.products else None
-    thread.product_node = running
-    thread.products = wanted = []
-    edges = node.next_functions
-    first, second = (edges[index][0] for index in order)
-    for edge in (second, first):
-        if edge is not None and will_execute(edge):
-            role = "weight" if _leads_to_parameter(edge) else "input"
-            wanted.append(role)
-    return wanted.pop() if wanted else None
+    products = thread.products
+    if not products:  # a new node, or the same one in another pass
+        products = _look(thread, node)
+    return products.pop() if products else None
 
 
 def sum_gradient(thread: Thread, node: Any) -> str | None:
     """``bias`` if a sum in ``node`` reduces the gradient to the shape of an added parameter."""
-    name = type(node).__name__
-    if name == "AddmmBackward0":
-        return "bias" if _leads_to_parameter(node.next_functions[0][0]) else None
-    if name == "AddBackward0":
+    if thread.products is None:
+        _look(thread, node)
+    return thread.bias
+
+
+def _look(thread: Thread, node: Any) -> list[str]:
+    """Note the gradients that ``node`` computes: of its products, the last first, and of a bias."""
+    thread.products = products = []
+    thread.bias = None
+    kind = KINDS[type(node)]
+    if kind.order or kind.added:
         edges = node.next_functions
-        return "bias" if any(_leads_to_parameter(edge) for edge, _ in edges) else None
-    return None
+        for index in kind.order:
+            edge = edges[index][0]
+            if edge is not None and will_execute(edge):
+                products.append("weight" if _leads_to_parameter(edge) else "input")
+        for index in kind.added:
+            if _leads_to_parameter(edges[index][0]):
+                thread.bias = "bias"
+    return products
 
 
 def _leads_to_parameter(node: Any) -> bool:
     while node is not None:
-        name = type(node).__name__
-        if name == "AccumulateGrad":
-            return isinstance(node.variable, nn.Parameter)
-        if name not in VIEW_NODES:
-            return False
+        kind = KINDS[type(node)]
+        if not kind.is_view:
+            return kind.is_leaf and isinstance(node.variable, nn.Parameter)
         node = node.next_functions[0][0]
     return False
+
+
+FINDERS: dict[str, GradientFinder] = {
+    "aten.mm": product_gradient,
+    "aten.bmm": product_gradient,
+    "aten.sum": sum_gradient,
+}

@@ -75,6 +75,9 @@ class Rule:
     traffic: Traffic
 
 
+BILL_LIMIT = 1 << 12
+"""Signatures of one op whose bills are kept."""
+
 _rules: dict[str, Rule] = {}
 _plans: dict[int, Plan] = {}
 
@@ -205,13 +208,25 @@ class Plan:
         decision: how it is decided.
         dynamic: its result's shape depends on values, so that its signature includes it.
         operands: how many arguments it begins with that are tensors.
+        bills: the cost of calls that were seen before, by their signatures.
     """
 
-    __slots__ = ("decision", "dynamic", "formula", "func", "name", "operands", "traffic", "written")
+    __slots__ = (
+        "bills",
+        "decision",
+        "dynamic",
+        "formula",
+        "func",
+        "name",
+        "operands",
+        "traffic",
+        "written",
+    )
 
     def __init__(self, func: Any, formulas: dict[str, Formula] | None = None) -> None:
         self.func = func  # keeps the op alive, so that its id() stays its own
         self.name = func.name().split(".")[0].replace("::", ".", 1)
+        self.bills: dict[Any, Bill] = {}
         self.formula: Formula | None = None
         self.traffic: Traffic = traffic.operands_and_results
         self.written: tuple[tuple[int, str], ...] = ()
@@ -292,6 +307,12 @@ class Plan:
         gradients = {part: cost for part, cost in costs.items() if cost}
         label = str(dtype).removeprefix("torch.")
         return Bill(self.name, label, total, gradients, recompute, counted)
+
+    def remember(self, signature: Any, bill: Bill) -> None:
+        """Keep the bill for calls with the same signature, of whichever counter."""
+        if len(self.bills) >= BILL_LIMIT:
+            self.bills.clear()
+        self.bills[signature] = bill
 
     def symbolic_bill(self) -> Bill:
         """The bill of a call on symbolic sizes: a program is traced, and no number is known."""

@@ -254,7 +254,8 @@ def test_a_thread_that_another_one_sent_does_not_take_its_nodes_for_recomputed_o
     node = batch(grad=True).sin().grad_fn
     here.record.note(recomputed.places[RECOMPUTE], node._sequence_nr())
     other.record.note(made.forward, node._sequence_nr())
-    assert attribution._owner(here, node) is (recomputed if started_here else made)
+    owner = attribution._owner(here, node, node._sequence_nr())
+    assert owner is (recomputed if started_here else made)
 
 
 def test_checkpoint_sequential() -> None:

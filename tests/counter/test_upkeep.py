@@ -12,6 +12,7 @@ from torch import nn
 
 import flopcount
 from flopcount import Cost, FlopCounter
+from flopcount.formulas import plan
 
 
 def test_reset_lets_go_of_everything() -> None:
@@ -20,7 +21,7 @@ def test_reset_lets_go_of_everything() -> None:
         counter.reset()
         with counter:
             torch.ones(size).relu()
-    assert len(counter._bills) <= 3
+    assert len(counter._local.thread.tally) <= 3
 
 
 def test_blocks_with_formulas_of_their_own_bring_nothing_new() -> None:
@@ -29,9 +30,38 @@ def test_blocks_with_formulas_of_their_own_bring_nothing_new() -> None:
     for _ in range(5):
         with counter:
             torch.ones(3).relu()
-        sizes.append((len(counter._local.thread.tally), len(counter._bills)))
+        sizes.append((len(counter._local.thread.tally), len(counter._plans)))
     assert len(set(sizes)) == 1
     assert counter.report().total.arith == 5 * 7
+
+
+def test_a_second_counter_finds_the_bills_of_the_first() -> None:
+    asked: list[torch.Size] = []
+
+    @torch.library.custom_op("upkeep_test::asked", mutates_args=())
+    def op(x: torch.Tensor) -> torch.Tensor:
+        return x.clone()
+
+    @flopcount.formula("upkeep_test::asked")
+    def cost(x: torch.Tensor, *, out: torch.Tensor) -> Cost:
+        asked.append(x.shape)
+        return Cost(arith=x.numel())
+
+    reports = []
+    for size in (3, 3, 4):
+        with FlopCounter() as counter:
+            op(torch.ones(size))
+        reports.append(counter.report().total.arith)
+    assert (reports, asked) == ([3, 3, 4], [(3,), (4,)])
+
+
+def test_the_bills_of_an_op_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flopcount.formulas.registry.BILL_LIMIT", 10)
+    with FlopCounter() as counter:
+        for size in range(1, 40):
+            torch.ones(size).relu()
+    assert len(plan(torch.ops.aten.relu.default).bills) <= 10
+    assert counter.report().total.compare == sum(range(1, 40))
 
 
 def test_a_formula_that_is_registered_between_two_blocks_counts_in_the_second() -> None:

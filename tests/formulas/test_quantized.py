@@ -90,6 +90,17 @@ CONTRACTIONS = {
 }
 
 
+def test_a_packed_weight_is_counted_at_each_call_and_not_kept() -> None:
+    """Its object is a new one each time: nothing tells whether a call is like the one before."""
+    layer = nnq.Linear(8, 5)
+    with flopcount.FlopCounter() as counter:
+        for _ in range(3):
+            layer(quantized(2, 8))
+    assert counter.report().total.macs == 3 * (2 * 8 * 5)
+    ops = {entry.bill.op for entry in counter._local.thread.tally.values()}
+    assert "quantized.linear" not in ops
+
+
 @pytest.mark.parametrize("case", CONTRACTIONS.values(), ids=CONTRACTIONS.keys())
 def test_a_contraction_keeps_its_macs_in_rows_of_its_own_dtype(case: Any) -> None:
     layer, shape, macs, void, dots = case
