@@ -2,16 +2,17 @@
 
     python -m benchmarks.overhead [--quick] [--repetitions N]
 
-One thread; the modes take turns within each repetition, so that whatever else the machine does
-falls on all of them alike; the figures are medians. ``step ratio`` is step under FlopCounter over
-step under an empty dispatch mode; ``per-op ratio`` what each adds to the plain step, over the same.
-Results go to ``benchmarks/results/overhead.json``.
+One thread; the modes take turns within each repetition, in an order drawn anew, so that whatever
+else the machine does falls on all of them alike; the figures are medians. ``step ratio`` is step
+under FlopCounter over step under an empty dispatch mode; ``per-op ratio`` what each adds to the
+plain step, over the same. Results go to ``benchmarks/results/overhead.json``.
 """
 
 from __future__ import annotations
 
 import argparse
 import gc
+import random
 import statistics
 import subprocess
 import sys
@@ -31,6 +32,10 @@ from benchmarks.figures import write
 from flopcount import FlopCounter, zoo
 
 Step = Callable[[], object]
+
+
+LEAST_SECONDS = 5
+"""How long each step is repeated at least, in all modes together."""
 
 
 class EmptyMode(TorchDispatchMode):
@@ -89,7 +94,7 @@ def cases() -> dict[str, Callable[[], Step]]:
 
 
 def measure(step: Step, repetitions: int) -> dict[str, float]:
-    """Median seconds of ``step`` under each mode."""
+    """Median seconds of ``step`` under each mode; short steps are repeated more often."""
     counter = FlopCounter()
     modes: dict[str, Callable[[], AbstractContextManager[object]]] = {
         "plain": nullcontext,
@@ -98,14 +103,19 @@ def measure(step: Step, repetitions: int) -> dict[str, float]:
         "torch": lambda: FlopCounterMode(display=False),
     }
     times: dict[str, list[float]] = {name: [] for name in modes}
-    for repetition in range(-2, repetitions):  # two rounds to warm up
-        for name, mode in modes.items():
-            with mode():
+    names, order = list(modes), random.Random(0)
+    started = time.perf_counter()
+    repetition = -2  # two rounds to warm up
+    while repetition < repetitions or time.perf_counter() - started < LEAST_SECONDS:
+        order.shuffle(names)
+        for name in names:
+            with modes[name]():
                 start = time.perf_counter()
                 step()
                 seconds = time.perf_counter() - start
             if repetition >= 0:
                 times[name].append(seconds)
+        repetition += 1
         gc.collect(0)
     return {name: statistics.median(values) for name, values in times.items()}
 

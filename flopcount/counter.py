@@ -5,10 +5,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 from torch import Tensor, is_grad_enabled, nn
+from torch.library import Library, register_torch_dispatch
 
 from flopcount._private import (
     TorchDispatchMode,
@@ -23,19 +23,19 @@ from flopcount.attribution import Attribution, Thread
 from flopcount.compilation import EAGERLY
 from flopcount.errors import UncountedOpError
 from flopcount.formulas import Bill, Decision, Formula, Plan, describe, op_name, plan, rule_count
-from flopcount.gradients import GradientFinder, finder
+from flopcount.gradients import finder
 from flopcount.ledger import BACKWARD, RECOMPUTE, Key, Ledger
 from flopcount.report import Report, snapshot
 from flopcount.scope import Place
-from flopcount.signature import Sign, signer
+from flopcount.signature import signer
 
 __all__ = ["FlopCounter"]
 
 TALLY_LIMIT = 1 << 14
 """Distinct keys of calls kept before they are folded into the ledger."""
 
-PlannedCall = tuple[Plan | None, Callable[..., Any], Sign, GradientFinder | None]
-"""The plan (None: the op passes uncounted), and what runs the op, its signature, its gradient."""
+Handler = Callable[["FlopCounter", Any, Any, tuple[Any, ...], dict[str, Any]], Any]
+"""Runs an op, and counts it: ``(counter, op, types, args, kwargs)`` to the op's result."""
 
 Where = Place | tuple[Place, str]
 """Where an op runs and, if its place in the graph tells that, which gradient it computes."""
@@ -85,7 +85,11 @@ class FlopCounter(TorchDispatchMode):
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        return False  # True would wrap __torch_dispatch__ and cost 0.8 µs an op
+        return False  # True would wrap __torch_dispatch__, at every call
+
+    def __new__(cls, *_: Any, formulas: Any = None, **__: Any) -> FlopCounter:
+        """A counter of the class whose handlers torch knows, or of one with none."""
+        return super().__new__(TailoredCounter if formulas and cls is FlopCounter else cls)
 
     def __init__(
         self,
@@ -99,9 +103,7 @@ class FlopCounter(TorchDispatchMode):
             raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
         self.strict = strict
         self._formulas = {op_name(op): function for op, function in (formulas or {}).items()}
-        self._plans: dict[int, PlannedCall] = {}
-        self._ops: list[Any] = []
-        self._rules = rule_count()
+        self._handlers = Handlers(self._formulas) if self._formulas else HANDLERS
         self._attribution = Attribution(model)
         self._local = self._attribution.local
         self._ledger = Ledger()
@@ -112,10 +114,7 @@ class FlopCounter(TorchDispatchMode):
     def __enter__(self) -> FlopCounter:
         # entered again inside itself, a second mode on the stack would count each op twice
         if self._local.thread.entries == 0:
-            if self._rules != rule_count():  # a formula was registered since
-                self._rules = rule_count()
-                self._plans.clear()
-                self._ops.clear()
+            self._handlers.refresh()
             EAGERLY.begin()
             super().__enter__()
         self._attribution.enter()
@@ -148,7 +147,7 @@ class FlopCounter(TorchDispatchMode):
         for scope in self._attribution.scopes():
             scope.calls = 0
 
-    # -- the dispatcher's side: everything below runs for every op
+    # -- the dispatcher's side
 
     def __torch_dispatch__(
         self,
@@ -157,84 +156,34 @@ class FlopCounter(TorchDispatchMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        if types and types[0] is not Tensor:  # Tensor: autograd detaches a gradient by itself
-            answer = self._not_ours(func, types, args, kwargs)
-            if answer is not OURS:
-                return answer
-        try:
-            plan, call, sign, find_gradient = self._plans[id(func)]
-        except KeyError:
-            plan, call, sign, find_gradient = self._plan(func)
-        if plan is None:  # a view
-            if is_grad_enabled() and (node := running_node()) is not None:
-                self._attribution.in_backward(self._local.thread, node, args)
-            return call(*args, **kwargs) if kwargs else call(*args)
-
-        thread = self._local.thread
-        where: Where
-        node = running_node()
-        if node is None:
-            where = thread.place
-        else:
-            where = self._attribution.in_backward(thread, node, args)
-            if (
-                find_gradient is not None
-                and where.phase == BACKWARD
-                and (gradient := find_gradient(thread, node))
-            ):
-                where = where, gradient
-        out = call(*args, **kwargs) if kwargs else call(*args)
-        key = sign(where, plan, args, kwargs, out)
-        try:
-            thread.tally[key].calls += 1
-        except KeyError:
-            self._count_new(thread, key, where, plan, args, kwargs, out)
-        except TypeError:  # a symbolic number has no hash
-            self._count_symbolic(thread, where, plan, args, kwargs)
-        return out
+        # most ops come here once: from then on torch calls the handler by itself
+        return self._handlers.find(func)(self, func, types, args, kwargs or {})
 
     never_compile(__torch_dispatch__)
 
     # -- seldom: once per op, once per signature, or for tensors of other kinds
 
-    def _not_ours(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
-        """The answer for an op on tensor subclasses that is not to be counted, else OURS."""
+    def _subclasses(self, func: Any, types: Any, args: Any, kwargs: Any, plan: Plan | None) -> Any:
+        """The answer for an op on tensors of these classes, if it is no ordinary one, else OURS."""
         if any(map(is_traceable_wrapper_subclass_type, types)):
             return NotImplemented  # a wrapper such as DTensor opens itself; its inner ops count
         if sharding_is_planned():
-            return func(*args, **(kwargs or {}))  # on shapes alone: not work
-        if has_symbolic_sizes(args):
-            return self._trace(func, args, kwargs)
+            return func(*args, **kwargs)  # on shapes alone: not work
+        if has_symbolic_sizes(args):  # no formula may ask for their values
+            out = func(*args, **kwargs)
+            if plan is not None:
+                thread = self._local.thread
+                self._count_symbolic(thread, thread.place, plan, args, kwargs)
+            return out
         return OURS
 
-    def _trace(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """Run an op whose sizes are symbols, which no formula may ask for their values."""
-        out = func(*args, **(kwargs or {}))
-        decided, *_ = self._plans.get(id(func)) or self._plan(func)
-        if decided is not None:
-            thread = self._local.thread
-            self._count_symbolic(thread, thread.place, decided, args, kwargs)
-        return out
-
-    def _open(self, func: Any, *args: Any, **kwargs: Any) -> Any:
-        """Run a composite op by the ops that it is made of, which are counted."""
+    def _open(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Run a composite op by the ops that it is made of, under this mode."""
         super().__enter__()
         try:
             return func.decompose(*args, **kwargs)
         finally:
             super().__exit__(None, None, None)
-
-    def _plan(self, func: Any) -> PlannedCall:
-        decided = Plan(func, self._formulas) if self._formulas else plan(func)
-        self._ops.append(func)  # while it lives, nothing else has its id()
-        composite = decided.decision is Decision.COMPOSITE
-        planned = self._plans[id(func)] = (
-            None if composite or decided.decision is Decision.VIEW else decided,
-            partial(self._open, func) if composite else bound_call(func),
-            signer(decided),
-            finder(decided.name),
-        )
-        return planned
 
     def _count_new(
         self, thread: Thread, key: Any, where: Where, plan: Plan, args: Any, kwargs: Any, out: Any
@@ -278,6 +227,130 @@ class FlopCounter(TorchDispatchMode):
             with self._lock:
                 _fold(thread.tally.values(), self._ledger)
                 thread.tally.clear()
+
+
+class TailoredCounter(FlopCounter):
+    """A counter with formulas of its own; torch knows one handler for an op and a class."""
+
+
+# -- the hot path: what follows runs for every op
+
+
+def _passing(plan: Plan) -> Handler:
+    """The handler of a view, which is not counted."""
+    call = bound_call(plan.func)
+
+    def handle(
+        counter: FlopCounter, func: Any, types: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        if types and types[0] is not Tensor:  # Tensor: autograd detaches a gradient by itself
+            answer = counter._subclasses(func, types, args, kwargs, None)
+            if answer is not OURS:
+                return answer
+        if is_grad_enabled() and (node := running_node()) is not None:
+            counter._attribution.in_backward(counter._local.thread, node, args)
+        return call(*args, **kwargs) if kwargs else call(*args)
+
+    return handle
+
+
+def _opening(plan: Plan) -> Handler:
+    """The handler of an op that is made of others, which are counted."""
+
+    def handle(
+        counter: FlopCounter, func: Any, types: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        answer = counter._subclasses(func, types, args, kwargs, plan)
+        if answer is not OURS:
+            return answer
+        return counter._open(plan.func, args, kwargs)
+
+    return handle
+
+
+def _counting(plan: Plan) -> Handler:
+    """A handler for an op that has a cost, or should have one."""
+    call, sign, find_gradient = bound_call(plan.func), signer(plan), finder(plan.name)
+
+    def handle(
+        counter: FlopCounter, func: Any, types: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        if types and types[0] is not Tensor:
+            answer = counter._subclasses(func, types, args, kwargs, plan)
+            if answer is not OURS:
+                return answer
+        thread = counter._local.thread
+        where: Where
+        node = running_node()
+        if node is None:
+            where = thread.place
+        else:
+            where = counter._attribution.in_backward(thread, node, args)
+            if (
+                find_gradient is not None
+                and where.phase == BACKWARD
+                and (gradient := find_gradient(thread, node))
+            ):
+                where = where, gradient
+        out = call(*args, **kwargs) if kwargs else call(*args)
+        key = sign(where, plan, args, kwargs, out)
+        try:
+            thread.tally[key].calls += 1
+        except KeyError:
+            counter._count_new(thread, key, where, plan, args, kwargs, out)
+        except TypeError:  # a symbolic number has no hash
+            counter._count_symbolic(thread, where, plan, args, kwargs)
+        return out
+
+    return handle
+
+
+class Handlers:
+    """The handlers of all ops that came by, made on first use.
+
+    torch itself looks up what a class of modes does with an op, in C++, before it would call
+    ``__torch_dispatch__``; there the handlers of ordinary counters are registered. Ops of other
+    namespaces than aten may be defined anew under their names; those are looked up here.
+    """
+
+    def __init__(self, formulas: dict[str, Formula]) -> None:
+        self._formulas = formulas
+        self._known: dict[int, tuple[Any, Handler]] = {}  # the op lives, to keep its id()
+        self._library: Library | None = None  # when it goes, torch forgets what is registered
+        self._rules = rule_count()
+        self._lock = threading.Lock()
+
+    def refresh(self) -> None:
+        """Forget all handlers if a formula was registered since they were made."""
+        if self._rules != rule_count():
+            with self._lock:
+                self._rules = rule_count()
+                self._known.clear()
+                self._library = None
+
+    def find(self, func: Any) -> Handler:
+        """The handler for an op."""
+        known = self._known.get(id(func))
+        return known[1] if known else self._make(func)
+
+    def _make(self, func: Any) -> Handler:
+        decided = Plan(func, self._formulas) if self._formulas else plan(func)
+        handler = HANDLER_OF.get(decided.decision, _counting)(decided)
+        never_compile(handler)
+        with self._lock:
+            if id(func) not in self._known:
+                self._known[id(func)] = func, handler
+                if func.namespace == "aten" and not self._formulas:
+                    self._library = self._library or Library("aten", "FRAGMENT")
+                    register_torch_dispatch(func, FlopCounter, handler, lib=self._library)
+        return handler
+
+
+HANDLER_OF = {Decision.VIEW: _passing, Decision.COMPOSITE: _opening}
+"""How an op is handled that is not counted itself."""
+
+HANDLERS = Handlers({})
+"""What counters do that have no formulas of their own."""
 
 
 def _fold(tallied: Iterable[Tallied], ledger: Ledger) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import flopcount
-from flopcount import FlopCounter
+from flopcount import Cost, FlopCounter
 from tests.counter.units import batch, linear, mm
 from tests.invariants import check
 
@@ -51,11 +51,11 @@ class TestMemory:
         assert train(3) == train(100)
 
     def test_entering_again_keeps_nothing_of_the_last_time(self) -> None:
-        counter = FlopCounter()
+        counter = FlopCounter(formulas={torch.ops.aten.mm: lambda a, b, *, out: Cost(macs=1)})
         for _ in range(100):
             with counter:
                 mm()
-        assert len(counter._ops) < 10
+        assert len(counter._handlers._known) < 10
 
     def test_threads_that_have_ended_and_counted_nothing_are_forgotten(self) -> None:
         counter, layer = FlopCounter(), linear()

@@ -12,7 +12,7 @@ from torch import nn
 
 import flopcount
 from flopcount import Cost, FlopCounter
-from flopcount.formulas import plan
+from flopcount.formulas import plan, registry
 
 
 def test_reset_lets_go_of_everything() -> None:
@@ -30,7 +30,7 @@ def test_blocks_with_formulas_of_their_own_bring_nothing_new() -> None:
     for _ in range(5):
         with counter:
             torch.ones(3).relu()
-        sizes.append((len(counter._local.thread.tally), len(counter._plans)))
+        sizes.append((len(counter._local.thread.tally), len(counter._handlers._known)))
     assert len(set(sizes)) == 1
     assert counter.report().total.arith == 5 * 7
 
@@ -78,6 +78,48 @@ def test_a_formula_that_is_registered_between_two_blocks_counts_in_the_second() 
         later(torch.ones(3))
     assert counter.report().total.arith == 5
     assert counter.report().uncounted == {"upkeep_test.later": 1}
+
+
+def test_a_formula_that_is_registered_late_replaces_the_handler_that_torch_knows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(registry, "_rules", dict(registry._rules))
+    monkeypatch.setattr(registry, "_plans", {})
+    counter, x = FlopCounter(), torch.ones(6)
+    with counter:
+        x.view(2, 3)  # a view: it passes
+    assert not counter.report().entries
+    flopcount.formula(torch.ops.aten.view)(lambda x, *args, out: Cost(arith=5))
+    with counter:
+        x.view(2, 3)
+        x.view(2, 3)
+    assert counter.report().total.arith == 10
+
+
+def test_formulas_of_one_counter_are_unknown_to_the_others() -> None:
+    x = torch.ones(3)
+    seven = lambda x, *args, out: Cost(arith=7)  # noqa: E731
+    with FlopCounter() as outer, FlopCounter(formulas={torch.ops.aten.relu: seven}) as inner:
+        x.relu()
+        x.view(3)
+    with FlopCounter(formulas={torch.ops.aten.view: seven}) as viewer:
+        x.relu()
+        x.view(3)
+    assert (outer.report().total.arith, outer.report().total.compare) == (0, 3)
+    assert (inner.report().total.arith, inner.report().total.compare) == (7, 0)
+    assert (viewer.report().total.arith, viewer.report().total.compare) == (7, 3)
+
+
+def test_an_op_that_is_defined_anew_runs_anew() -> None:
+    with FlopCounter():
+        for number in (1.0, 2.0):
+            op = torch.library.custom_op(
+                "upkeep_test::anew",
+                lambda x: x + number,  # noqa: B023  (called before the next number)
+                mutates_args=(),
+                schema="(Tensor x) -> Tensor",
+            )
+            assert op(torch.zeros(3)).tolist() == 3 * [number]
 
 
 def test_a_dead_counter_leaves_nothing_of_the_program_alive() -> None:
