@@ -192,7 +192,7 @@ class FlopCounter(TorchDispatchMode):
         signature = key and key[2:]
         bill = plan.bills.get(signature)
         if bill is None:
-            bill = plan.bill(args, kwargs or {}, out)
+            bill = plan.bill(args, kwargs, out)
             if bill.counted and signature:
                 plan.remember(signature, bill)
         self._post(thread, key, where, bill, args, kwargs)
@@ -214,7 +214,7 @@ class FlopCounter(TorchDispatchMode):
         if self.strict and not bill.counted:
             raise UncountedOpError(
                 f"{bill.op} has no formula; it was called with "
-                f"({describe([*args, *(kwargs or {}).values()])}) in "
+                f"({describe([*args, *kwargs.values()])}) in "
                 f"{place.scope.path or 'no module'}, phase {place.phase}"
             )
         entry = Tallied(place, gradient, bill)
