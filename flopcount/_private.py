@@ -7,12 +7,18 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
 import torch
 import torch.utils.checkpoint
-from torch.utils._python_dispatch import TorchDispatchMode, is_traceable_wrapper_subclass_type
+from torch._decomp import decomposition_table
+from torch.utils._python_dispatch import (
+    TorchDispatchMode,
+    _disable_current_modes,
+    is_traceable_wrapper_subclass_type,
+)
 
 __all__ = [
     "GRADIENT_ORDER",
@@ -24,6 +30,7 @@ __all__ = [
     "backward_task",
     "bound_call",
     "checkpoint_recomputes",
+    "decomposition_of",
     "has_symbolic_sizes",
     "is_composite",
     "is_traceable_wrapper_subclass_type",
@@ -36,6 +43,7 @@ __all__ = [
     "schema_of",
     "sharding_is_planned",
     "will_execute",
+    "without_modes",
 ]
 
 running_node: Callable[[], Any] = torch._C._current_autograd_node
@@ -95,6 +103,26 @@ def is_composite(op: OpOverload) -> bool:
         has_kernel(op.name(), key) for key in ("CompositeImplicitAutograd", "CPU", "CUDA")
     )
     return composite and not any(own)
+
+
+def decomposition_of(op: OpOverload) -> Callable[..., Any] | None:
+    """A function of other ops that does what ``op`` does, or what its functional spelling does."""
+    packet, overload = op._overloadpacket, op._overloadname
+    namespace, _, name = packet._qualified_op_name.partition("::")
+    functional = getattr(getattr(torch.ops, namespace), name.removesuffix("_"), packet)
+    spellings = [op, getattr(functional, overload, op), getattr(functional, "default", op)]
+    for spelling in spellings:
+        if spelling in decomposition_table:
+            return decomposition_table[spelling]
+    is_made_of_others = torch._C._dispatch_has_kernel_for_dispatch_key
+    return op.decompose if is_made_of_others(op.name(), "CompositeImplicitAutograd") else None
+
+
+@contextmanager
+def without_modes() -> Iterator[None]:
+    """Nothing of what runs here is seen by the dispatch and function modes of the program."""
+    with torch._C.DisableTorchFunction(), _disable_current_modes():
+        yield
 
 
 def has_symbolic_sizes(value: Any) -> bool:

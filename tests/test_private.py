@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
@@ -21,6 +22,7 @@ from flopcount._private import (
     backward_task,
     bound_call,
     checkpoint_recomputes,
+    decomposition_of,
     has_symbolic_sizes,
     is_composite,
     is_traceable_wrapper_subclass_type,
@@ -32,6 +34,7 @@ from flopcount._private import (
     schema_of,
     sharding_is_planned,
     will_execute,
+    without_modes,
 )
 
 aten = torch.ops.aten
@@ -358,6 +361,19 @@ class TestNamesOfOps:
         # with a composite kernel, and one of its own for the CPU
         assert not is_composite(torch.ops.aten.mish_backward.default)
 
+    @pytest.mark.parametrize("overload", ["mish.default", "mish_.default", "mish.out"])
+    def test_a_decomposition_does_what_the_op_does(self, overload: str) -> None:
+        packet, _, name = overload.partition(".")
+        op = getattr(getattr(torch.ops.aten, packet), name)
+        decomposition = decomposition_of(op)
+        assert decomposition is not None
+        x = torch.linspace(-3, 3, 7)
+        assert decomposition(x).allclose(torch.nn.functional.mish(x))
+
+    def test_an_op_with_a_composite_kernel_beside_its_own_is_taken_apart_by_it(self) -> None:
+        assert decomposition_of(torch.ops.aten.matmul.default) is not None
+        assert decomposition_of(torch.ops.aten.mm.default) is None
+
     def test_symbolic_sizes_are_told_from_numbers(self) -> None:
         from torch._subclasses.fake_tensor import FakeTensorMode
         from torch.fx.experimental.symbolic_shapes import ShapeEnv
@@ -366,6 +382,26 @@ class TestNamesOfOps:
         symbolic = FakeTensorMode(shape_env=ShapeEnv()).from_tensor(x)
         assert has_symbolic_sizes([1, (symbolic,)])
         assert not has_symbolic_sizes((x, FakeTensorMode().from_tensor(x), 2))
+
+
+def test_without_modes_no_mode_sees_anything_and_all_are_back_afterwards() -> None:
+    class Functions(TorchFunctionMode):
+        def __init__(self) -> None:
+            self.seen: list[Any] = []
+
+        def __torch_function__(
+            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            self.seen.append(func)
+            return func(*args, **(kwargs or {}))
+
+    x = torch.ones(2)
+    with Functions() as functions, Ops(lambda func, args: func) as ops:
+        with without_modes():
+            torch.exp(x)
+        torch.sin(x)
+    assert functions.seen == [torch.sin]
+    assert ops.seen == [aten.sin.default]
 
 
 def test_no_sharding_is_planned_without_dtensor() -> None:

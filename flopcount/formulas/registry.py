@@ -185,6 +185,7 @@ class Decision(Enum):
     FORMULA = "formula"
     FREE = "free"
     COMPOSITE = "composite"
+    DECOMPOSED = "decomposed"
     UNCOUNTED = "uncounted"
 
 
@@ -265,13 +266,16 @@ class Plan:
                 self.decision = Decision.FORMULA if rule.formula else Decision.FREE
                 self.formula, self.traffic = rule.formula, rule.traffic
                 return
+        from flopcount.formulas.decomposition import decomposed
+
         returns = schema_of(self.func).returns
         if not self.written and any(returned.alias_info is not None for returned in returns):
             self.decision = Decision.VIEW
         elif is_composite(self.func):
             self.decision = Decision.COMPOSITE
         else:
-            self.decision = Decision.UNCOUNTED
+            self.formula = decomposed(self.func, plan)
+            self.decision = Decision.DECOMPOSED if self.formula else Decision.UNCOUNTED
 
     def bill(self, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> Bill:
         """The cost of one call, from the shapes and dtypes of its arguments and result."""
@@ -300,7 +304,9 @@ class Plan:
                 RuntimeWarning,
                 stacklevel=3,
             )
-        costs = {part: _in_domain(getattr(answer, part), dtype) for part in Gradients.__slots__}
+        costs = {part: getattr(answer, part) for part in Gradients.__slots__}
+        if self.decision is not Decision.DECOMPOSED:  # whose parts are in their domains already
+            costs = {part: _in_domain(cost, dtype) for part, cost in costs.items()}
         recompute = costs.pop("recompute")
         total = sum(costs.values(), moved)
         del costs["unsplit"]
@@ -339,6 +345,8 @@ def _spellings(func: Any) -> list[str]:
     functional = packet.removesuffix("_")
     spellings = [f"{packet}.{overload}", f"{functional}.{overload.removesuffix('_out')}"]
     spellings += [packet, functional]
+    if packet.startswith("prims::"):  # what decompositions end in
+        spellings.append(packet.replace("prims::", "aten::", 1))
     return list(dict.fromkeys(spellings))
 
 
