@@ -3,6 +3,7 @@
 from flopcount.formulas import (  # noqa: F401  (each room registers its ops)
     attention,
     convolution,
+    fft,
     foreach,
     indexing,
     loss,
