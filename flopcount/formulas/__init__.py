@@ -2,9 +2,11 @@
 
 from flopcount.formulas import (  # noqa: F401  (each room registers its ops)
     attention,
+    comparison,
     convolution,
     fft,
     foreach,
+    histogram,
     indexing,
     loss,
     matmul,
@@ -17,6 +19,7 @@ from flopcount.formulas import (  # noqa: F401  (each room registers its ops)
     random,
     reduction,
     resampling,
+    segment,
     transformer,
 )
 from flopcount.formulas.registry import (

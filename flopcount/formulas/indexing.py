@@ -25,8 +25,8 @@ moves("embedding_sparse_backward", traffic=traffic.nothing)  # wraps the rows: a
 
 @formula("aten::_unsafe_masked_index", traffic=traffic.gathered)
 def unsafe_masked_index(x: Tensor, mask: Tensor, *args: Any, out: Tensor) -> Cost:
-    """mask ? x[indices] : fill, a select for each element."""
-    return elementwise(out, compare=1)
+    """mask ? x[indices] : fill, a select for each element, or for each part of a complex one."""
+    return Cost(compare=out.numel() * (1 + out.is_complex()))
 
 
 # -- placed: each value reaches its place in the target once
@@ -195,8 +195,9 @@ def index_put(
 def unsafe_masked_index_put_accumulate(
     target: Tensor, mask: Tensor, indices: Sequence[Tensor | None], values: Tensor, *, out: Tensor
 ) -> Cost:
-    """target[indices] += mask ? values : 0, a select and an addition for each value."""
-    return elementwise(target, values.numel(), add=1, compare=1)
+    """target[indices] += mask ? values : 0, a select and an addition for each value's parts."""
+    parts = values.numel() * (1 + target.is_complex())
+    return Cost(arith=parts, compare=parts)
 
 
 @formula("aten::put", traffic=placing(flat, accumulates))

@@ -4,14 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from torch import Tensor, ops
-
-from flopcount.cost import Cost
 from flopcount.formulas import traffic
-from flopcount.formulas.primitives import elementwise
-from flopcount.formulas.registry import formula, free
-
-aten = ops.aten
+from flopcount.formulas.registry import free
 
 
 def moves(
@@ -69,6 +63,9 @@ moves("col_indices_copy", "ccol_indices_copy", "row_indices_copy")
 moves("cat", "stack", "_cat", "_stack", "_chunk_cat", "block_diag", "repeat", "roll", "flip")
 moves("rot90", "channel_shuffle", "complex", "tril", "triu", "diag_embed", "im2col")
 
+# bits that are combined, which is integer arithmetic
+moves("hash_tensor")
+
 # copies of a part
 moves("select_copy", "slice_copy", "narrow_copy", "diagonal_copy", traffic=traffic.gathered)
 moves("as_strided_copy", "unbind_copy", "split_copy", traffic=traffic.gathered)
@@ -115,9 +112,3 @@ free(  # the first argument receives
     "c10d::scatter_",
     traffic=traffic.refilled,
 )
-
-
-@formula(aten.equal)
-def equal(a: Tensor, b: Tensor, *, out: bool) -> Cost:
-    """One comparison for each pair of elements; a kernel may stop at the first difference."""
-    return elementwise(a, compare=1) if a.shape == b.shape else Cost()

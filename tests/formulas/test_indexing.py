@@ -16,6 +16,7 @@ aten = torch.ops.aten
 TABLE = torch.rand(100, 8)  # rows of 32 bytes
 ROWS = torch.tensor([3, 1, 4, 1])  # 32 bytes
 VALUES = torch.rand(4, 8)  # 128 bytes
+SHOWN = ROWS.view(4, 1) > 1
 
 
 def counting(function: Callable[[], Any]) -> Report:
@@ -76,6 +77,14 @@ def test_what_is_looked_up_is_free(look_up: Callable[[], Any], read: int, writte
 
 
 MASK = torch.tensor([True, False, True, False]).view(4, 1).expand(4, 8).contiguous()  # 32 bytes
+
+
+@pytest.mark.parametrize(
+    ("x", "parts"), [(TABLE, 1), (torch.complex(TABLE, TABLE), 2)], ids=["real", "complex"]
+)
+def test_a_masked_index_selects_each_part_of_each_element(x: Tensor, parts: int) -> None:
+    cost = only(lambda: aten._unsafe_masked_index(x, SHOWN, [ROWS], 0))
+    assert (cost.arith, cost.compare) == (0, parts * 4 * 8)
 
 
 # -- placing
@@ -193,6 +202,14 @@ INDEX = ROWS.view(4, 1).expand(4, 8).contiguous()  # one for each value: 256 byt
             32,
             id="the gradient of a masked index: each value is selected, and added",
         ),
+        pytest.param(
+            lambda: aten._unsafe_masked_index_put_accumulate(
+                torch.complex(BIG, BIG), ROWS.view(4, 1) > 0, [ROWS], torch.complex(VALUES, VALUES)
+            ),
+            2 * 32,
+            2 * 32,
+            id="the gradient of a masked complex index: both parts",
+        ),
     ],
 )
 @pytest.mark.filterwarnings("ignore:index_reduce.*beta", "ignore:The reduce argument")
@@ -200,7 +217,7 @@ def test_each_value_that_is_placed_is_added_at_most_once(
     place: Callable[[], Any], arith: int, compare: int
 ) -> None:
     costs = counting(place).by_operator()
-    for made in ("aten.rand", "aten.ones", "aten.gt"):
+    for made in ("aten.rand", "aten.ones", "aten.gt", "aten.complex"):
         costs.pop(made, None)
     (cost,) = costs.values()
     assert (cost.arith, cost.compare) == (arith, compare)
