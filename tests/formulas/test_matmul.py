@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 import flopcount
 from flopcount import Cost, FlopCounter
-from tests.formulas.counting import Tally
+from flopcount.formulas import plan
+from tests.formulas.counting import Tally, counting, dot, floats, numbers, opened
 from tests.formulas.naive import affine
 
 
@@ -27,6 +28,11 @@ def cost_of(function: Any, *args: Any) -> Cost:
 def operations(cost: Cost) -> Tally:
     """Multiplications and additions, each dot product one addition short."""
     return Tally(mul=cost.macs, add=cost.macs - cost.dots + cost.arith)
+
+
+def billed_parts(op: Any, *args: Any) -> dict[str, Cost]:
+    """The gradients in the bill of a call that only an accelerator can make."""
+    return plan(op).bill(args, {}, None).gradients
 
 
 sizes = st.integers(1, 6)
@@ -110,6 +116,49 @@ product = Cost(macs=m * n * k, dots=m * n)
             id="addmv: m dot products of length k, and m additions",
         ),
         pytest.param(
+            lambda: torch.addbmm(bias, x3, y3),
+            Cost(macs=b * m * n * k, dots=m * n, arith=m * n),
+            id="addbmm: m·n dot products of length b·k, and an addition for each",
+        ),
+        pytest.param(
+            lambda: bias.clone().addbmm_(x3, y3, beta=2, alpha=3),
+            Cost(macs=b * m * n * k, dots=m * n, arith=3 * m * n),
+            id="addbmm in place with beta and alpha: and a product for each",
+        ),
+        pytest.param(
+            lambda: bias3.clone().baddbmm_(x3, y3, beta=0.5),
+            b * product + Cost(arith=2 * b * m * n),
+            id="baddbmm in place",
+        ),
+        pytest.param(
+            lambda: torch.addr(bias, x[:, 0], y[0]),
+            Cost(arith=2 * m * n),
+            id="addr: m·n products and as many additions",
+        ),
+        pytest.param(
+            lambda: bias.clone().addr_(x[:, 0], y[0], beta=2, alpha=3),
+            Cost(arith=4 * m * n),
+            id="addr in place with beta and alpha",
+        ),
+        pytest.param(
+            lambda: torch.addr(bias, x[:, 0], y[0], beta=0),
+            Cost(arith=m * n),
+            id="addr with beta = 0 is an outer product",
+        ),
+        pytest.param(
+            lambda: torch.outer(x[:, 0], y[0]), Cost(arith=m * n), id="outer: m·n products"
+        ),
+        pytest.param(
+            lambda: torch._addmm_activation(bias[0], x, y),
+            product + Cost(arith=m * n, compare=m * n),
+            id="addmm and ReLU: a comparison for each result",
+        ),
+        pytest.param(
+            lambda: torch._addmm_activation(bias[0], x, y, use_gelu=True),
+            product + Cost(arith=(1 + 4) * m * n, special=m * n),
+            id="addmm and GELU: x/2·(1 + erf(x·c)) of each result",
+        ),
+        pytest.param(
             lambda: x.to(torch.complex64) @ y.to(torch.complex64),
             Cost(macs=4 * m * n * k, dots=2 * m * n),
             id="a complex product is four real ones: two real dot products of twice the length",
@@ -129,6 +178,116 @@ def test_products(call: Any, expected: Cost) -> None:
 def test_complex_matmul_of_the_textbook() -> None:
     left, right = torch.ones(3, 5, dtype=torch.complex64), torch.ones(5, 7, dtype=torch.complex64)
     assert cost_of(torch.mm, left, right).flops == 3 * 5 * 7 * 8 == 840
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        pytest.param(lambda x, w: torch.mm(x, w.T), id="mm"),
+        pytest.param(lambda x, w: torch.matmul(x, w.T), id="matmul"),
+        pytest.param(lambda x, w: torch.nn.functional.linear(x, w), id="linear"),
+        pytest.param(lambda x, w: torch.einsum("mk,nk->mn", x, w), id="einsum"),
+        pytest.param(lambda x, w: torch.tensordot(x, w, dims=([1], [1])), id="tensordot"),
+        pytest.param(lambda x, w: torch.inner(x, w), id="inner"),
+        pytest.param(lambda x, w: torch.linalg.multi_dot([x, w.T]), id="multi_dot"),
+        pytest.param(lambda x, w: torch.stack([torch.mv(w, row) for row in x]), id="m times mv"),
+        pytest.param(lambda x, w: (x @ w.T).clone(), id="a copy of it"),
+    ],
+)
+def test_one_product_by_any_name_costs_the_same(call: Any) -> None:
+    assert cost_of(call, x, torch.ones(n, k)) == product
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        pytest.param(torch.nn.functional.linear, id="linear"),
+        pytest.param(lambda x, w, c: torch.addmm(c, x, w.T), id="addmm"),
+        pytest.param(lambda x, w, c: torch.einsum("mk,nk->mn", x, w) + c, id="einsum, then add"),
+        pytest.param(lambda x, w, c: x @ w.T + c, id="matmul, then add"),
+        pytest.param(
+            lambda x, w, c: torch.baddbmm(c, x[None], w.T[None]), id="baddbmm of a batch of one"
+        ),
+        pytest.param(
+            lambda x, w, c: torch.addbmm(c, x[None], w.T[None]), id="addbmm of a batch of one"
+        ),
+    ],
+)
+def test_one_affine_layer_by_any_name_costs_the_same(call: Any) -> None:
+    assert cost_of(call, x, torch.ones(n, k), torch.ones(n)) == product + Cost(arith=m * n)
+
+
+def test_a_sum_over_the_batch_is_one_longer_product() -> None:
+    """Σ aᵢ·bᵢ = (a₁ … a_b)·(b₁ … b_b)ᵀ."""
+    wide, tall = torch.cat([*x3], 1), torch.cat([*y3])
+    assert cost_of(torch.addbmm, bias, x3, y3) == cost_of(torch.addmm, bias, wide, tall)
+
+
+def test_a_rank_one_update_costs_what_its_steps_do() -> None:
+    steps = cost_of(lambda: 2 * bias + 3 * torch.outer(x[:, 0], y[0]))
+    assert cost_of(lambda: torch.addr(bias, x[:, 0], y[0], beta=2, alpha=3)) == steps
+
+
+@settings(max_examples=20, deadline=None)
+@given(samples=sizes, i=sizes, j=sizes, o=sizes)
+def test_a_bilinear_layer_is_two_products_forward(samples: int, i: int, j: int, o: int) -> None:
+    """Σⱼ (Σᵢ xᵢ·wₒᵢⱼ)·yⱼ by a loop that counts."""
+    x, w, y = torch.ones(samples, i), torch.ones(o, i, j), torch.ones(samples, j)
+    with counting() as naive:
+        result = [
+            [dot([dot(row, column) for column in matrix.T], other) for matrix in numbers(w)]
+            for row, other in zip(numbers(x), numbers(y), strict=True)
+        ]
+    assert (floats(result) == torch.nn.functional.bilinear(x, y, w)).all()
+    cost = cost_of(torch.nn.functional.bilinear, x, y, w)
+    assert opened(cost) == naive.cost
+    assert cost.macs == samples * o * (i * j + j)
+
+
+def test_a_bilinear_layer_is_two_products_for_each_gradient() -> None:
+    samples, i, j, o = 2, 3, 4, 5
+    layer = nn.Bilinear(i, j, o, bias=False)
+    x, y = torch.ones(samples, i, requires_grad=True), torch.ones(samples, j, requires_grad=True)
+    with FlopCounter(layer) as counter:
+        z = layer(x, y)
+        z.backward(torch.ones_like(z))
+    backward = counter.report().phases["backward"]
+    for_x = samples * i * j * o + samples * i * j  # the outputs first, with w; then with y
+    for_y = samples * i * j * o + samples * j * o  # x first, with w; then the outputs
+    for_w = samples * i * j * o  # sums over the samples of (x ⊗ dz) ⊗ y
+    assert backward.macs == for_x + for_y + for_w
+    assert backward.dots == (samples * i * j + samples * i) + (samples * j * o + samples * j) + (
+        i * j * o
+    )
+    assert backward.arith == samples * i * o  # x ⊗ dz, which nothing sums
+
+
+def test_a_linear_layers_gradients_in_one_op_are_those_in_two() -> None:
+    """As a backend without autograd's own formula computes them."""
+    weight, grad = torch.ones(n, k), torch.ones(m, n)
+    whole = billed_parts(
+        torch.ops.aten.linear_backward.default, x, grad, weight, (True, True, True)
+    )
+    assert whole == {
+        "input": cost_of(torch.mm, grad, weight),
+        "weight": cost_of(torch.mm, grad.T, x),
+        "bias": cost_of(torch.sum, grad, 0),
+    }
+    assert whole["input"].macs == m * n * k
+    only = billed_parts(
+        torch.ops.aten.linear_backward.default, x, grad, weight, (False, True, False)
+    )
+    assert only == {"weight": whole["weight"]}
+
+
+def test_cosine_similarity_arrives_whole_under_inference_mode_and_costs_the_same() -> None:
+    with torch.inference_mode():
+        whole = cost_of(torch.nn.functional.cosine_similarity, x, x)
+    pieces = cost_of(torch.nn.functional.cosine_similarity, x, x)
+    assert whole == pieces
+    norms = 2 * (m * k + m * (k - 1) + m)  # two: squares, sums, roots
+    assert pieces.arith == norms + 2 * m * k + m * k + m * (k - 1)  # divisions; products, sums
+    assert pieces.compare == 2 * m  # the norms are at least eps
 
 
 def test_under_inference_mode_linear_arrives_whole_and_costs_the_same() -> None:
