@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -14,6 +16,7 @@ import flopcount
 from flopcount import Cost, Report
 from flopcount.formulas.attention import visible
 from tests.formulas.counting import Number, Tally, counting, dot, floats, numbers, opened, total
+from tests.formulas.decomposed import billed
 
 aten = torch.ops.aten
 CPU = "aten._scaled_dot_product_flash_attention_for_cpu"
@@ -342,6 +345,43 @@ def test_each_kernels_own_mask(
     cost = report_of(lambda: call(q, k)).total
     assert cost.void_macs == 3 * pairs * (8 + 8)
     assert cost.macs == 3 * 5 * 7 * (8 + 8)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    b=st.integers(1, 2),
+    heads=st.sampled_from([(1, 1), (4, 2), (3, 3)]),
+    q=st.integers(1, 9),
+    k=st.integers(1, 9),
+    d=st.integers(1, 5),
+    v=st.integers(1, 5),
+)
+def test_masks_of_any_rectangle_by_brute_force(
+    b: int, heads: tuple[int, int], q: int, k: int, d: int, v: int
+) -> None:
+    """Which products of ones a mask leaves: from the first query and key on, or up to the last."""
+    h, g = heads
+    query, key = meta(b, h, q, d), meta(b, g, k, d)
+    value, grad, rows = meta(b, g, k, v), meta(b, h, q, v), meta(b, h, q)
+    efficient = aten._scaled_dot_product_efficient_attention
+    efficient_backward = aten._scaled_dot_product_efficient_attention_backward
+    every = [True, True, True, False]
+    flash = aten._flash_attention_forward
+    first = billed(efficient.default, query, key, value, None, True, 0.0, True)
+    first_backward = billed(
+        efficient_backward.default,
+        *(grad, query, key, value, None, grad, rows, SEED, SEED, 0.0, every, True),
+    )
+    sequences = [x.transpose(1, 2) for x in (query, key, value)]
+    last = billed(flash.default, *sequences, None, None, q, k, 0.0, True, False)
+    for cost, offset in ((first, 0), (last, k - q)):
+        sees = torch.ones(q, k).tril(offset)
+        scores = torch.einsum("qd,kd,qk->", torch.ones(q, d), torch.ones(k, d), sees).item()
+        results = torch.einsum("qk,kv->", sees, torch.ones(k, v)).item()
+        assert cost.valid_macs == b * h * (scores + results)
+        assert cost.macs == b * h * q * k * (d + v)
+    sees = int(torch.ones(q, k).tril().sum())
+    assert first_backward.valid_macs == b * h * sees * (2 * v + 2 * d)  # dV, dP; dQ, dK
 
 
 def test_values_of_another_length_than_keys() -> None:
