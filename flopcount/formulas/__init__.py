@@ -8,6 +8,7 @@ from flopcount.formulas import (  # noqa: F401  (each room registers its ops)
     foreach,
     histogram,
     indexing,
+    linalg,
     linear_cross_entropy,
     loss,
     lowprecision,
