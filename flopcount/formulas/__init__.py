@@ -4,6 +4,8 @@ from flopcount.formulas import (  # noqa: F401  (each room registers its ops)
     attention,
     comparison,
     convolution,
+    ctc,
+    exponential,
     fft,
     foreach,
     histogram,
@@ -23,6 +25,7 @@ from flopcount.formulas import (  # noqa: F401  (each room registers its ops)
     reduction,
     resampling,
     segment,
+    special,
     transformer,
 )
 from flopcount.formulas.registry import (

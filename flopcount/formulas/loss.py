@@ -246,3 +246,40 @@ def multi_margin_loss_backward(
     products = (2 if p == 2 else 0) + (weight is not None)
     steps = elementwise(x, pairs, add=2, compare=1, mul=products)  # z; the target's sum
     return Gradients(input=steps + elementwise(x, samples, add=1) + elementwise(x, mul=1))
+
+
+# With many labels a sample, their number is the values' to tell: the target has a slot for each
+# class, and is counted as full, as dense products count their padding.
+
+
+@formula("aten::multilabel_margin_loss_forward")
+def multilabel_margin_loss_forward(
+    x: Tensor, t: Tensor, reduction: int = MEAN, *, out: tuple[Tensor, Tensor]
+) -> Cost:
+    """Σ max(0, 1 - x[t] + x[j]) / C over the slots t and the classes j of each sample.
+
+    1 - x[t] is there once for a slot; a select leaves out the classes that are labels.
+    """
+    loss, _ = out
+    pairs = x.numel() * x.shape[-1] if x.dim() else 1
+    steps = elementwise(x, add=1) + elementwise(x, pairs, add=1, compare=2)
+    return steps + elementwise(x, fold(pairs, loss.numel()), add=1) + elementwise(loss, div=1)
+
+
+@formula("aten::multilabel_margin_loss_backward")
+def multilabel_margin_loss_backward(
+    grad: Tensor,
+    x: Tensor,
+    t: Tensor,
+    reduction: int,
+    is_target: Tensor,
+    *,
+    out: Tensor,
+) -> Gradients:
+    """1 / C where z = 1 - x[t] + x[j] > 0 is added to dx[j], taken from dx[t]; dx times g.
+
+    A select of z, and one that leaves out the classes that are labels.
+    """
+    pairs = x.numel() * x.shape[-1] if x.dim() else 1
+    steps = elementwise(x, pairs, add=3, compare=2)
+    return Gradients(input=steps + elementwise(x, add=1, mul=1))

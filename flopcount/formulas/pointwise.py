@@ -12,76 +12,114 @@ from typing import Any
 from torch import Tensor, ops
 
 from flopcount.cost import ZERO, Cost
+from flopcount.formulas import complex as complex_numbers
 from flopcount.formulas.primitives import elementwise
-from flopcount.formulas.registry import Gradients, Uncountable, formula
+from flopcount.formulas.registry import Formula, Gradients, formula, free
 
 aten = ops.aten
 
 
 def steps(*names: str, **each: int) -> None:
-    """Register aten ops ``names``: the steps in ``each`` for each element of the result."""
-    text = " + ".join(f"{count} {step}" if count > 1 else step for step, count in each.items())
+    """Register aten ops ``names``: the steps in ``each`` for each element of the result.
+
+    A function of complex numbers has steps of its own.
+    """
+    for name in names:
+        formula(f"aten::{name}")(_with_steps(name, each))
+
+
+def _with_steps(name: str, each: dict[str, int]) -> Formula:
+    function = complex_numbers.FUNCTIONS.get(name)
 
     def cost(*args: Any, out: Tensor, **kwargs: Any) -> Cost:
+        if function and out.is_complex():
+            return out.numel() * function
         return elementwise(out, **each)
 
-    cost.__doc__ = f"{text} for each element."
-    formula(*(f"aten::{name}" for name in names))(cost)
+    cost.__doc__ = f"{_sentence(each)} for each element."
+    return cost
+
+
+def _sentence(each: dict[str, int]) -> str:
+    return " + ".join(f"{count} {step}" if count > 1 else step for step, count in each.items())
 
 
 def gradient_steps(*names: str, **each: int) -> None:
     """Like :func:`steps`, for ops that compute the gradient of an activation's input."""
-    text = " + ".join(f"{count} {step}" if count > 1 else step for step, count in each.items())
 
     def cost(*args: Any, out: Tensor, **kwargs: Any) -> Gradients:
         return Gradients(input=elementwise(out, **each))
 
-    cost.__doc__ = f"{text} for each element of the input's gradient."
+    cost.__doc__ = f"{_sentence(each)} for each element of the input's gradient."
     formula(*(f"aten::{name}" for name in names))(cost)
 
 
 # one operation
 steps("square", mul=1)
+steps("rad2deg", "deg2rad", mul=1)
 steps("reciprocal", div=1)
 steps("sqrt", sqrt=1)
 steps("rsqrt", sqrt=1, div=1)
-steps("neg", "sgn", "sign", compare=1)
+steps("neg", "sgn", "sign", "signbit", "copysign", compare=1)
 steps("floor", "ceil", "trunc", "frac", compare=1)
 steps("maximum", "minimum", "fmax", "fmin", "clamp_min", "clamp_max", compare=1)
-steps("lt", "le", "gt", "ge", compare=1)
+steps("lt", "le", "gt", "ge", "isposinf", "isneginf", compare=1)
 steps("isinf", compare=2)  # |x| = inf
 steps("where", "masked_fill", compare=1)
 steps("logical_not", "logical_and", "logical_or", "logical_xor", compare=1)
-steps("bitwise_not", "bitwise_and", "bitwise_or", "bitwise_xor", compare=0)
 steps("exp", "exp2", "expm1", "log", "log2", "log10", "log1p", special=1)
 steps("sin", "cos", "tan", "asin", "acos", "atan", "atan2", "sinh", "cosh", special=1)
-steps("tanh", "asinh", "acosh", "atanh", "erf", "erfc", "erfinv", "lgamma", "digamma", special=1)
+steps("tanh", "asinh", "acosh", "atanh", special=1)
+steps("_conj_physical", "conj_physical", "polar")  # of a real number nothing; polar makes complex
+
+# integer arithmetic, and bits that are moved
+free("aten::bitwise_not", "aten::bitwise_and", "aten::bitwise_or", "aten::bitwise_xor")
+free("aten::bitwise_left_shift", "aten::bitwise_right_shift", "aten::gcd", "aten::lcm")
+free("aten::frexp", "aten::nextafter")
 
 # several operations
 steps("hardtanh", compare=2)  # min(max(x, a), b)
+steps("heaviside", compare=2)  # 1 if x > 0, v if x = 0
+steps("nan_to_num", compare=3)  # selects on x ≠ x, x = inf and x = -inf
 steps("lerp", add=2, mul=1)  # a + w · (b - a)
+steps("hypot", add=1, mul=2, sqrt=1)  # √(a² + b²)
 steps("remainder", "fmod", div=1, compare=1, mul=1, add=1)  # a - b · floor(a / b)
 steps("floor_divide", div=1, compare=1)  # floor(a / b)
+steps("xlogy", compare=1, special=1, mul=1)  # x · log y, or 0 if x = 0
+steps("sinc", mul=1, special=1, div=1, compare=1)  # sin(π · x) / (π · x), or 1 if x = 0
 
 # activations
 steps("relu", "threshold", compare=1)  # max(x, 0)
 steps("leaky_relu", "_prelu_kernel", compare=1, mul=1)  # x if x > 0 else slope · x
+steps("rrelu_with_noise", compare=1, mul=1)  # the slope is drawn, which is free
+steps("hardshrink", compare=2)  # x if |x| > λ else 0
+steps("softshrink", compare=2, add=2)  # x - λ if x > λ, x + λ if x < -λ, else 0
 steps("hardsigmoid", add=1, compare=2, div=1)  # clamp(x + 3, 0, 6) / 6
 steps("hardswish", add=1, compare=2, mul=1, div=1)  # x · clamp(x + 3, 0, 6) / 6
 steps("sigmoid", special=1, compare=1, add=1, div=1)  # 1 / (1 + e^-x)
 steps("silu", special=1, compare=1, add=1, div=1, mul=1)  # x · sigmoid(x)
+steps("glu", special=1, compare=1, add=1, div=1, mul=1)  # a · sigmoid(b), a and b halves of x
 steps("elu", compare=1, special=1, mul=3)  # scale · x, or scale · α · expm1(x · s)
+steps("celu", compare=1, special=1, mul=1, div=1)  # x, or α · expm1(x / α)
+steps("softplus", compare=1, special=2, mul=1, div=1)  # x, or log1p(e^(β · x)) / β
+steps("mish", special=3, mul=1)  # x · tanh(log1p(e^x))
 
 # gradients of activations: g is the output's gradient, y the output
 gradient_steps("threshold_backward", compare=1)  # g if x > 0
 gradient_steps("hardtanh_backward", compare=2)  # g if a < x < b
+gradient_steps("hardshrink_backward", "softshrink_backward", compare=2)  # g if |x| > λ
 gradient_steps("leaky_relu_backward", compare=1, mul=1)  # g, or g · slope
 gradient_steps("hardsigmoid_backward", compare=2, mul=1)  # g / 6 if -3 < x < 3
 gradient_steps("hardswish_backward", compare=2, div=1, add=1, mul=1)  # g · (x / 3 + 1/2)
 gradient_steps("sigmoid_backward", add=1, mul=2)  # g · y · (1 - y)
 gradient_steps("tanh_backward", mul=2, add=1)  # g · (1 - y²)
+gradient_steps("logit_backward", compare=2, add=1, mul=1, div=1)  # g / (x · (1 - x)) within bounds
 # with s = sigmoid(x), 4 operations: g · s · (1 + x · (1 - s))
 gradient_steps("silu_backward", special=1, compare=1, add=3, div=1, mul=3)
+# with z = e^(β · x): g, or g · z / (z + 1)
+gradient_steps("softplus_backward", compare=1, special=1, mul=2, add=1, div=1)
+# with t = tanh(log1p(e^x)) and s = sigmoid(x): g · (t + x · s · (1 - t²))
+gradient_steps("mish_backward", special=4, compare=1, add=3, div=1, mul=4)
 
 
 @formula(aten.clamp, aten.clip)
@@ -163,6 +201,14 @@ def div(a: Any, b: Any, *, rounding_mode: str | None = None, out: Tensor) -> Cos
     return Cost(arith=out.numel() * steps, compare=out.numel() * (rounding_mode is not None))
 
 
+@formula("aten::angle")
+def angle(x: Tensor, *, out: Tensor) -> Cost:
+    """0, or π of a negative number; of a complex number atan2(im, re)."""
+    if x.is_complex():
+        return elementwise(out, special=1)
+    return elementwise(out, compare=1)
+
+
 @formula(aten.abs)
 def absolute(x: Tensor, *, out: Tensor) -> Cost:
     """One operation; of a complex number √(re² + im²): 2 products, a sum and a root."""
@@ -205,21 +251,37 @@ def pow(base: Any, exponent: Any, *, out: Tensor) -> Cost:
     """Products by repeated squaring for a whole exponent, roots for halves, else one evaluation.
 
     xⁿ takes ⌊log₂ n⌋ squarings and a product for each further 1 among n's binary digits; a
-    negative exponent adds a division.
+    negative exponent adds a reciprocal.
     """
-    if is_complex(exponent):
-        raise Uncountable("complex exponents")
-    if isinstance(exponent, Tensor) or not isinstance(base, Tensor):
+    if not isinstance(base, Tensor) or isinstance(exponent, Tensor) or is_complex(exponent):
+        return evaluated_power(base, exponent, out)
+    n = abs(exponent.real)  # of 2 + 0j, too
+    if n != 0.5 and (not n <= MAX_PRODUCTS or n % 1 != 0):  # not a number, too
+        return evaluated_power(base, exponent, out)
+    whole = int(n)
+    products = max(whole.bit_length() + whole.bit_count() - 2, 0)
+    cost = elementwise(out, mul=products, sqrt=int(n == 0.5))
+    if exponent.real >= 0:
+        return cost
+    return cost + (
+        out.numel() * complex_numbers.INVERSE if is_complex(out) else elementwise(out, div=1)
+    )
+
+
+def evaluated_power(base: Any, exponent: Any, out: Tensor) -> Cost:
+    """One evaluation; of complex numbers e^(w·log z), where the logarithm of a number is one."""
+    if not out.is_complex():
         return elementwise(out, special=1)
-    exponent = exponent.real  # of 2 + 0j, too
-    inverse, n = exponent < 0, abs(exponent)
-    if n == 0.5:
-        return elementwise(base, sqrt=1, div=int(inverse))
-    if not n <= MAX_PRODUCTS or n % 1 != 0:  # an exponent that is not a number, too
-        return elementwise(base, special=1)
-    n = int(n)
-    products = max(n.bit_length() + n.bit_count() - 2, 0)
-    return elementwise(base, mul=products, div=int(inverse))
+    logarithm = complex_numbers.LOG if isinstance(base, Tensor) else ZERO
+    real = not is_complex(exponent) or not (isinstance(base, Tensor) or is_complex(base))
+    product = complex_numbers.SCALING if real else complex_numbers.PRODUCT
+    return out.numel() * (logarithm + product + complex_numbers.EXP)
+
+
+@formula("aten::ldexp")
+def ldexp(x: Tensor, exponent: Tensor, *, out: Tensor) -> Cost:
+    """x·2ᵉ, the powers evaluated before they are broadcast."""
+    return mul(x, exponent, out=out) + evaluated_power(2.0, exponent, exponent)
 
 
 MAX_PRODUCTS = 16
@@ -247,6 +309,57 @@ def gelu_backward(grad: Tensor, x: Tensor, *, approximate: str = "none", out: Te
     if approximate == "tanh":
         return Gradients(input=elementwise(out, mul=12, add=5, special=1))
     return Gradients(input=elementwise(out, mul=7, add=2, special=2))
+
+
+@formula("aten::logit")
+def logit(x: Tensor, eps: float | None = None, *, out: Tensor) -> Cost:
+    """log(x / (1 - x)), of x between eps and 1 - eps if there are bounds."""
+    return elementwise(out, add=1, div=1, special=1, compare=2 * (eps is not None))
+
+
+@formula("aten::log_sigmoid_forward")
+def log_sigmoid_forward(x: Tensor, *, out: tuple[Tensor, Tensor]) -> Cost:
+    """min(x, 0) - log1p(e^-|x|)."""
+    return elementwise(x, compare=3, special=2, add=1)
+
+
+@formula("aten::log_sigmoid_backward")
+def log_sigmoid_backward(grad: Tensor, x: Tensor, z: Tensor, *, out: Tensor) -> Gradients:
+    """g·(z / (1 + z)), or g·(1 - z / (1 + z)) if x < 0, with z = e^-|x|, which may be there."""
+    slope = elementwise(out, add=2, div=1, compare=1, mul=1)
+    return Gradients(
+        input=slope, recompute=ZERO if z.numel() else elementwise(out, compare=2, special=1)
+    )
+
+
+@formula("aten::glu_backward")
+def glu_backward(grad: Tensor, x: Tensor, dim: int, *, out: Tensor) -> Gradients:
+    """g·s and g·a·s·(1 - s), with s = sigmoid(b), for each element of the output."""
+    return Gradients(input=elementwise(grad, special=1, compare=1, add=2, div=1, mul=4))
+
+
+@formula("aten::rrelu_with_noise_backward")
+def rrelu_with_noise_backward(
+    grad: Tensor,
+    x: Tensor,
+    noise: Tensor,
+    lower: float,
+    upper: float,
+    training: bool,
+    *args: bool,
+    out: Tensor,
+) -> Gradients:
+    """g·noise, which is 1 where x > 0; in inference that of leaky ReLU."""
+    return Gradients(input=elementwise(out, mul=1, compare=int(not training)))
+
+
+@formula("aten::_prelu_kernel_backward")
+def prelu_kernel_backward(
+    grad: Tensor, x: Tensor, weight: Tensor, *, out: tuple[Tensor, Tensor]
+) -> Gradients:
+    """g, or w·g; of the weight 0, or x·g, yet to be summed."""
+    each = elementwise(x, compare=1, mul=1)
+    return Gradients(input=each, weight=each)
 
 
 @formula(aten.native_dropout)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from flopcount.cost import Cost
+from flopcount.formulas.complex import PRODUCT, QUOTIENT, ROOT, SELECT, SUM
 from flopcount.formulas.registry import Uncountable
 
 __all__ = ["contraction", "elementwise", "fold"]
@@ -28,16 +29,16 @@ def elementwise(
 ) -> Cost:
     """So many steps for each element of ``out``, or ``count`` times.
 
-    A complex addition is 2 real operations, a complex multiplication 6 (four products, two
-    sums), a division 11 (the numerator's 6, the squared modulus' 3, two divisions). ``add``
-    stands for subtraction too, ``compare`` for minimum, maximum, select, negation, absolute
-    value and rounding.
+    ``add`` stands for subtraction too, ``compare`` for minimum, maximum, select, negation,
+    absolute value and rounding; of complex numbers, which have no order, for selects and
+    negations alone. Transcendental functions of these have no steps in common.
     """
     n = out.numel() if count is None else count
     if out.is_complex():
-        if sqrt or compare or special:
-            raise Uncountable("complex roots, comparisons and transcendental functions")
-        return Cost(arith=n * (2 * add + 6 * mul + 11 * div))
+        if special:
+            raise Uncountable("this function of complex numbers")
+        each = add * SUM + mul * PRODUCT + div * QUOTIENT + sqrt * ROOT + compare * SELECT
+        return n * each
     return Cost(arith=n * (add + mul + div + sqrt), compare=n * compare, special=n * special)
 
 

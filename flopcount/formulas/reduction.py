@@ -128,12 +128,6 @@ def cummax(x: Tensor, dim: int, *, out: tuple[Tensor, Tensor], **results: Tensor
     return Cost(compare=fold(x.numel(), rows(x, dim)))
 
 
-@formula(aten.logcumsumexp)
-def logcumsumexp(x: Tensor, dim: int, *, out: Tensor) -> Cost:
-    """log(eᵃ + eᵇ) = max + log1p(e^(min - max)) for each element of a row but the first."""
-    return elementwise(out, fold(x.numel(), rows(x, dim)), compare=2, add=2, special=2)
-
-
 # softmax
 
 
@@ -202,13 +196,6 @@ def _log_softmax_backward_data(
     """g - eʸ·Σg: an exponential, a product and a difference for each element, and the sum."""
     steps = elementwise(y, special=1, mul=1, add=1)
     return Gradients(input=steps + Cost(arith=fold(y.numel(), rows(y, dim))))
-
-
-@formula(aten.logsumexp)
-def logsumexp(x: Tensor, *args: Any, out: Tensor, **kwargs: Any) -> Cost:
-    """max + log Σe^(x - max). The kernel's guard against an infinite maximum is left out."""
-    reduction = amax(x, out=out) + sum(x, out=out)
-    return reduction + elementwise(x, add=1, special=1) + elementwise(out, add=1, special=1)
 
 
 # norms and distances

@@ -8,11 +8,11 @@ import weakref
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 import flopcount
 from flopcount import Cost, FlopCounter
-from flopcount.formulas import plan, registry
+from flopcount.formulas import Uncountable, plan, registry
 
 
 def test_reset_lets_go_of_everything() -> None:
@@ -142,11 +142,16 @@ def test_a_formula_that_returns_no_cost_leaves_the_op_uncounted() -> None:
 
 
 def test_calls_of_one_op_are_counted_and_uncounted_apart() -> None:
-    z = torch.ones(10, dtype=torch.complex64)
-    with FlopCounter() as counter:
-        z**2
-        z**0.3
-    assert counter.report().uncounted == {"aten.pow": 1}
+    def of_vectors(x: Tensor, *, out: Tensor) -> Cost:
+        if x.dim() != 1:
+            raise Uncountable("matrices")
+        return Cost(compare=out.numel())
+
+    with FlopCounter(formulas={torch.ops.aten.relu: of_vectors}) as counter:
+        torch.relu(torch.ones(10))
+        torch.relu(torch.ones(10, 2))
+    assert counter.report().uncounted == {"aten.relu": 1}
+    assert counter.report().total.flops == 10
 
 
 def test_an_op_with_a_kernel_of_its_own_is_not_taken_apart() -> None:

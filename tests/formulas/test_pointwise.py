@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import pytest
@@ -337,12 +336,13 @@ def test_arithmetic_of_complex_and_real_numbers(
 
 
 @pytest.mark.parametrize("exponent", [1j, 2 + 1j, 3.3 + 0j])
-def test_a_power_with_a_complex_exponent_is_uncounted_without_a_warning(exponent: complex) -> None:
-    """Complex numbers other than 2 + 0j and its like share one cost: 3.3 + 0j is among them."""
-    with warnings.catch_warnings(), FlopCounter() as counter:
-        warnings.simplefilter("error")
-        x.to(torch.complex64) ** exponent
-    assert counter.report().uncounted == {"aten.pow": 1}
+def test_complex_exponents_that_are_not_told_apart_cost_the_same(exponent: complex) -> None:
+    """Complex numbers other than 2 + 0j and its like share one cost: 3.3 + 0j is among them.
+
+    z^w = e^(w·log z): the logarithm 4 and 2 evaluations, the product 6, the exponential 2 and 3.
+    """
+    cost = measured(torch.pow, x.to(torch.complex64), exponent)
+    assert cost == Cost(arith=(4 + 6 + 2) * n, special=(2 + 3) * n)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,83 @@
+"""Connectionist temporal classification: Graves et al., ICML 2006, with logarithms throughout.
+
+A sample of T frames and S labels has 2·S + 1 states in each frame: its labels, with blanks before,
+between and after them. Lengths that are in tensors are values: such samples are counted as padded,
+at the length of the longest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from flopcount.cost import ZERO, Cost
+from flopcount.formulas.primitives import elementwise
+from flopcount.formulas.registry import Gradients, formula
+
+Lengths = Sequence[int] | Tensor
+
+
+def samples(inputs: Lengths, targets: Lengths, log_alpha: Tensor) -> Iterator[tuple[int, int]]:
+    """The frames and states of each sample; ``log_alpha`` is (samples, frames, states)."""
+    count, frames, states = log_alpha.shape
+    lengths = [frames] * count if isinstance(inputs, Tensor) else inputs
+    labels = [states // 2] * count if isinstance(targets, Tensor) else targets
+    return ((t, 2 * s + 1) for t, s in zip(lengths, labels, strict=True))
+
+
+def recursion(log_probs: Tensor, frames: int, states: int) -> Cost:
+    """log Σ e^(α - m) + m + log p for each state of each frame but the first.
+
+    The sum is of three states of the frame before, m the largest: 2 comparisons, 3 differences,
+    3 exponentials, 2 additions and a logarithm.
+    """
+    return elementwise(log_probs, max(frames - 1, 0) * states, compare=2, add=7, special=4)
+
+
+@formula("aten::_ctc_loss")
+def ctc_loss(
+    log_probs: Tensor,
+    targets: Tensor,
+    input_lengths: Lengths,
+    target_lengths: Lengths,
+    *args: Any,
+    out: tuple[Tensor, Tensor],
+    **options: Any,
+) -> Cost:
+    """-log Σ e^α: the recursion of α, and the sum of the last frame's two last states.
+
+    That is a maximum, 2 differences, 2 exponentials, an addition, a logarithm, the maximum added
+    and a negation.
+    """
+    _, log_alpha = out
+    each = samples(input_lengths, target_lengths, log_alpha)
+    ends = elementwise(log_probs, log_alpha.shape[0], compare=2, add=4, special=3)
+    return sum((recursion(log_probs, *sizes) for sizes in each), ends)
+
+
+@formula("aten::_ctc_loss_backward")
+def ctc_loss_backward(
+    grad: Tensor,
+    log_probs: Tensor,
+    targets: Tensor,
+    input_lengths: Lengths,
+    target_lengths: Lengths,
+    nll: Tensor,
+    log_alpha: Tensor,
+    *args: Any,
+    out: Tensor,
+    **options: Any,
+) -> Gradients:
+    """g·(e^log p - e^(log Σ e^(α + β) + nll - log p)) of each class, the sum over its states.
+
+    The recursion of β runs backwards. A state's α + β is one addition, and comes to its class's sum
+    by max + log(e^(a - max) + e^(b - max)): 1 comparison, 4 additions and 3 evaluations.
+    """
+    classes, cost = log_probs.shape[-1], ZERO
+    for frames, states in samples(input_lengths, target_lengths, log_alpha):
+        cost += recursion(log_probs, frames, states)
+        cost += elementwise(log_probs, frames * states, compare=1, add=5, special=3)
+        cost += elementwise(log_probs, frames * classes, add=3, mul=1, special=2)
+    return Gradients(input=cost)
