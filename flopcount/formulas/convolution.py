@@ -16,7 +16,7 @@ from torch import Tensor, ops
 from flopcount.cost import ZERO, Cost
 from flopcount.formulas import traffic
 from flopcount.formulas.primitives import elementwise, fold
-from flopcount.formulas.registry import Gradients, formula
+from flopcount.formulas.registry import Formula, Gradients, formula
 
 aten = ops.aten
 
@@ -89,6 +89,85 @@ def convolution_backward(
         input=Cost(**products, dots=x.numel() if transposed else 0) if for_input else ZERO,
         weight=Cost(**products, dots=weight.numel()) if for_weight else ZERO,
         bias=Cost(arith=fold(grad.numel(), grad.shape[1])) if for_bias else ZERO,
+    )
+
+
+@formula("aten::conv_tbc")
+def conv_tbc(x: Tensor, weight: Tensor, bias: Tensor, pad: int = 0, *, out: Tensor) -> Cost:
+    """(t, b, c) with a weight of (k, c, f): each output is a dot product of length k·c, and a bias.
+
+    Its backward pass arrives as products of slices, which meet no padding.
+    """
+    time_last, weight = x.permute(1, 2, 0), weight.permute(2, 1, 0)
+    products = meetings(weight, out.permute(1, 2, 0), time_last, [1], [pad], [1])
+    return Cost(**products, dots=out.numel()) + elementwise(out, add=1)
+
+
+# -- kernels of their own, which torch calls inside or a backend has
+
+
+ABSENT = {"bias": None, "z": None, "stride": [1], "padding": [0], "dilation": [1]}
+"""What a kernel does without if it has no such argument."""
+
+
+def kernel(parameters: str, transposed: bool, relu: bool) -> Formula:
+    """The formula of a convolution whose positional arguments have the names in ``parameters``."""
+
+    def by_name(*args: Any, out: Tensor, **given: Any) -> Cost:
+        named: dict[str, Any] = ABSENT | dict(zip(parameters.split(), args, strict=False)) | given
+        x, weight, bias = args[0], named["weight"], named["bias"]
+        stride, padding, dilation = (named[name] for name in ("stride", "padding", "dilation"))
+        cost = convolution(x, weight, bias, stride, padding, dilation, transposed, [], 1, out=out)
+        added = named["z"] is not None
+        scaled = added and named["alpha"] not in (None, 1)
+        return cost + elementwise(out, add=int(added), mul=int(scaled), compare=int(relu))
+
+    return by_name
+
+
+KERNELS = {
+    "_conv_depthwise2d": "x weight _ bias stride padding dilation",
+    "_nnpack_spatial_convolution": "x weight bias padding stride",
+    "_slow_conv2d_forward": "x weight _ bias stride padding",
+    "conv_depthwise3d": "x weight _ bias stride padding dilation",
+    "cudnn_convolution": "x weight padding stride dilation",
+    "cudnn_convolution_add_relu": "x weight z alpha bias stride padding dilation",
+    "cudnn_convolution_relu": "x weight bias stride padding dilation",
+    "cudnn_convolution_transpose": "x weight padding output_padding stride dilation",
+    "miopen_convolution": "x weight bias padding stride dilation",
+    "miopen_convolution_add_relu": "x weight z alpha bias stride padding dilation",
+    "miopen_convolution_relu": "x weight bias stride padding dilation",
+    "miopen_convolution_transpose": "x weight bias padding output_padding stride dilation",
+    "miopen_depthwise_convolution": "x weight bias padding stride dilation",
+    "mkldnn_convolution": "x weight bias padding stride dilation",
+    "slow_conv3d_forward": "x weight _ bias stride padding",
+    "slow_conv_dilated2d": "x weight _ bias stride padding dilation",
+    "slow_conv_dilated3d": "x weight _ bias stride padding dilation",
+    "slow_conv_transpose2d": "x weight _ bias stride padding output_padding dilation",
+    "slow_conv_transpose3d": "x weight _ bias stride padding output_padding dilation",
+}
+"""Convolutions and their positional arguments; ``_`` is without interest here."""
+
+for name, parameters in KERNELS.items():
+    formula(f"aten::{name}")(kernel(parameters, "transpose" in name, "relu" in name))
+
+
+@formula("aten::_slow_conv2d_backward")
+def slow_conv2d_backward(
+    grad: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    kernel_size: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    output_mask: Sequence[bool] = (True, True, True),
+    *,
+    out: Sequence[Tensor | None],
+    **results: Tensor,
+) -> Gradients:
+    """The gradients of a convolution in two dimensions, without dilation."""
+    return convolution_backward(
+        grad, x, weight, None, stride, padding, [1], False, [], 1, output_mask, out=out
     )
 
 

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import assume, given, settings
@@ -11,9 +13,11 @@ from torch import Tensor
 from flopcount import Cost, FlopCounter, Report
 from flopcount.formulas.convolution import taps_inside
 from tests.formulas.counting import Tally
+from tests.formulas.decomposed import billed
 from tests.formulas.naive import convolution
 from tests.formulas.test_matmul import operations
 
+aten = torch.ops.aten
 CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 TRANSPOSED = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
 
@@ -164,6 +168,116 @@ def test_an_image_without_a_batch_counts_as_one() -> None:
     with FlopCounter() as counter:
         F.conv2d(x, w, torch.ones(4))
     assert counter.report().total.macs == 4 * 27 * 16
+
+
+X2, W2, B3 = torch.ones(2, 3, 6, 5), torch.ones(4, 3, 3, 2), torch.ones(4)
+X3, W3 = X2[:, :, None], W2[:, :, None]
+TWICE, ONCE, FLAT = [2, 1], [1, 1], [1, 2, 1]
+UP = {"stride": TWICE, "padding": ONCE, "output_padding": [1, 0]}
+
+KERNELS = {
+    "oneDNN's": (
+        lambda: aten.mkldnn_convolution(X2, W2, B3, ONCE, TWICE, ONCE, 1),
+        lambda: F.conv2d(X2, W2, B3, TWICE, ONCE),
+    ),
+    "the one without a library": (
+        lambda: aten._slow_conv2d_forward(X2, W2, [3, 2], B3, TWICE, ONCE),
+        lambda: F.conv2d(X2, W2, B3, TWICE, ONCE),
+    ),
+    "in three dimensions": (
+        lambda: aten.slow_conv3d_forward(X3, W3, [1, 3, 2], None, FLAT, [0, 1, 1]),
+        lambda: F.conv3d(X3, W3, None, FLAT, [0, 1, 1]),
+    ),
+    "dilated": (
+        lambda: aten.slow_conv_dilated2d(X2, W2, [3, 2], B3, TWICE, ONCE, [2, 2]),
+        lambda: F.conv2d(X2, W2, B3, TWICE, ONCE, [2, 2]),
+    ),
+    "dilated, in three dimensions": (
+        lambda: aten.slow_conv_dilated3d(X3, W3, [1, 3, 2], None, FLAT, [0, 1, 1], [1, 2, 2]),
+        lambda: F.conv3d(X3, W3, None, FLAT, [0, 1, 1], [1, 2, 2]),
+    ),
+    "transposed": (
+        lambda: aten.slow_conv_transpose2d(X2, W2.transpose(0, 1), [3, 2], B3, TWICE, ONCE, [1, 0]),
+        lambda: F.conv_transpose2d(X2, W2.transpose(0, 1), B3, **UP),
+    ),
+    "transposed, in three dimensions": (
+        lambda: aten.slow_conv_transpose3d(X3, W3.transpose(0, 1), [1, 3, 2], B3),
+        lambda: F.conv_transpose3d(X3, W3.transpose(0, 1), B3),
+    ),
+    "in the order time, batch, channels": (
+        lambda: torch.conv_tbc(torch.ones(5, 2, 3), torch.ones(3, 3, 4), B3, 2),
+        lambda: F.conv1d(X2[:, :, 0], W2[..., 0], B3, 1, 2),
+    ),
+}
+
+
+def cost_of(call: Any) -> Cost:
+    """Without bytes: some kernels get the sizes of their weights again."""
+    with FlopCounter(strict=True) as counter:
+        call()
+    return replace(counter.report().total, read=0, written=0)
+
+
+@pytest.mark.parametrize(("kernel", "plain"), KERNELS.values(), ids=KERNELS.keys())
+def test_every_kernel_costs_what_the_convolution_does(kernel: Any, plain: Any) -> None:
+    assert torch.equal(kernel().flatten().sort().values, plain().flatten().sort().values)
+    assert cost_of(kernel) == cost_of(plain)
+
+
+def test_a_convolution_in_the_order_time_batch_channels_by_hand() -> None:
+    cost = cost_of(
+        lambda: torch.conv_tbc(torch.ones(6, 2, 3), torch.ones(3, 3, 4), torch.ones(4), 1)
+    )
+    positions, length = 6 * 2 * 4, 3 * 3  # as many as the input's, for f = 4; k·c
+    void = 2 * 2 * 3 * 4  # the first tap at the first position, the last at the last
+    assert cost == Cost(macs=positions * length, dots=positions, void_macs=void, arith=positions)
+
+
+OUT2 = F.conv2d(X2, W2, None, TWICE, ONCE)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "arguments", "more"),
+    [
+        pytest.param("_conv_depthwise2d", (X2, W2, [3, 2], B3, TWICE, ONCE, ONCE), 1, id="bias"),
+        pytest.param("cudnn_convolution", (X2, W2, ONCE, TWICE, ONCE, 1), 0, id="cuDNN's"),
+        pytest.param(
+            "cudnn_convolution_relu",
+            (X2, W2, B3, TWICE, ONCE, ONCE, 1),
+            2,
+            id="with a bias and ReLU",
+        ),
+        pytest.param(
+            "cudnn_convolution_add_relu",
+            (X2, W2, OUT2, None, None, TWICE, ONCE, ONCE, 1),
+            2,
+            id="with an addition and ReLU",
+        ),
+        pytest.param(
+            "cudnn_convolution_add_relu",
+            (X2, W2, OUT2, 2, B3, TWICE, ONCE, ONCE, 1),
+            4,
+            id="with a factor, too, and a bias",
+        ),
+        pytest.param("miopen_convolution", (X2, W2, B3, ONCE, TWICE, ONCE, 1), 1, id="MIOpen's"),
+        pytest.param("_nnpack_spatial_convolution", (X2, W2, B3, ONCE, TWICE), 1, id="NNPACK's"),
+    ],
+)
+def test_kernels_of_accelerators(kernel: str, arguments: Any, more: int) -> None:
+    plain = cost_of(lambda: F.conv2d(X2, W2, None, TWICE, ONCE))
+    cost = billed(getattr(aten, kernel).default, *arguments, out=OUT2)
+    assert replace(cost, arith=0, compare=0) == plain
+    assert cost.flops - plain.flops == more * OUT2.numel()
+
+
+def test_the_gradients_of_the_kernel_without_a_library() -> None:
+    grad = torch.ones_like(OUT2)
+    mask = [True, True, True]
+    one = aten._slow_conv2d_backward.output_mask
+    same = aten.convolution_backward
+    assert cost_of(lambda: one(grad, X2, W2, [3, 2], TWICE, ONCE, mask)) == cost_of(
+        lambda: same(grad, X2, W2, [4], TWICE, ONCE, ONCE, False, [0, 0], 1, mask)
+    )
 
 
 def test_a_complex_convolution_arrives_as_three_real_ones() -> None:
