@@ -1,0 +1,59 @@
+"""Special functions: one evaluation each, whatever a kernel does for it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import special
+
+from flopcount import Cost
+from tests.formulas.decomposed import measured
+
+n = 6
+x = torch.linspace(0.1, 0.9, n)
+
+OF_ONE = [
+    *("airy_ai", "bessel_j0", "bessel_j1", "bessel_y0", "bessel_y1", "digamma", "erf", "erfc"),
+    *("erfcx", "erfinv", "gammaln", "i0", "i0e", "i1", "i1e", "log_ndtr", "modified_bessel_i0"),
+    *("modified_bessel_i1", "modified_bessel_k0", "modified_bessel_k1", "ndtri"),
+    *("scaled_modified_bessel_k0", "scaled_modified_bessel_k1", "spherical_bessel_j0"),
+]
+OF_TWO = [
+    *("gammainc", "gammaincc", "zeta"),
+    *(f"chebyshev_polynomial_{kind}" for kind in "tuvw"),
+    *(f"shifted_chebyshev_polynomial_{kind}" for kind in "tuvw"),
+    *("hermite_polynomial_h", "hermite_polynomial_he"),
+    *("laguerre_polynomial_l", "legendre_polynomial_p"),
+]
+
+
+@pytest.mark.parametrize("name", OF_ONE)
+def test_a_function_is_one_evaluation(name: str) -> None:
+    assert measured(getattr(special, name), x) == Cost(special=n)
+
+
+@pytest.mark.parametrize("name", OF_TWO)
+def test_a_function_of_two_arguments_is_one_evaluation_of_each_pair(name: str) -> None:
+    assert measured(getattr(special, name), x, 3 * x[:, None]) == Cost(special=n * n)
+
+
+@pytest.mark.parametrize("order", [0, 1, 2])
+def test_a_derivative_of_digamma_is_one_evaluation(order: int) -> None:
+    assert measured(special.polygamma, order, x) == Cost(special=n)
+
+
+def test_whole_numbers_are_evaluated_in_floating_point() -> None:
+    assert measured(special.i0, torch.arange(n)) == Cost(special=n)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [torch.gcd, torch.lcm, torch.bitwise_left_shift, torch.bitwise_right_shift, torch.bitwise_and],
+    ids=lambda function: function.__name__,
+)
+def test_arithmetic_of_whole_numbers_is_no_flop(function: object) -> None:
+    assert measured(function, torch.arange(n), torch.ones(n, dtype=torch.int64)) == Cost()
+
+
+def test_taking_a_number_s_bits_apart_is_no_flop() -> None:
+    assert measured(torch.frexp, x) == measured(torch.nextafter, x, x.clone()) == Cost()
