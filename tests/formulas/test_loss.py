@@ -270,3 +270,72 @@ def test_a_margin_loss_compares_every_other_class(reduction: str, p: int, weight
     costs = rows(lambda: results[-1].backward(grad))
     torch.testing.assert_close(floats(slopes), x.grad)
     assert opened(costs["aten.multi_margin_loss_backward"]) == backward.cost
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_a_margin_loss_of_many_labels_compares_each_slot_with_each_class(reduction: str) -> None:
+    """How many slots hold a label, values tell; the others are computed, and left out."""
+    x = torch.rand(N, C, dtype=torch.float64, requires_grad=True)
+    t = torch.tensor([[3, 0, -1, 1, 2], [1, -1, 0, 0, 0], [4, 2, 1, 0, 3], [-1] * 5])
+    labels = [row[: [*row, -1].index(-1)] for row in t.tolist()]
+    sizes = C * (N if reduction == "mean" else 1)
+    counted_x, losses = numbers(x), []
+    with counting() as forward:
+        for row, own in zip(counted_x, labels, strict=True):
+            losses.append([])
+            for slot in range(C):
+                start = 1 - row[own[slot] if slot < len(own) else 0]
+                terms = [(start + row[j]).larger(0) for j in range(C)]
+                losses[-1] += [
+                    z.select(slot < len(own) and j not in own, 0) for j, z in enumerate(terms)
+                ]
+        if reduction != "none":
+            losses = [[z for terms in losses for z in terms]]
+        naive = [total(terms) / sizes for terms in losses]
+    options = {"reduction": reduction}
+    costs = rows(lambda: results.append(F.multilabel_margin_loss(x, t, **options)))
+    torch.testing.assert_close(floats(naive), results[-1].detach().flatten())
+    assert opened(costs["aten.multilabel_margin_loss_forward"]) == forward.cost
+
+    grad = torch.rand_like(results[-1])
+    slopes = []
+    with counting() as backward:
+        for row, own, g in zip(counted_x, labels, grad.expand(N).tolist(), strict=True):
+            slope = [Number(0.0)] * C
+            for slot in range(C):
+                place = own[slot] if slot < len(own) else 0
+                start = 1 - row[place]
+                for j in range(C):
+                    void = slot >= len(own) or j in own
+                    h = Number(1 / sizes).select(float(start + row[j]) > 0, 0).select(not void, 0)
+                    slope[j] = slope[j] + h
+                    slope[place] = slope[place] - h
+            slopes.append([each * g for each in slope])
+    costs = rows(lambda: results[-1].backward(grad))
+    torch.testing.assert_close(floats(slopes), x.grad)
+    assert opened(costs["aten.multilabel_margin_loss_backward"]) == backward.cost
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda x, y: F.cosine_embedding_loss(x, y, torch.ones(N)),
+        lambda x, y: F.gaussian_nll_loss(x, y, y.exp(), full=True),
+        lambda x, y: F.poisson_nll_loss(x, y.abs(), full=True),
+        lambda x, y: F.triplet_margin_loss(x, y, x - y),
+        lambda x, y: F.hinge_embedding_loss(x, y.sign()),
+        lambda x, y: F.margin_ranking_loss(x, y, y.sign()),
+        lambda x, y: F.multilabel_soft_margin_loss(x, y.abs()),
+        lambda x, y: F.kl_div(x, y.abs(), reduction="batchmean"),
+        lambda x, y: F.l1_loss(x, y),
+    ],
+    ids=[
+        *("cosine embedding", "Gaussian", "Poisson", "triplet", "hinge", "ranking"),
+        *("multilabel soft margin", "Kullback-Leibler", "L1"),
+    ],
+)
+def test_a_loss_made_of_other_ops_has_nothing_uncounted(loss: Any) -> None:
+    x = torch.rand(N, C, requires_grad=True)
+    with flopcount.FlopCounter() as counter:
+        loss(x, torch.rand(N, C)).backward()
+    assert not counter.report().uncounted
