@@ -15,6 +15,8 @@ from torch import Tensor
 from flopcount.cost import ZERO, Cost
 from flopcount.formulas import traffic
 from flopcount.formulas.convolution import meetings
+from flopcount.formulas.lowprecision import quantized_rows
+from flopcount.formulas.matmul import linear
 from flopcount.formulas.primitives import contraction, elementwise
 from flopcount.formulas.registry import formula, free
 
@@ -27,29 +29,93 @@ def packed_traffic(
     return traffic.operands_and_results([x, *packed.unpack(), *rest], kwargs, out, mutated)
 
 
-@formula(
-    "quantized::conv1d",
-    "quantized::conv1d_relu",
-    "quantized::conv2d",
-    "quantized::conv2d_relu",
-    "quantized::conv3d",
-    "quantized::conv3d_relu",
-    traffic=packed_traffic,
-)
-def quantized_conv(x: Tensor, packed: Any, *args: object, out: Tensor) -> Cost:
-    """Each output is a dot product of length c·k; the settings are the packed weight's own."""
+def packed_products(x: Tensor, packed: Any, out: Tensor) -> Cost:
+    """Each output is a dot product of length c·k; the settings are the packed weight's own.
+
+    Transposed, as the input gradient of a convolution: its products are scattered.
+    """
     weight, _ = packed.unpack()
     settings = packed.stride(), packed.padding(), packed.dilation()
     if spare := weight.dim() - x.dim():  # a one-dimensional weight is packed as (f, c, 1, k)
         weight = weight.squeeze(2)
         settings = tuple(setting[spare:] for setting in settings)
-    return Cost(**meetings(weight, out, x, *settings), dots=out.numel())
+    grid, image, dots = (x, out, 0) if packed.transpose() else (out, x, out.numel())
+    return Cost(**meetings(weight, grid, image, *settings), dots=dots)
 
 
-@formula("quantized::linear", "quantized::linear_relu", traffic=packed_traffic)
+def rescaled(x: Tensor, packed: Any, out: Tensor, relu: bool) -> Cost:
+    """What quantising a float operand on the fly adds to a product of integers.
+
+    x is quantised as one row. A result is multiplied by the scales of x and of its channel, which
+    are one factor, and its bias is added. The whole op is in a row of the floats' dtype.
+    """
+    _, bias = packed.unpack()
+    after = elementwise(out, mul=1, add=int(bias is not None), compare=int(relu))
+    return quantized_rows(x, x.numel()) + after
+
+
+CONVOLUTIONS = [f"conv{d}d" for d in (1, 2, 3)] + [f"conv_transpose{d}d" for d in (1, 2, 3)]
+
+
+@formula(
+    *(f"quantized::{name}" for name in CONVOLUTIONS),
+    *(f"quantized::conv{d}d_relu" for d in (1, 2, 3)),
+    traffic=packed_traffic,
+)
+def quantized_conv(x: Tensor, packed: Any, *args: object, out: Tensor) -> Cost:
+    """A convolution of integers, plain or transposed."""
+    return packed_products(x, packed, out)
+
+
+@formula(*(f"quantized::{name}_dynamic" for name in CONVOLUTIONS), traffic=packed_traffic)
+def quantized_conv_dynamic(x: Tensor, packed: Any, *args: object, out: Tensor) -> Cost:
+    """A convolution of integers, of which one operand and the result are floats outside."""
+    return packed_products(x, packed, out) + rescaled(x, packed, out, relu=False)
+
+
+@formula(
+    "quantized::linear",
+    "quantized::linear_leaky_relu",
+    "quantized::linear_relu",
+    "quantized::linear_tanh",
+    traffic=packed_traffic,
+)
 def quantized_linear(x: Tensor, packed: Any, *args: object, out: Tensor) -> Cost:
     """(…, k) @ (n, k)ᵀ: a dot product of length k for each element of the result."""
     return contraction(dots=out.numel(), length=x.shape[-1])
+
+
+@formula("quantized::linear_dynamic", traffic=packed_traffic)
+def quantized_linear_dynamic(x: Tensor, packed: Any, *args: object, out: Tensor) -> Cost:
+    """The same for floats, which are quantised before it and the results rescaled after it."""
+    return quantized_linear(x, packed, out=out) + rescaled(x, packed, out, relu=False)
+
+
+@formula("quantized::linear_relu_dynamic", traffic=packed_traffic)
+def quantized_linear_relu_dynamic(x: Tensor, packed: Any, *args: object, out: Tensor) -> Cost:
+    """And ReLU."""
+    return quantized_linear(x, packed, out=out) + rescaled(x, packed, out, relu=True)
+
+
+@formula("quantized::linear_dynamic_fp16", traffic=packed_traffic)
+def linear_dynamic_fp16(x: Tensor, packed: Any, *args: object, out: Tensor) -> Cost:
+    """x @ Wᵀ + b, in floats: half as many bits for the weight is all that is quantised."""
+    return linear(x, *packed.unpack(), out=out)
+
+
+@formula("quantized::linear_relu_dynamic_fp16", traffic=packed_traffic)
+def linear_relu_dynamic_fp16(x: Tensor, packed: Any, *args: object, out: Tensor) -> Cost:
+    """And ReLU."""
+    return linear(x, *packed.unpack(), out=out) + elementwise(out, compare=1)
+
+
+formula("quantized::linear_dynamic_fp16_unpacked_weight")(linear)
+
+
+@formula("quantized::matmul")
+def quantized_matmul(a: Tensor, b: Tensor, *args: object, out: Tensor) -> Cost:
+    """(…, m, k) @ (…, k, n)."""
+    return contraction(dots=out.numel(), length=a.shape[-1])
 
 
 @formula("aten::quantize_per_tensor", "aten::quantize_per_channel")
@@ -74,4 +140,11 @@ free(
     "quantized::cat",
     "quantized::hardswish",
     "quantized::mul",
+)
+PREPACKED = ["linear", *CONVOLUTIONS]
+free(*(f"quantized::{name}_prepack" for name in PREPACKED), "quantized::linear_prepack_fp16")
+free(
+    "aten::_empty_affine_quantized",
+    "aten::_empty_per_channel_affine_quantized",
+    traffic=traffic.nothing,
 )

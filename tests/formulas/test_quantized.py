@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,7 +15,9 @@ from flopcount import Cost
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
+    import torch.ao.nn.intrinsic.quantized.dynamic as nniqd
     import torch.ao.nn.quantized as nnq
+    import torch.ao.nn.quantized.dynamic as nnqd
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
 
@@ -116,13 +119,91 @@ def test_a_contraction_keeps_its_macs_in_rows_of_its_own_dtype(case: Any) -> Non
         (nnq.Conv1d(4, 6, 5, 2, 2, 1, 2), torch.nn.Conv1d(4, 6, 5, 2, 2, 1, 2), (3, 4, 11)),
         (nnq.Conv2d(4, 6, 3, 1, 2, 2), torch.nn.Conv2d(4, 6, 3, 1, 2, 2), (2, 4, 9, 8)),
         (nnq.Linear(7, 3), torch.nn.Linear(7, 3), (4, 7)),
+        (
+            nnq.ConvTranspose2d(4, 6, 3, 2, 1, 1),
+            torch.nn.ConvTranspose2d(4, 6, 3, 2, 1, 1),
+            (2, 4, 5, 3),
+        ),
+        (nnq.ConvTranspose1d(4, 6, 3, 2), torch.nn.ConvTranspose1d(4, 6, 3, 2), (2, 4, 5)),
     ],
-    ids=["conv1d, strided and grouped", "conv2d, dilated", "linear"],
+    ids=[
+        "conv1d, strided and grouped",
+        "conv2d, dilated",
+        "linear",
+        "transposed, padded on one side of its output",
+        "transposed, of one dimension",
+    ],
 )
 def test_macs_are_those_of_the_float_layer(quantised: Any, floating: Any, shape: Any) -> None:
     ours, _ = cost_of(quantised, quantized(*shape))
     theirs = flopcount.count(floating, torch.rand(*shape), backward=False).total
     assert (ours.macs, ours.dots, ours.void_macs) == (theirs.macs, theirs.dots, theirs.void_macs)
+
+
+DYNAMIC = {
+    "linear": (lambda: nnqd.Linear(7, 3), torch.nn.Linear(7, 3), (4, 7)),
+    "linear and ReLU": (
+        lambda: nniqd.LinearReLU(7, 3),
+        torch.nn.Sequential(torch.nn.Linear(7, 3), torch.nn.ReLU()),
+        (2, 4, 7),
+    ),
+    "conv1d": (lambda: nnqd.Conv1d(4, 6, 3), torch.nn.Conv1d(4, 6, 3), (2, 4, 7)),
+    "conv2d, padded": (
+        lambda: nnqd.Conv2d(4, 6, 3, padding=1),
+        torch.nn.Conv2d(4, 6, 3, padding=1),
+        (2, 4, 5, 3),
+    ),
+}
+
+
+@pytest.mark.parametrize(("quantised", "floating", "shape"), DYNAMIC.values(), ids=DYNAMIC.keys())
+def test_floats_quantised_on_the_fly(quantised: Any, floating: Any, shape: Any) -> None:
+    ours, row = cost_of(quantised(), torch.rand(*shape))
+    theirs = flopcount.count(floating, torch.rand(*shape), backward=False).total
+    assert (ours.macs, ours.dots, ours.void_macs) == (theirs.macs, theirs.dots, theirs.void_macs)
+    assert row["dtype"] == "float32"
+    n, m = torch.Size(shape).numel(), floating(torch.rand(*shape)).numel()
+    # a scale from the range; x / scale; results times a factor; the bias, as without quantising
+    assert ours.arith == 2 + n + m + theirs.arith
+    assert ours.compare == 2 * (n - 1) + n + theirs.compare  # minimum, maximum, rounding; ReLU
+
+
+@pytest.mark.parametrize(
+    ("half", "floating"),
+    [
+        (nnqd.Linear(7, 3, dtype=torch.float16), torch.nn.Linear(7, 3)),
+        (
+            nniqd.LinearReLU(7, 3, dtype=torch.float16),
+            torch.nn.Sequential(torch.nn.Linear(7, 3), torch.nn.ReLU()),
+        ),
+    ],
+    ids=["linear", "linear and ReLU"],
+)
+def test_a_weight_of_half_as_many_bits_costs_what_the_float_layer_does(
+    half: Any, floating: Any
+) -> None:
+    ours, _ = cost_of(half, torch.rand(4, 7))
+    theirs = flopcount.count(floating, torch.rand(4, 7), backward=False).total
+    assert replace(ours, read=0, written=0) == replace(theirs, read=0, written=0)
+    assert ours.macs == 4 * 7 * 3
+
+
+def test_a_weight_that_is_no_packed_one() -> None:
+    op = torch.ops.quantized.linear_dynamic_fp16_unpacked_weight
+    ours, _ = cost_of(op, torch.rand(4, 7), torch.rand(3, 7), torch.rand(3))
+    assert (ours.macs, ours.dots, ours.arith) == (4 * 7 * 3, 4 * 3, 4 * 3)
+
+
+def test_a_product_of_two_integers() -> None:
+    a, b = quantized(2, 3, 5), quantized(2, 5, 4)
+    total, row = cost_of(torch.ops.quantized.matmul, a, b, 0.1, 0)
+    assert (total.macs, total.dots, total.flops) == (2 * 3 * 5 * 4, 2 * 3 * 4, 2 * 2 * 3 * 5 * 4)
+    assert row["dtype"] == "quint8"
+
+
+def test_packing_a_weight_is_no_work() -> None:
+    total, _ = cost_of(lambda: nnq.Linear(8, 5))
+    assert total.flops == 0
 
 
 def test_relu_in_the_kernel_adds_nothing() -> None:
