@@ -477,7 +477,14 @@ def test_nothing_costs_nothing(op):
     assert measured(op) == Cost()
 
 
+def test_the_inner_op_of_a_cholesky_solve_is_the_same_work():
+    inner = measured(aten._cholesky_solve_helper, B, L, False)
+    assert inner == measured(torch.cholesky_solve, B, L) == Cost(arith=3 * 2 * 5**2)
+
+
 def test_results_may_be_placed():
+    values = torch.empty(5, dtype=torch.complex128)
+    assert measured(aten.linalg_eigvals.out, A, out=values) == Cost(arith=10 * 5**3)
     places = torch.empty(5, 5, dtype=torch.float64), torch.empty(0, dtype=torch.int32)
     placed = measured(lambda: linalg.cholesky_ex(POSITIVE, out=places))
     assert placed == measured(linalg.cholesky_ex, POSITIVE)
