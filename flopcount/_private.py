@@ -21,6 +21,7 @@ from torch.utils._python_dispatch import (
 )
 
 __all__ = [
+    "DENSE_LAYOUTS",
     "GRADIENT_ORDER",
     "NO_SEQUENCE_NR",
     "OpOverload",
@@ -54,6 +55,9 @@ next_sequence_nr: Callable[[], int] = torch.autograd._get_sequence_nr  # type: i
 
 backward_task: Callable[[], int] = torch._C._current_graph_task_id
 """A number that is new for every backward pass, and -1 outside of one."""
+
+DENSE_LAYOUTS = frozenset({torch.strided, torch._mkldnn})  # type: ignore[attr-defined]
+"""Layouts of tensors that hold every element of their shape: torch's own, and oneDNN's."""
 
 NO_SEQUENCE_NR = 2**64 - 1
 """What ``node._sequence_nr()`` answers for an AccumulateGrad node."""

@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from flopcount import _private
 from flopcount._private import (
+    DENSE_LAYOUTS,
     GRADIENT_ORDER,
     NO_SEQUENCE_NR,
     OpOverload,
@@ -407,3 +408,11 @@ def test_without_modes_no_mode_sees_anything_and_all_are_back_afterwards() -> No
 def test_no_sharding_is_planned_without_dtensor() -> None:
     """That it is, inside DTensor, ``tests/attribution/test_dtensor.py`` shows by its counts."""
     assert not sharding_is_planned()
+
+
+def test_dense_layouts_hold_every_element() -> None:
+    x = torch.ones(2, 3)
+    assert x.layout in DENSE_LAYOUTS
+    assert x.to_sparse().layout not in DENSE_LAYOUTS
+    if torch.backends.mkldnn.is_available():
+        assert x.to_mkldnn().layout in DENSE_LAYOUTS

@@ -17,6 +17,7 @@ from flopcount.formulas import (  # noqa: F401  (each room registers its ops)
     matmul,
     movement,
     normalization,
+    onednn,
     optimizer,
     pointwise,
     pooling,

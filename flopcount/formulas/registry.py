@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from flopcount._private import (
+    DENSE_LAYOUTS,
     OpOverload,
     OpOverloadPacket,
     is_composite,
@@ -374,7 +375,7 @@ def _as_gradients(answer: Any) -> Gradients:
 def _require_dense(values: Iterable[Any]) -> None:
     """Formulas read shapes, which do not tell what a sparse or nested tensor holds."""
     for tensor in traffic.tensors(values):
-        if tensor.layout != torch.strided or tensor.is_nested:
+        if tensor.layout not in DENSE_LAYOUTS or tensor.is_nested:
             raise Uncountable(f"{tensor.layout} tensors")
 
 

@@ -7,6 +7,8 @@ from typing import Any
 
 from torch import Tensor, strided
 
+from flopcount._private import DENSE_LAYOUTS
+
 __all__ = [
     "accumulated",
     "gathered",
@@ -30,10 +32,13 @@ def tensors(values: Iterable[Any]) -> Iterator[Tensor]:
 def size(tensor: Tensor) -> int:
     """Bytes of the distinct elements of ``tensor``: an expanded dimension is there once.
 
-    Sparse and nested tensors have no strides; ops that take them count their bytes themselves.
+    oneDNN keeps every element, in an order that it does not tell. Sparse and nested tensors have
+    no strides; ops that take them count their bytes themselves.
     """
-    if tensor.layout != strided or tensor.is_nested:
+    if tensor.layout not in DENSE_LAYOUTS or tensor.is_nested:
         return 0
+    if tensor.layout != strided:
+        return tensor.numel() * tensor.dtype.itemsize
     elements = 1
     for length, stride in zip(tensor.shape, tensor.stride(), strict=True):
         if stride != 0 or length == 0:
