@@ -23,6 +23,7 @@ from flopcount.formulas import (  # noqa: F401  (each room registers its ops)
     pooling,
     quantized,
     random,
+    recurrent,
     reduction,
     resampling,
     segment,
