@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from flopcount.cost import Cost
 
-__all__ = ["EXP", "FUNCTIONS", "LOG", "PRODUCT", "QUOTIENT", "ROOT", "SCALING", "SELECT", "SUM"]
-
 SUM = Cost(arith=2)  # z + w: of each part
 SHIFT = Cost(arith=1)  # z + a: of the real part
 SCALING = Cost(arith=2)  # a·z, z / a: of each part
@@ -32,7 +30,6 @@ FUNCTIONS = {
     "neg": NEGATION,
     "_conj_physical": CONJUGATE,
     "conj_physical": CONJUGATE,
-    "reciprocal": INVERSE,
     "sgn": MODULUS + SCALING + SELECT,  # z / r, 0 where r = 0
     "polar": Cost(special=2) + SCALING,  # a·(cos y + i·sin y)
     "sqrt": ROOT,

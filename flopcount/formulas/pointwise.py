@@ -57,7 +57,6 @@ def gradient_steps(*names: str, **each: int) -> None:
 # one operation
 steps("square", mul=1)
 steps("rad2deg", "deg2rad", mul=1)
-steps("reciprocal", div=1)
 steps("sqrt", sqrt=1)
 steps("rsqrt", sqrt=1, div=1)
 steps("neg", "sgn", "sign", "signbit", "copysign", compare=1)
@@ -201,6 +200,12 @@ def div(a: Any, b: Any, *, rounding_mode: str | None = None, out: Tensor) -> Cos
     return Cost(arith=out.numel() * steps, compare=out.numel() * (rounding_mode is not None))
 
 
+@formula("aten::reciprocal")
+def reciprocal(x: Tensor, *, out: Tensor) -> Cost:
+    """1 / x."""
+    return out.numel() * complex_numbers.INVERSE if out.is_complex() else elementwise(out, div=1)
+
+
 @formula("aten::angle")
 def angle(x: Tensor, *, out: Tensor) -> Cost:
     """0, or π of a negative number; of a complex number atan2(im, re)."""
@@ -261,11 +266,7 @@ def pow(base: Any, exponent: Any, *, out: Tensor) -> Cost:
     whole = int(n)
     products = max(whole.bit_length() + whole.bit_count() - 2, 0)
     cost = elementwise(out, mul=products, sqrt=int(n == 0.5))
-    if exponent.real >= 0:
-        return cost
-    return cost + (
-        out.numel() * complex_numbers.INVERSE if is_complex(out) else elementwise(out, div=1)
-    )
+    return cost if exponent.real >= 0 else cost + reciprocal(out, out=out)
 
 
 def evaluated_power(base: Any, exponent: Any, out: Tensor) -> Cost:

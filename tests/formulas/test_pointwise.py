@@ -245,6 +245,40 @@ def test_steps(call: Any, expected: Cost) -> None:
     assert measured(call) == expected
 
 
+COMPARISONS = [
+    *("ceil", "trunc", "frac", "floor", "sign", "sgn", "neg", "signbit", "isposinf", "isneginf"),
+    *("logical_not", "isnan"),
+]
+COMPARISONS_OF_TWO = [
+    *("minimum", "fmax", "fmin", "clamp_min", "clamp_max", "lt", "le", "ge", "eq", "ne"),
+    *("logical_and", "logical_or", "logical_xor", "copysign", "clip"),
+]
+
+
+@pytest.mark.parametrize("name", COMPARISONS + COMPARISONS_OF_TWO)
+def test_a_comparison_a_rounding_or_a_sign_is_one_operation(name: str) -> None:
+    operands = (x,) if name in COMPARISONS else (x, x[:])
+    with torch.inference_mode():  # so that no op is taken apart
+        assert measured(getattr(aten, name), *operands) == Cost(compare=n)
+
+
+@pytest.mark.parametrize(
+    ("call", "expected"),
+    [
+        pytest.param((aten.square, x), Cost(arith=n), id="x·x"),
+        pytest.param((aten.true_divide, x, x[:]), Cost(arith=n), id="a / b"),
+        pytest.param(
+            (aten._logcumsumexp, x, 0),
+            Cost(arith=2 * 11, compare=2 * 11, special=2 * 11),
+            id="max + log1p(e^(min - max)), 11 times",
+        ),
+    ],
+)
+def test_an_op_that_is_whole_in_inference_mode(call: tuple[Any, ...], expected: Cost) -> None:
+    with torch.inference_mode():
+        assert measured(*call) == expected
+
+
 INFINITE = float("inf")
 LOOPS: dict[str, tuple[Any, Any]] = {
     "remainder": (torch.remainder, lambda a, b: a - b * (a / b).floor()),
