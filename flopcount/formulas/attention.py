@@ -199,20 +199,23 @@ equally long.
 
 KERNELS_LENGTH_FIRST = {
     "_flash_attention_forward": (
-        "query key value cum_seq_q cum_seq_k _ _ dropout_p is_lower_right _"
+        "query key value cum_seq_q cum_seq_k max_q max_k dropout_p is_lower_right _"
     ),
     "_flash_attention_forward.quantized": (
-        "query key value cum_seq_q cum_seq_k _ _ dropout_p is_lower_right _ _ _ _"
+        "query key value cum_seq_q cum_seq_k max_q max_k dropout_p is_lower_right _ _ _ _"
     ),
     "_flash_attention_forward_no_dropout_inplace": (
-        "_ query key value cum_seq_q cum_seq_k _ _ dropout_p is_lower_right _"
+        "_ query key value cum_seq_q cum_seq_k max_q max_k dropout_p is_lower_right _"
     ),
     "_efficient_attention_forward": (
-        "query key value mask cum_seq_q cum_seq_k _ _ dropout_p custom_mask_type saves"
+        "query key value mask cum_seq_q cum_seq_k max_q max_k dropout_p custom_mask_type saves"
     ),
-    "_flash_attention_backward": "_ query key value _ _ _ _ _ _ dropout_p is_lower_right _ _",
+    "_flash_attention_backward": (
+        "_ query key value _ _ cum_seq_q cum_seq_k max_q max_k dropout_p is_lower_right _ _"
+    ),
     "_efficient_attention_backward": (
-        "_ query key value mask _ cum_seq_q cum_seq_k _ _ _ dropout_p _ _ custom_mask_type _"
+        "_ query key value mask _ cum_seq_q cum_seq_k max_q max_k _ dropout_p _ _ "
+        "custom_mask_type _"
     ),
 }
 """Kernels on (b, s, h, d)."""
@@ -224,12 +227,39 @@ BATCH_HEADS_LENGTH_SIZE, BATCH_LENGTH_HEADS_SIZE = (0, 1, 2, 3), (0, 2, 1, 3)
 def read(parameters: str, axes: Sequence[int], args: Sequence[Any], given: Any) -> Attention:
     """The sizes of a call, whose positional arguments have the names in ``parameters``."""
     named = dict(zip(parameters.split(), args, strict=False)) | given
-    operands = [named.pop(name) for name in ("query", "key", "value")]
-    if any(operand.dim() != 4 for operand in operands):
+    named |= {name: named.pop(alias) for alias, name in ALIASES.items() if alias in named}
+    shapes = [list(named.pop(name).shape) for name in ("query", "key", "value")]
+    if axes == BATCH_LENGTH_HEADS_SIZE:
+        shapes = unpacked(shapes, named)
+    if any(len(shape) != 4 for shape in shapes):
         raise Uncountable("the lengths of packed sequences")
-    if "attn_mask" in named:
-        named["mask"] = named.pop("attn_mask")
-    return attention(*([x.shape[axis] for axis in axes] for x in operands), **named)
+    return attention(*([shape[axis] for axis in axes] for shape in shapes), **named)
+
+
+ALIASES = {
+    "attn_mask": "mask",
+    "cu_seqlens_q": "cum_seq_q",
+    "cu_seqlens_k": "cum_seq_k",
+    "max_seqlen_q": "max_q",
+    "max_seqlen_k": "max_k",
+}
+"""What some kernels call what others call something else."""
+
+
+def unpacked(shapes: list[list[int]], named: dict[str, Any]) -> list[list[int]]:
+    """Shapes with a batch, of n packed sequences if all are as long as the longest.
+
+    That is so if together they are n times as long; ``cum_seq`` has n + 1 places.
+    """
+    ends, other, *longest = map(named.get, ("cum_seq_q", "cum_seq_k", "max_q", "max_k", "max_k"))
+    if ends is None or other is None or None in longest:
+        return shapes
+    n = ends.numel() - 1
+    tokens = [shape[-3] for shape in shapes]
+    if n < 1 or tokens != [n * length for length in longest]:
+        return shapes
+    del named["cum_seq_q"], named["cum_seq_k"]
+    return [[n, t // n, *shape[-2:]] for t, shape in zip(tokens, shapes, strict=True)]
 
 
 def register(kernels: dict[str, str], axes: Sequence[int]) -> None:
@@ -252,6 +282,13 @@ def _formula(kernel: str, parameters: str, axes: Sequence[int]) -> Formula:
 def math_for_mps(*args: Any, out: tuple[Tensor, Tensor], **given: Any) -> Cost:
     """The second result is P, there anyhow, and no logsumexp."""
     parameters = "query key value mask dropout_p is_causal _"
+    return read(parameters, BATCH_HEADS_LENGTH_SIZE, args, given | {"saves": False}).forward()
+
+
+@formula("aten::_triton_scaled_dot_attention")
+def triton_attention(*args: Any, out: Tensor, **given: Any) -> Cost:
+    """softmax(scale·Q·Kᵀ)·V, with nothing kept for a backward pass."""
+    parameters = "query key value dropout_p"
     return read(parameters, BATCH_HEADS_LENGTH_SIZE, args, given | {"saves": False}).forward()
 
 

@@ -456,3 +456,4 @@ def thnn_fused_gru_cell_backward(
 
 
 free("aten::_cudnn_rnn_flatten_weight")
+free("aten::_pack_padded_sequence", traffic=traffic.gathered)  # what is padding is not read

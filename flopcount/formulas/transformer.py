@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from torch import Tensor
 
 from flopcount.cost import ZERO, Cost
@@ -61,6 +64,21 @@ def multi_head_attention(
     averaged = need_weights and average_attn_weights
     mean = elementwise(query, b * q * k, add=h - 1, div=1) if averaged else ZERO
     return around + attention.forward() + mean
+
+
+@formula("aten::_triton_multi_head_attention")
+def triton_multi_head_attention(*args: Any, out: Tensor, **given: Any) -> Cost:
+    """As the native op, whose weights nobody wants."""
+    given["need_weights"] = False
+    return multi_head_attention(*args, **given, out=out)
+
+
+@formula("aten::_transform_bias_rescale_qkv")
+def transform_bias_rescale_qkv(
+    qkv: Tensor, qkv_bias: Tensor, num_heads: int, *, out: Sequence[Tensor]
+) -> Cost:
+    """q, k, v + b, and q / √d, which is one product."""
+    return elementwise(qkv, add=1) + elementwise(qkv, qkv.numel() // 3, mul=1)
 
 
 @formula("aten::_transformer_encoder_layer_fwd")

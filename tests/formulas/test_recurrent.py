@@ -465,3 +465,14 @@ def test_a_gru_cells_gradients_are_those_of_its_steps(biased: bool) -> None:
     assert bill.gradients["input"] == backward_cost([result])
     bias = bill.gradients.get("bias", Cost())
     assert bias == Cost(arith=2 * 9 * (2 - 1) if biased else 0)
+
+
+def test_packing_only_moves() -> None:
+    padded, lengths = torch.zeros(5, 3, 4), torch.tensor([5, 3, 1])
+    with flopcount.FlopCounter() as counter:
+        nn.utils.rnn.pack_padded_sequence(padded, lengths)
+    cost = counter.report().by_operator()["aten._pack_padded_sequence"]
+    assert cost.flops == 0
+    tokens, steps = 5 + 3 + 1, 8 * 5  # how many go on, in each step
+    assert cost.written == 4 * tokens * 4 + steps
+    assert cost.read == cost.written + 8 * 3

@@ -7,6 +7,7 @@ import torch
 
 import flopcount
 from flopcount import Cost, Report
+from flopcount.formulas import plan
 
 B, S, E, H, WIDE = 3, 5, 8, 2, 16
 
@@ -69,3 +70,23 @@ def test_a_mask_is_a_select_for_each_score() -> None:
     plain = counting(layer, x, grad=False).by_operator()[name]
     masked = counting(layer, x, src_mask=torch.zeros(S, S), grad=False).by_operator()[name]
     assert masked.compare - plain.compare == B * H * S * S
+
+
+def test_biases_of_queries_keys_and_values_and_the_scale_of_queries() -> None:
+    qkv, bias = torch.zeros(B, S, 3 * E), torch.zeros(3 * E)
+    with flopcount.FlopCounter() as counter:
+        torch.ops.aten._transform_bias_rescale_qkv(qkv, bias, H)
+    cost = counter.report().total
+    assert cost.flops == cost.arith == B * S * (3 * E + E)
+
+
+def test_tritons_attention_layer_costs_what_the_native_one_does() -> None:
+    x = torch.zeros(B, S, E)
+    weights = [torch.zeros(3 * E, E), torch.zeros(3 * E), torch.zeros(E, E), torch.zeros(E)]
+    native = torch.ops.aten._native_multi_head_attention
+    with flopcount.FlopCounter() as counter:
+        native(x, x, x, E, H, *weights, need_weights=False)
+    op = torch.ops.aten._triton_multi_head_attention.default
+    bill = plan(op).bill([x, x, x, E, H, *weights], {}, x)
+    assert without_bytes(bill.cost) == without_bytes(counter.report().total)
+    assert bill.cost.macs == B * S * E * E * 4 + 2 * B * S * S * E
