@@ -49,13 +49,21 @@ def signer(plan: Plan) -> Sign:
     return _sign if plan.dynamic else unrolled.get(plan.operands, _sign)
 
 
-# In what follows, ``is_contiguous() or stride()``: what is contiguous has no expanded dimension.
+# In what follows, ``is_contiguous() or strides``: what is contiguous has no expanded dimension.
+
+
+def _strides(tensor: Tensor) -> tuple[int, ...]:
+    """The strides of a tensor; one of coordinates and values answers with zeros, but has none."""
+    strides = tensor.stride()
+    if not any(strides) and tensor.layout is not torch.strided:
+        raise NotImplementedError("how much a sparse tensor holds is not part of its shape")
+    return strides
 
 
 def _sign_one(where: Any, plan: Plan, args: Any, kwargs: Any, out: Any) -> Key | None:
     try:
         a = args[0]
-        key = where, plan, a.shape, a.dtype, a.is_contiguous() or a.stride()
+        key = where, plan, a.shape, a.dtype, a.is_contiguous() or _strides(a)
     except UNUSUAL:
         return _sign(where, plan, args, kwargs, out)
     return _rest(key, 1, args, kwargs) if kwargs or len(args) > 1 else key
@@ -67,13 +75,13 @@ def _sign_two(where: Any, plan: Plan, args: Any, kwargs: Any, out: Any) -> Key |
         b = args[1]
         if type(b) in NUMBERS:  # x * 2 is aten.mul.Tensor, too
             key: Key = (
-                where, plan, a.shape, a.dtype, a.is_contiguous() or a.stride(),
+                where, plan, a.shape, a.dtype, a.is_contiguous() or _strides(a),
                 type(b), _part(b, []),
             )  # fmt: skip
         else:
             key = (
-                where, plan, a.shape, a.dtype, a.is_contiguous() or a.stride(),
-                b.shape, b.dtype, b.is_contiguous() or b.stride(), a is b,
+                where, plan, a.shape, a.dtype, a.is_contiguous() or _strides(a),
+                b.shape, b.dtype, b.is_contiguous() or _strides(b), a is b,
             )  # fmt: skip
     except UNUSUAL:
         return _sign(where, plan, args, kwargs, out)
@@ -86,9 +94,9 @@ def _sign_three(where: Any, plan: Plan, args: Any, kwargs: Any, out: Any) -> Key
         b = args[1]
         c = args[2]
         key = (
-            where, plan, a.shape, a.dtype, a.is_contiguous() or a.stride(),
-            b.shape, b.dtype, b.is_contiguous() or b.stride(), a is b,
-            c.shape, c.dtype, c.is_contiguous() or c.stride(), c is a or c is b,
+            where, plan, a.shape, a.dtype, a.is_contiguous() or _strides(a),
+            b.shape, b.dtype, b.is_contiguous() or _strides(b), a is b,
+            c.shape, c.dtype, c.is_contiguous() or _strides(c), c is a or c is b,
         )  # fmt: skip
     except UNUSUAL:
         return _sign(where, plan, args, kwargs, out)
@@ -112,7 +120,7 @@ def _rest(key: Key, first: int, args: Sequence[Any], kwargs: Any) -> Key | None:
             if cls in ATOMS:
                 key += (value,)
             elif cls in DENSE:
-                key += value.shape, value.dtype, value.is_contiguous() or value.stride()
+                key += value.shape, value.dtype, value.is_contiguous() or _strides(value)
                 seen.append(id(value))
             elif cls is list and value and type(value[0]) in WHOLE:
                 key += (tuple(value),)  # a stride, a mask of results
@@ -145,7 +153,7 @@ def _part(value: Any, seen: list[int]) -> Any:
         return tuple([_part(item, seen) for item in value])
     if isinstance(value, Tensor):
         seen.append(id(value))
-        return value.shape, value.dtype, value.is_contiguous() or value.stride()
+        return value.shape, value.dtype, value.is_contiguous() or _strides(value)
     if isinstance(value, torch.ScriptObject):
         raise NotImplementedError("the packed weight of a quantised layer has no equality")
     return (cls, value) if cls is complex and value in EXACT_FLOATS else cls  # a generator, say

@@ -27,6 +27,7 @@ from flopcount.formulas import (  # noqa: F401  (each room registers its ops)
     reduction,
     resampling,
     segment,
+    sparse,
     special,
     transformer,
 )

@@ -80,10 +80,13 @@ BILL_LIMIT = 1 << 12
 """Signatures of one op whose bills are kept."""
 
 _rules: dict[str, Rule] = {}
+_sparse_rules: dict[str, Rule] = {}
 _plans: dict[int, Plan] = {}
 
 
-def formula(*ops: Any, traffic: Traffic = traffic.operands_and_results) -> Callable[[F], F]:
+def formula(
+    *ops: Any, traffic: Traffic = traffic.operands_and_results, sparse: bool = False
+) -> Callable[[F], F]:
     """Register the decorated function as the formula of ``ops``.
 
     >>> import torch, flopcount
@@ -105,6 +108,8 @@ def formula(*ops: Any, traffic: Traffic = traffic.operands_and_results) -> Calla
             some builds have. A formula also serves the in-place and ``out=`` forms of its op.
         traffic: counts the bytes, ``(args, kwargs, results, written arguments) -> (read,
             written)``; by default every distinct operand is read and every result written.
+        sparse: the function is for calls with a sparse tensor among the arguments or results,
+            of which shapes tell nothing; without one such calls are uncounted.
 
     The function gets the op's own arguments, and its result as ``out``; it may look at shapes,
     dtypes and numbers, never at the values of a tensor. It returns a :class:`Cost` without
@@ -117,7 +122,7 @@ def formula(*ops: Any, traffic: Traffic = traffic.operands_and_results) -> Calla
     names = [op_name(op) for op in ops]
 
     def register(function: F) -> F:
-        _register(names, Rule(function, traffic))
+        _register(names, Rule(function, traffic), _sparse_rules if sparse else _rules)
         return function
 
     return register
@@ -125,24 +130,23 @@ def formula(*ops: Any, traffic: Traffic = traffic.operands_and_results) -> Calla
 
 def free(*ops: Any, traffic: Traffic = traffic.operands_and_results) -> None:
     """Declare that ``ops`` do no arithmetic; they still move bytes."""
-    _register([op_name(op) for op in ops], Rule(None, traffic))
+    _register([op_name(op) for op in ops], Rule(None, traffic), _rules)
 
 
-def _register(names: Iterable[str], rule: Rule) -> None:
-    names = list(names)
+def _register(names: Sequence[str], rule: Rule, rules: dict[str, Rule]) -> None:
     for name in names:
-        if name in _rules:
+        if name in rules:
             raise ValueError(
                 f"{name} has a formula already; to replace it for one counter, "
                 "pass FlopCounter(formulas={op: function})"
             )
-    _rules.update(dict.fromkeys(names, rule))
+    rules.update(dict.fromkeys(names, rule))
     _plans.clear()
 
 
 def rule_count() -> int:
     """How many ops have been decided by name: a plan made at another count may be outdated."""
-    return len(_rules)
+    return len(_rules) + len(_sparse_rules)
 
 
 def formula_of(name: str) -> Formula:
@@ -179,6 +183,10 @@ DYNAMIC = frozenset({torch.Tag.dynamic_output_shape, torch.Tag.data_dependent_ou
 """Tags of ops whose result has a shape that depends on values."""
 
 
+SPARSE_RESULT = "aten::_to_sparse", "aten::_spdiags"
+"""Ops that make sparse tensors of dense ones: how much these hold depends on values, too."""
+
+
 class Decision(Enum):
     """How an op is decided."""
 
@@ -210,6 +218,7 @@ class Plan:
         decision: how it is decided.
         dynamic: its result's shape depends on values, so that its signature includes it.
         operands: how many arguments it begins with that are tensors.
+        sparse: the rule for calls with sparse tensors.
         bills: the cost of calls that were seen before, by their signatures.
     """
 
@@ -221,6 +230,7 @@ class Plan:
         "func",
         "name",
         "operands",
+        "sparse",
         "traffic",
         "written",
     )
@@ -231,6 +241,7 @@ class Plan:
         self.bills: dict[Any, Bill] = {}
         self.formula: Formula | None = None
         self.traffic: Traffic = traffic.operands_and_results
+        self.sparse: Rule | None = None
         self.written: tuple[tuple[int, str], ...] = ()
         schema = schema_of(func)
         if schema is None:  # a higher-order op
@@ -251,7 +262,8 @@ class Plan:
         sized = self.operands == 0 or any(
             argument.name.startswith("scale") for argument in schema.arguments
         )
-        self.dynamic = func.namespace != "aten" or sized or not DYNAMIC.isdisjoint(func.tags)
+        sized = sized or func.namespace != "aten" or func.name().startswith(SPARSE_RESULT)
+        self.dynamic = sized or not DYNAMIC.isdisjoint(func.tags)
         self._decide(_spellings(func), formulas or {})
 
     def _decide(self, spellings: Sequence[str], formulas: dict[str, Formula]) -> None:
@@ -262,6 +274,9 @@ class Plan:
             if spelling in formulas:
                 self.decision, self.formula = Decision.FORMULA, formulas[spelling]
                 return
+        self.sparse = next(
+            (_sparse_rules[name] for name in spellings if name in _sparse_rules), None
+        )
         for spelling in spellings:
             if rule := _rules.get(spelling):
                 self.decision = Decision.FORMULA if rule.formula else Decision.FREE
@@ -277,10 +292,16 @@ class Plan:
         else:
             self.formula = decomposed(self.func, plan)
             self.decision = Decision.DECOMPOSED if self.formula else Decision.UNCOUNTED
+            if self.sparse and not self.formula:
+                self.decision, self.formula = Decision.FORMULA, _sparse_alone
 
     def bill(self, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> Bill:
         """The cost of one call, from the shapes and dtypes of its arguments and result."""
         operands = [*args, *kwargs.values()]
+        formula, moving = self.formula, self.traffic
+        is_sparse = any(map(traffic.is_sparse, traffic.tensors([*operands, out])))
+        if is_sparse and self.sparse:
+            formula, moving = self.sparse.formula, self.sparse.traffic
         mutated = [
             args[index] if index < len(args) else kwargs.get(name) for index, name in self.written
         ]
@@ -290,11 +311,12 @@ class Plan:
         named = {name: value for name, value in kwargs.items() if name != "out"}
         counted, moved, answer = self.decision is not Decision.UNCOUNTED, ZERO, Gradients()
         try:
-            read, written = self.traffic(args, named, out, mutated)
+            read, written = moving(args, named, out, mutated)
             moved = Cost(read=read, written=written)
-            if self.formula is not None:
-                _require_dense([*operands, out])
-                answer = _as_gradients(self.formula(*args, **named, out=out))
+            if formula is not None:
+                if formula is self.formula:
+                    _require_dense([*operands, out])
+                answer = _as_gradients(formula(*args, **named, out=out))
         except Uncountable:
             counted = False
         except Exception as error:  # a user's program must not fail for a formula's sake
@@ -306,7 +328,9 @@ class Plan:
                 stacklevel=3,
             )
         costs = {part: getattr(answer, part) for part in Gradients.__slots__}
-        if self.decision is not Decision.DECOMPOSED:  # whose parts are in their domains already
+        if (
+            self.decision is not Decision.DECOMPOSED or formula is not self.formula
+        ):  # whose parts are in their domains already
             costs = {part: _in_domain(cost, dtype) for part, cost in costs.items()}
         recompute = costs.pop("recompute")
         total = sum(costs.values(), moved)
@@ -377,6 +401,11 @@ def _require_dense(values: Iterable[Any]) -> None:
     for tensor in traffic.tensors(values):
         if tensor.layout not in DENSE_LAYOUTS or tensor.is_nested:
             raise Uncountable(f"{tensor.layout} tensors")
+
+
+def _sparse_alone(*args: Any, **kwargs: Any) -> Cost:
+    """The formula, for dense operands, of an op that has one for sparse operands."""
+    raise Uncountable("no tensor is sparse")
 
 
 def _working_dtype(inputs: Iterable[Any], out: Any) -> torch.dtype:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from torch import Tensor, strided
+from torch import Tensor, sparse_bsc, sparse_bsr, sparse_coo, sparse_csc, sparse_csr, strided
 
-from flopcount._private import DENSE_LAYOUTS
+from flopcount._private import DENSE_LAYOUTS, without_modes
 
 __all__ = [
     "accumulated",
     "gathered",
+    "is_sparse",
     "nothing",
     "operands_and_results",
     "refilled",
     "size",
+    "sparse_parts",
     "tensors",
 ]
 
@@ -32,9 +34,11 @@ def tensors(values: Iterable[Any]) -> Iterator[Tensor]:
 def size(tensor: Tensor) -> int:
     """Bytes of the distinct elements of ``tensor``: an expanded dimension is there once.
 
-    oneDNN keeps every element, in an order that it does not tell. Sparse and nested tensors have
-    no strides; ops that take them count their bytes themselves.
+    oneDNN keeps every element, in an order that it does not tell. Of a sparse tensor those of its
+    values and indices are taken; what a nested one holds is not looked at.
     """
+    if is_sparse(tensor):
+        return sum(map(size, sparse_parts(tensor)))
     if tensor.layout not in DENSE_LAYOUTS or tensor.is_nested:
         return 0
     if tensor.layout != strided:
@@ -44,6 +48,27 @@ def size(tensor: Tensor) -> int:
         if stride != 0 or length == 0:
             elements *= length
     return elements * tensor.dtype.itemsize
+
+
+PLACES: dict[Any, tuple[Callable[[Tensor], Tensor], ...]] = {
+    sparse_coo: (Tensor._values, Tensor._indices),
+    sparse_csr: (Tensor.values, Tensor.crow_indices, Tensor.col_indices),
+    sparse_bsr: (Tensor.values, Tensor.crow_indices, Tensor.col_indices),
+    sparse_csc: (Tensor.values, Tensor.ccol_indices, Tensor.row_indices),
+    sparse_bsc: (Tensor.values, Tensor.ccol_indices, Tensor.row_indices),
+}
+"""How each sparse layout keeps its values, and where they are."""
+
+
+def is_sparse(value: Any) -> bool:
+    """Whether ``value`` is a tensor of any sparse layout."""
+    return isinstance(value, Tensor) and value.layout in PLACES
+
+
+def sparse_parts(tensor: Tensor) -> list[Tensor]:
+    """The values of a sparse tensor, and the indices that place them."""
+    with without_modes():
+        return [part(tensor) for part in PLACES[tensor.layout]]
 
 
 def _distinct(values: Iterable[Any]) -> list[Tensor]:

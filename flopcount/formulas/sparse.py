@@ -1,0 +1,200 @@
+"""Sparse tensors: what is stored counts, as many values as there are, explicit zeros included.
+
+How many values a tensor stores is known without a look at them; where they are is not. All
+layouts count alike: coordinates (COO), compressed rows or columns (CSR, CSC), blocks (BSR, BSC),
+of which whole ones are stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+from torch import Tensor
+
+from flopcount.cost import Cost
+from flopcount.formulas import traffic
+from flopcount.formulas.pointwise import add, mul
+from flopcount.formulas.primitives import contraction, elementwise, fold
+from flopcount.formulas.registry import Gradients, Uncountable, formula, formula_of, free
+from flopcount.formulas.traffic import is_sparse
+
+
+def values(value: Any) -> Any:
+    """The tensor of what ``value`` stores; anything else as it is."""
+    if not is_sparse(value):
+        return value
+    held, *_ = traffic.sparse_parts(value)
+    if held.is_meta or type(held) is not Tensor:
+        raise Uncountable("a fake sparse tensor does not tell how much the true one stores")
+    return held
+
+
+def stored(tensor: Tensor) -> int:
+    """How many values ``tensor`` stores."""
+    held: Tensor = values(tensor)
+    return held.numel()
+
+
+# -- products with dense matrices
+
+
+@formula("aten::mm", "aten::bmm", "aten::mv", sparse=True)
+def product(a: Tensor, b: Tensor, *args: Any, out: Tensor) -> Cost:
+    """(…, m, k) @ (…, k, n) with s stored values: s·n MACs, or m·s if the second one is sparse.
+
+    They are dot products of as many rows (columns) as there are, or as values: none is empty.
+    Which values of two sparse factors meet, shapes and numbers of values do not tell.
+    """
+    if is_sparse(a) == is_sparse(b):
+        raise Uncountable("the product of two sparse tensors depends on where their values are")
+    if is_sparse(b):
+        times, lines = a.shape[-2], b.numel() // max(b.shape[-2], 1)
+    else:
+        times, lines = b.shape[-1] if b.dim() > 1 else 1, prod(a.shape[:-1])
+    s = stored(a if is_sparse(a) else b)
+    return Cost(macs=s * times, dots=min(lines, s) * times)
+
+
+@formula(
+    *("aten::addmm", "aten::_sparse_addmm", "aten::addmv", "aten::baddbmm"),
+    traffic=traffic.accumulated,
+    sparse=True,
+)
+def added_product(
+    bias: Tensor, a: Tensor, b: Tensor, *args: Any, beta: float = 1, alpha: float = 1, out: Tensor
+) -> Cost:
+    """beta·bias + alpha·(a @ b): an addition for each dot product.
+
+    A factor alpha that is not 1 is a product for each, beta one for each element of the result;
+    with beta = 0 the bias is not read.
+    """
+    if is_sparse(out):
+        raise Uncountable("which of the sums are stored depends on where values are")
+    cost = product(a, b, out=out)
+    scaled = elementwise(out, cost.dots, mul=int(alpha != 1))
+    if beta == 0:
+        return cost + scaled
+    return cost + scaled + elementwise(out, cost.dots, add=1) + elementwise(out, mul=int(beta != 1))
+
+
+@formula("aten::hspmm", sparse=True)
+def hspmm(a: Tensor, b: Tensor, *, out: Tensor) -> Cost:
+    """A sparse matrix times a dense one; only rows that are not empty are stored."""
+    return Cost(macs=stored(a) * b.shape[-1], dots=stored(out))
+
+
+@formula("aten::sparse_sampled_addmm", sparse=True)
+def sampled_addmm(
+    x: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1, out: Tensor
+) -> Cost:
+    """beta·x + alpha·(a @ b) where x stores values: a dot product and an addition for each."""
+    held = values(out)
+    cost = contraction(dots=held.numel(), length=a.shape[-1])
+    cost += elementwise(held, mul=int(alpha != 1))
+    return cost + elementwise(held, add=1, mul=int(beta != 1)) if beta != 0 else cost
+
+
+@formula("aten::_sparse_mm_reduce_impl", sparse=True)
+def mm_reduce(a: Tensor, b: Tensor, reduce: str, *, out: tuple[Tensor, Tensor]) -> Cost:
+    """A product whose sums are divided by their length (mean), or are maxima or minima instead."""
+    cost = product(a, b, out=out[0])
+    if reduce in ("amax", "amin"):
+        return Cost(arith=cost.macs, compare=cost.macs - cost.dots)
+    return cost + Cost(arith=cost.dots if reduce == "mean" else 0)
+
+
+@formula("aten::_sparse_mm_reduce_impl_backward", sparse=True)
+def mm_reduce_backward(
+    a: Tensor,
+    grad: Tensor,
+    b: Tensor,
+    reduce: str,
+    places: Tensor,
+    output_mask: Sequence[bool],
+    *,
+    out: tuple[Tensor | None, Tensor | None],
+) -> Gradients:
+    """dA = dC·Bᵀ where A stores values, dB = Aᵀ·dC; a mean divides each value by its row's length.
+
+    Of a maximum each element goes to one value of A and one element of B: a product, added.
+    """
+    wanted = sum(output_mask)
+    if reduce in ("amax", "amin"):
+        return Gradients(unsplit=wanted * elementwise(grad, mul=1, add=1))
+    s, n = stored(a), grad.shape[-1]
+    dots = s * output_mask[0] + min(b.shape[0], s) * n * output_mask[1]
+    mean = s * wanted if reduce == "mean" else 0
+    return Gradients(unsplit=Cost(macs=wanted * s * n, dots=dots, arith=mean))
+
+
+# -- element by element
+
+
+def on_values(*names: str) -> None:
+    """Register ops that keep zeros: what they cost on the stored values alone."""
+    for name in names:
+        formula(name, sparse=True)(_with_values(name))
+
+
+def _with_values(name: str) -> Any:
+    def cost(*args: Any, out: Tensor, **kwargs: Any) -> Cost | Gradients:
+        return formula_of(name)(*map(values, args), out=values(out), **kwargs)
+
+    cost.__doc__ = f"{name} of what is stored."
+    return cost
+
+
+_KEEP_ZERO = ["abs", "asin", "asinh", "atan", "atanh", "ceil", "div", "erf", "erfinv", "expm1"]
+_KEEP_ZERO += ["floor", "frac", "isinf", "isnan", "log1p", "mul", "neg", "pow", "relu", "round"]
+_KEEP_ZERO += ["sgn", "sign", "sin", "sinh", "sqrt", "square", "tan", "tanh", "trunc"]
+on_values(*(f"aten::{name}" for name in _KEEP_ZERO))
+
+
+def met(
+    args: Sequence[Any], kwargs: dict[str, Any], out: Any, mutated: Sequence[Any]
+) -> tuple[int, int]:
+    """Of a dense target that is added to in place, only what meets a stored value is touched."""
+    target, x, *_ = args
+    read, written = traffic.operands_and_results(args, kwargs, out, mutated)
+    if not mutated or is_sparse(target):
+        return read, written
+    touched = min(traffic.size(values(x)), traffic.size(target))
+    return traffic.size(x) + touched, touched
+
+
+@formula("aten::add", "aten::sub", traffic=met, sparse=True)
+def sum_of(a: Any, b: Any, scale: complex = 1, *, alpha: complex = 1, out: Tensor) -> Cost:
+    """a + alpha·b: an addition where values meet, and a product for each value of b if alpha ≠ 1.
+
+    A dense a meets all values of b. Of two sparse ones those meet that the result stores once.
+    """
+    factor = alpha if scale == 1 else scale
+    held = values(b)
+    scaling = mul(held, factor, out=held) if factor != 1 else Cost()
+    if is_sparse(a) and is_sparse(b):
+        return scaling + elementwise(values(out), fold(stored(a) + stored(b), stored(out)), add=1)
+    return scaling + add(values(a), held, out=held if is_sparse(b) else values(a))
+
+
+@formula("aten::_coalesce", "aten::sum", "aten::_sparse_sum", "aten::_sparse_csr_sum", sparse=True)
+def gathered(x: Tensor, *args: Any, out: Tensor, **kwargs: Any) -> Cost:
+    """Values that have one place in the result are added: one addition less than values each."""
+    return elementwise(values(out), fold(stored(x), stored(out)), add=1)
+
+
+# -- copies
+
+
+def sampled(
+    args: Sequence[Any], kwargs: dict[str, Any], out: Any, mutated: Sequence[Any]
+) -> tuple[int, int]:
+    """The mask lends its indices, and what they name is read of the first operand."""
+    _, *indices = traffic.sparse_parts(args[1])
+    return traffic.size(values(out)) + sum(map(traffic.size, indices)), traffic.size(out)
+
+
+free("aten::sparse_mask", traffic=sampled)
+free("aten::_spdiags", "aten::_sparse_sum_backward", "aten::_sparse_broadcast_to_copy")
+free("aten::_convert_indices_from_coo_to_csr", "aten::_convert_indices_from_csr_to_coo")
