@@ -270,6 +270,40 @@ def test_kernels_of_accelerators(kernel: str, arguments: Any, more: int) -> None
     assert cost.flops - plain.flops == more * OUT2.numel()
 
 
+@pytest.mark.parametrize(
+    ("kernel", "arguments", "more"),
+    [
+        ("miopen_convolution_relu", (X2, W2, B3, TWICE, ONCE, ONCE, 1), 2),
+        ("miopen_convolution_add_relu", (X2, W2, OUT2, 1, B3, TWICE, ONCE, ONCE, 1), 3),
+        ("miopen_depthwise_convolution", (X2, W2, B3, ONCE, TWICE, ONCE, 1), 1),
+    ],
+)
+def test_more_kernels_of_accelerators(kernel: str, arguments: Any, more: int) -> None:
+    test_kernels_of_accelerators(kernel, arguments, more)
+
+
+def test_a_depthwise_convolution_in_three_dimensions() -> None:
+    x, w = torch.ones(2, 3, 4, 5, 6), torch.ones(3, 1, 2, 3, 2)
+    out = F.conv3d(x, w, B3[:3], groups=3)
+    settings_ = ([1, 1, 1], [0, 0, 0], [1, 1, 1])
+    cost = billed(aten.conv_depthwise3d.default, x, w, [2, 3, 2], B3[:3], *settings_, out=out)
+    assert cost.macs == out.numel() * (2 * 3 * 2)
+    assert cost.arith == out.numel()
+
+
+@pytest.mark.parametrize(
+    ("kernel", "bias"),
+    [("cudnn_convolution_transpose", []), ("miopen_convolution_transpose", [None])],
+)
+def test_transposed_kernels_of_accelerators(kernel: str, bias: list[None]) -> None:
+    weight = W2.transpose(0, 1)
+    out = F.conv_transpose2d(X2, weight, None, **UP)
+    arguments = X2, weight, *bias, ONCE, [1, 0], TWICE, ONCE, 1
+    cost = billed(getattr(aten, kernel).default, *arguments, out=out)
+    assert cost == cost_of(lambda: F.conv_transpose2d(X2, weight, None, **UP))
+    assert cost.macs == W2.numel() * 2 * 6 * 5
+
+
 def test_the_gradients_of_the_kernel_without_a_library() -> None:
     grad = torch.ones_like(OUT2)
     mask = [True, True, True]
