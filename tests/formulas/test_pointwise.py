@@ -266,6 +266,9 @@ def test_a_comparison_a_rounding_or_a_sign_is_one_operation(name: str) -> None:
     ("call", "expected"),
     [
         pytest.param((aten.square, x), Cost(arith=n), id="x·x"),
+        pytest.param(
+            (aten.conj_physical, x.to(torch.complex64)), Cost(compare=n), id="a sign is changed"
+        ),
         pytest.param((aten.true_divide, x, x[:]), Cost(arith=n), id="a / b"),
         pytest.param(
             (aten._logcumsumexp, x, 0),
