@@ -9,10 +9,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from flopcount.convention import Convention as Convention
     from flopcount.cost import Cost as Cost
     from flopcount.counter import FlopCounter as FlopCounter
     from flopcount.errors import FlopcountError as FlopcountError
     from flopcount.errors import UncountedOpError as UncountedOpError
+    from flopcount.errors import UncountedOpWarning as UncountedOpWarning
     from flopcount.errors import UnknownModuleError as UnknownModuleError
     from flopcount.formulas import Gradients as Gradients
     from flopcount.formulas import formula as formula
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Convention": "convention",
     "Cost": "cost",
     "FlopCounter": "counter",
     "FlopcountError": "errors",
@@ -30,6 +33,7 @@ _HOMES = {
     "ModuleNode": "report",
     "Report": "report",
     "UncountedOpError": "errors",
+    "UncountedOpWarning": "errors",
     "UnknownModuleError": "errors",
     "count": "step",
     "formula": "formulas",

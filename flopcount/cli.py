@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import importlib
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from flopcount import __version__
-from flopcount.errors import FlopcountError, did_you_mean
+from flopcount.errors import FlopcountError, UncountedOpWarning, did_you_mean
 
 if TYPE_CHECKING:
     import torch
@@ -163,7 +164,10 @@ def run(options: argparse.Namespace) -> int:
         )
         return 1
     print(headline(options, args, optimizer), end="\n\n")
-    print(counter.report().table(depth=options.depth))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UncountedOpWarning)  # the table lists them
+        report = counter.report()
+    print(report.table(depth=options.depth))
     return 0
 
 

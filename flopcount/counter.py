@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -21,7 +22,7 @@ from flopcount._private import (
 )
 from flopcount.attribution import Attribution, Thread
 from flopcount.compilation import EAGERLY
-from flopcount.errors import UncountedOpError
+from flopcount.errors import UncountedOpError, UncountedOpWarning
 from flopcount.formulas import Bill, Decision, Formula, Plan, describe, op_name, plan, rule_count
 from flopcount.gradients import finder
 from flopcount.ledger import BACKWARD, RECOMPUTE, Key, Ledger
@@ -107,6 +108,7 @@ class FlopCounter(TorchDispatchMode):
         self._attribution = Attribution(model)
         self._local = self._attribution.local
         self._ledger = Ledger()
+        self._unknown: dict[str, str] = {}  # op -> why it is uncounted; empty: that was said
         self._lock = threading.Lock()
 
     # -- the user's side
@@ -127,7 +129,11 @@ class FlopCounter(TorchDispatchMode):
             EAGERLY.end()
 
     def report(self) -> Report:
-        """A snapshot of what was counted so far; it does not change any more."""
+        """A snapshot of what was counted so far; it does not change any more.
+
+        Warns:
+            UncountedOpWarning: once for each op whose cost is not known, with the reason.
+        """
         ledger = Ledger()
         with self._lock:
             for key, entry in self._ledger.entries.items():
@@ -136,12 +142,17 @@ class FlopCounter(TorchDispatchMode):
                 )
             for thread in self._attribution.threads:
                 _fold(list(thread.tally.values()), ledger)
+        for op, reason in list(self._unknown.items()):
+            if reason:
+                self._unknown[op] = ""
+                warnings.warn(f"{op} is uncounted: {reason}", UncountedOpWarning, stacklevel=2)
         return snapshot(ledger, self._attribution)
 
     def reset(self) -> None:
         """Forget what was counted."""
         with self._lock:
             self._ledger = Ledger()
+        self._unknown.clear()
         for thread in self._attribution.threads:
             thread.tally.clear()
         for scope in self._attribution.scopes():
@@ -213,10 +224,12 @@ class FlopCounter(TorchDispatchMode):
         place, gradient = where if isinstance(where, tuple) else (where, None)
         if self.strict and not bill.counted:
             raise UncountedOpError(
-                f"{bill.op} has no formula; it was called with "
+                f"{bill.op} is uncounted: {bill.unknown}; it was called with "
                 f"({describe([*args, *kwargs.values()])}) in "
                 f"{place.scope.path or 'no module'}, phase {place.phase}"
             )
+        if not bill.counted:
+            self._unknown.setdefault(bill.op, bill.unknown)
         entry = Tallied(place, gradient, bill)
         if key is None:
             with self._lock:

@@ -5,7 +5,13 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["FlopcountError", "UncountedOpError", "UnknownModuleError", "did_you_mean"]
+__all__ = [
+    "FlopcountError",
+    "UncountedOpError",
+    "UncountedOpWarning",
+    "UnknownModuleError",
+    "did_you_mean",
+]
 
 
 class FlopcountError(Exception):
@@ -14,6 +20,10 @@ class FlopcountError(Exception):
 
 class UncountedOpError(FlopcountError):
     """An op has no formula and ``strict=True`` asked for every op to be counted."""
+
+
+class UncountedOpWarning(UserWarning):
+    """An op of the report was not counted; said once for each op of a counter."""
 
 
 class UnknownModuleError(FlopcountError, KeyError):

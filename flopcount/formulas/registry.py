@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
@@ -207,7 +206,12 @@ class Bill:
     cost: Cost
     gradients: dict[str, Cost] = field(default_factory=dict)
     recompute: Cost = ZERO
-    counted: bool = True
+    unknown: str = ""
+
+    @property
+    def counted(self) -> bool:
+        """Whether ``unknown``, the reason why the cost is not known, is empty."""
+        return not self.unknown
 
 
 class Plan:
@@ -309,7 +313,8 @@ class Plan:
             out = mutated[0]
         dtype = _working_dtype(operands, out)
         named = {name: value for name, value in kwargs.items() if name != "out"}
-        counted, moved, answer = self.decision is not Decision.UNCOUNTED, ZERO, Gradients()
+        unknown = "it has no formula" if self.decision is Decision.UNCOUNTED else ""
+        moved, answer = ZERO, Gradients()
         try:
             read, written = moving(args, named, out, mutated)
             moved = Cost(read=read, written=written)
@@ -317,15 +322,12 @@ class Plan:
                 if formula is self.formula:
                     _require_dense([*operands, out])
                 answer = _as_gradients(formula(*args, **named, out=out))
-        except Uncountable:
-            counted = False
+        except Uncountable as error:
+            unknown = str(error) or "its formula gives no answer"
         except Exception as error:  # a user's program must not fail for a formula's sake
-            counted = False
-            warnings.warn(
-                f"the formula of {self.name} failed with {type(error).__name__}: {error}; "
-                f"arguments: {describe(operands)}; the op is uncounted",
-                RuntimeWarning,
-                stacklevel=3,
+            unknown = (
+                f"its formula failed with {type(error).__name__}: {error}; "
+                f"arguments: {describe(operands)}"
             )
         costs = {part: getattr(answer, part) for part in Gradients.__slots__}
         if (
@@ -337,7 +339,7 @@ class Plan:
         del costs["unsplit"]
         gradients = {part: cost for part, cost in costs.items() if cost}
         label = str(dtype).removeprefix("torch.")
-        return Bill(self.name, label, total, gradients, recompute, counted)
+        return Bill(self.name, label, total, gradients, recompute, unknown)
 
     def remember(self, signature: Any, bill: Bill) -> None:
         """Keep the bill for calls with the same signature, of whichever counter."""
@@ -347,7 +349,7 @@ class Plan:
 
     def symbolic_bill(self) -> Bill:
         """The bill of a call on symbolic sizes: a program is traced, and no number is known."""
-        return Bill(self.name, "symbolic", ZERO, counted=False)
+        return Bill(self.name, "symbolic", ZERO, unknown="sizes are symbols: a program is traced")
 
 
 def plan(func: Any) -> Plan:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import flopcount
-from flopcount import Cost, FlopCounter, FlopcountError, UncountedOpError
+from flopcount import Cost, FlopCounter, FlopcountError, UncountedOpError, UncountedOpWarning
 from tests.counter.units import batch, mm
 from tests.invariants import check
 
@@ -41,6 +42,26 @@ class TestUncounted:
         assert report.uncounted == {"flopcount_tests.mystery": 3}
         assert report.total.flops == 0
         assert report.by_operator()["flopcount_tests.mystery"].bytes == 2 * 4 * (3 + 3 + 5)
+
+    def test_the_report_warns_once_for_each_op_and_says_why(self) -> None:
+        counter = FlopCounter()
+        for _ in range(2):
+            with counter:
+                mystery(torch.ones(3))
+                mystery(torch.ones(5))
+                torch.ones(3).to_sparse().relu()
+        with pytest.warns(UncountedOpWarning) as caught:
+            counter.report()
+        messages = [str(warning.message) for warning in caught]
+        assert messages[0] == "flopcount_tests.mystery is uncounted: it has no formula"
+        assert len(messages) == len(counter.report().uncounted)  # which warns of nothing again
+        assert caught[0].filename == __file__
+
+    def test_the_program_itself_sees_no_warning(self) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            with FlopCounter():
+                mystery(torch.ones(3))
 
     def test_strict_names_the_op_its_shapes_and_the_scope(self) -> None:
         class Model(nn.Module):
@@ -134,9 +155,8 @@ class TestUserFormulas:
         def broken(*args: Any, out: Tensor) -> Cost:
             raise IndexError("beyond")
 
-        with (
-            FlopCounter(formulas={MYSTERY: broken}) as counter,
-            pytest.warns(RuntimeWarning, match="flopcount_tests.mystery failed.*beyond"),
-        ):
+        with FlopCounter(formulas={MYSTERY: broken}) as counter:
             mystery(torch.ones(7))
-        assert counter.report().uncounted == {"flopcount_tests.mystery": 1}
+        with pytest.warns(UncountedOpWarning, match="flopcount_tests.mystery.*failed.*beyond"):
+            report = counter.report()
+        assert report.uncounted == {"flopcount_tests.mystery": 1}
