@@ -27,6 +27,7 @@ __all__ = [
     "OpOverload",
     "OpOverloadPacket",
     "TorchDispatchMode",
+    "all_overloads",
     "backward_started_here",
     "backward_task",
     "bound_call",
@@ -90,6 +91,18 @@ def packet_name(op: OpOverload | OpOverloadPacket) -> str:
 def overload_name(op: OpOverload) -> str:
     """``Tensor`` of ``torch.ops.aten.add.Tensor``; ``default`` where there is but one."""
     return op._overloadname
+
+
+def all_overloads() -> Iterator[OpOverload]:
+    """Every overload of every op that is registered at this moment, those of libraries too."""
+    for name in torch._C._dispatch_get_all_op_names():
+        namespace, _, rest = name.partition("::")
+        packet, _, overload = rest.partition(".")
+        home = getattr(torch.ops, namespace)
+        try:
+            yield getattr(getattr(home, packet), overload or "default")
+        except AttributeError:  # a schema that Python has no way to call
+            continue
 
 
 def schema_of(op: Any) -> Any:

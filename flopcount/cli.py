@@ -36,7 +36,7 @@ def parser() -> argparse.ArgumentParser:
         prog="flopcount",
         description="Count what a model costs, per module, phase and op: FLOPs, MACs and bytes.",
         epilog="examples: flopcount resnet50 --train · flopcount vit_b_16 --depth 1 · "
-        "flopcount mypackage.models:build --input 128:int64 --batch 8",
+        "flopcount mypackage.models:build --input 128:int64 --batch 8 · flopcount ops --help",
     )
     parse.add_argument(
         "model",
@@ -78,6 +78,21 @@ def parser() -> argparse.ArgumentParser:
     return parse
 
 
+def ops_parser() -> argparse.ArgumentParser:
+    """The options of ``flopcount ops``."""
+    parse = Parser(
+        prog="flopcount ops",
+        description="List how each op that torch knows is counted, and by what formula.",
+    )
+    parse.add_argument(
+        "name", nargs="?", metavar="NAME", help="an op, such as aten.mm, or a part of its name"
+    )
+    parse.add_argument(
+        "--uncounted", action="store_true", help="only ops that nothing is known about"
+    )
+    return parse
+
+
 HINTS = {
     "meta": "; --device cpu runs it on real values",
     "Meta": "; --device cpu runs it on real values",
@@ -113,12 +128,33 @@ def shape(text: str) -> tuple[tuple[int, ...], str]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; the exit code is 0, 1 if the model failed, 2 for bad input."""
+    words = list(sys.argv[1:] if argv is None else argv)
     try:
-        options = parser().parse_args(argv)
-        return run(options)
+        if words[:1] == ["ops"]:
+            return list_ops(ops_parser().parse_args(words[1:]))
+        return run(parser().parse_args(words))
     except FlopcountError as error:
         print(f"flopcount: error: {error}", file=sys.stderr)
         return 2
+
+
+def list_ops(options: argparse.Namespace) -> int:
+    """Print how ops are decided: all, those whose name contains a word, those that are not."""
+    from flopcount.coverage import coverage, render
+
+    rows = coverage()
+    if options.name:
+        wanted = options.name.replace("::", ".")
+        names = {row.op for row in rows}
+        exact = {wanted, f"aten.{wanted}"} & names
+        rows = [row for row in rows if (row.op in exact if exact else wanted in row.op)]
+        if not rows:
+            bare = {name.partition(".")[2] for name in names}
+            raise CommandError(f"no op is named {wanted!r}{did_you_mean(wanted, names | bare)}")
+    if options.uncounted:
+        rows = [row for row in rows if row.decision == "uncounted"]
+    print(render(rows) if rows else "every op is decided")
+    return 0
 
 
 def run(options: argparse.Namespace) -> int:

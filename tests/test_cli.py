@@ -161,3 +161,49 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         cli.main(["--version"])
     assert exit_.value.code == 0
     assert capsys.readouterr().out == f"flopcount {flopcount.__version__}\n"
+
+
+class TestOps:
+    """``flopcount ops``: how each op is decided."""
+
+    def test_one_op_by_its_name(self, capsys: pytest.CaptureFixture[str]) -> None:
+        for name in ("mm", "aten.mm", "aten::mm"):
+            assert cli.main(["ops", name]) == 0
+            output = capsys.readouterr().out
+            assert [line.split()[0] for line in output.splitlines()[2:3]] == ["aten.mm"]
+            assert "m·n dot products of length k" in output
+            assert output.endswith("\n1 formula\n")
+
+    def test_a_part_of_a_name(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert cli.main(["ops", "max_pool2d"]) == 0
+        output = capsys.readouterr().out
+        assert "aten.max_pool2d_with_indices_backward" in output
+        assert "aten.mm" not in output
+
+    @pytest.mark.parametrize(
+        ("op", "decision"),
+        [
+            ("aten.t", "view"),
+            ("aten.clone", "free"),
+            ("aten.matmul", "composite"),
+            ("aten.relu", "formula"),
+            ("aten._foobar", "uncounted"),
+        ],
+    )
+    def test_decisions(self, op: str, decision: str, capsys: pytest.CaptureFixture[str]) -> None:
+        assert cli.main(["ops", op]) == 0
+        assert capsys.readouterr().out.splitlines()[2].split()[:2] == [op, decision]
+
+    def test_only_what_is_uncounted(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert cli.main(["ops", "--uncounted"]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert {line.split()[1] for line in lines[2:-2]} == {"uncounted"}
+        assert cli.main(["ops", "aten.mm", "--uncounted"]) == 0
+        assert capsys.readouterr().out == "every op is decided\n"
+
+    def test_an_unknown_name_is_refused_with_near_ones(
+        self, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert "no op is named 'aten.mmm'; did you mean 'aten.mm'" in refused(
+            capsys, "ops", "aten.mmm"
+        )

@@ -19,6 +19,7 @@ from flopcount._private import (
     NO_SEQUENCE_NR,
     OpOverload,
     OpOverloadPacket,
+    all_overloads,
     backward_started_here,
     backward_task,
     bound_call,
@@ -343,6 +344,13 @@ class TestNamesOfOps:
     def test_an_overload_has_a_name_of_its_own(self) -> None:
         assert overload_name(torch.ops.aten.add.Tensor) == "Tensor"
         assert overload_name(torch.ops.aten.mm.default) == "default"
+
+    def test_all_overloads_are_there_those_of_libraries_too(self) -> None:
+        library = torch.library.Library("private_tests", "FRAGMENT")
+        library.define("listed(Tensor x) -> Tensor")
+        overloads = set(all_overloads())
+        assert {aten.mm.default, aten.mm.out, aten.add.Tensor} < overloads
+        assert torch.ops.private_tests.listed.default in overloads
 
     def test_a_schema_tells_what_is_written_and_what_is_a_view(self) -> None:
         written, other, _ = schema_of(torch.ops.aten.add_.Tensor).arguments
