@@ -1,0 +1,45 @@
+"""Nothing that torch dispatches is uncounted, and a new torch that brings more is noticed.
+
+By default one sample of each operator, module and optimizer; ``--slow`` runs all of them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from flopcount.coverage import coverage
+from tests import sweep
+
+pytest.importorskip("expecttest", reason="torch's databases of samples need it")
+
+PROGRAMS = [sweep.operators, sweep.modules, sweep.optimizers]
+
+
+@pytest.mark.parametrize(
+    "samples",
+    [1, pytest.param(None, marks=pytest.mark.slow)],
+    ids=["one sample each", "all samples"],
+)
+@pytest.mark.parametrize("programs", PROGRAMS, ids=lambda programs: programs.__name__)
+def test_no_op_of_torchs_own_samples_is_uncounted(programs: Any, samples: int | None) -> None:
+    assert sweep.uncounted(programs(samples)) == {}
+
+
+def test_the_sweep_finds_an_op_that_nobody_knows(monkeypatch: pytest.MonkeyPatch) -> None:
+    from flopcount.formulas import registry
+
+    rules = {name: rule for name, rule in registry._rules.items() if name != "aten::relu"}
+    monkeypatch.setattr(registry, "_rules", rules)
+    monkeypatch.setattr(registry, "_plans", {})
+    monkeypatch.setattr(registry, "decomposed", lambda *_: None, raising=False)
+    found = sweep.uncounted(p for p in sweep.operators(1) if "relu" in p[0])
+    assert "aten.relu" in found
+
+
+def test_every_op_has_one_row_for_each_way_it_is_decided() -> None:
+    rows = coverage()
+    assert len({(row.op, row.decision, row.why) for row in rows}) == len(rows)
+    assert {"aten.mm", "aten.relu", "aten.convolution_backward"} <= {row.op for row in rows}
+    assert all(row.why for row in rows)
