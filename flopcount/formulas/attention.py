@@ -270,9 +270,11 @@ def register(kernels: dict[str, str], axes: Sequence[int]) -> None:
 
 def _formula(kernel: str, parameters: str, axes: Sequence[int]) -> Formula:
     def forward(*args: Any, out: Any, **given: Any) -> Cost:
+        """softmax(q·kᵀ·scale)·v: two products and a softmax, for the pairs that a mask leaves."""
         return read(parameters, axes, args, given).forward()
 
     def backward(*args: Any, out: Any, **given: Any) -> Gradients:
+        """Five products, one of which forward did already: dv, dp, dq, dk, and the scores."""
         return read(parameters, axes, args, given).backward()
 
     return backward if kernel.endswith("_backward") else forward

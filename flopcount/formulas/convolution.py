@@ -114,6 +114,7 @@ def kernel(parameters: str, transposed: bool, relu: bool) -> Formula:
     """The formula of a convolution whose positional arguments have the names in ``parameters``."""
 
     def by_name(*args: Any, out: Tensor, **given: Any) -> Cost:
+        """A convolution by a kernel of its own: each output is a dot product of length c·k."""
         named: dict[str, Any] = ABSENT | dict(zip(parameters.split(), args, strict=False)) | given
         x, weight, bias = args[0], named["weight"], named["bias"]
         stride, padding, dilation = (named[name] for name in ("stride", "padding", "dilation"))
