@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -32,6 +33,7 @@ __all__ = [
     "backward_task",
     "bound_call",
     "checkpoint_recomputes",
+    "composite_kernel",
     "decomposition_of",
     "has_symbolic_sizes",
     "is_composite",
@@ -74,6 +76,8 @@ The numbers index ``node.next_functions``: ``mm(self, mat2)``, ``addmm(self, mat
 Autograd's generated code takes the inputs in alphabetical order of their names.
 """
 
+
+DispatchKey = torch._C.DispatchKey
 
 OpOverload = torch._ops.OpOverload
 """An op for one kind of arguments, ``torch.ops.aten.add.Tensor``: what a dispatch mode gets."""
@@ -122,17 +126,31 @@ def is_composite(op: OpOverload) -> bool:
     return composite and not any(own)
 
 
+def composite_kernel(op: Any) -> Callable[..., Any]:
+    """The kernel of a composite op, which calls others: what runs when nobody watches.
+
+    ``op.decompose()`` may prefer a decomposition in Python, which gives other last digits.
+    """
+    if isinstance(op, OpOverload):
+        return partial(op._op_dk, DispatchKey.CompositeImplicitAutograd)
+    kernel: Callable[..., Any] = op.py_kernels[DispatchKey.CompositeExplicitAutograd]
+    return kernel
+
+
 def decomposition_of(op: OpOverload) -> Callable[..., Any] | None:
     """A function of other ops that does what ``op`` does, or what its functional spelling does."""
     packet, overload = op._overloadpacket, op._overloadname
     namespace, _, name = packet._qualified_op_name.partition("::")
     functional = getattr(getattr(torch.ops, namespace), name.removesuffix("_"), packet)
-    spellings = [op, getattr(functional, overload, op), getattr(functional, "default", op)]
+    names = [overload, overload.removesuffix("out").removesuffix("_"), "default"]
+    spellings = [op, *(getattr(functional, name) for name in names if hasattr(functional, name))]
+    table: Mapping[Any, Callable[..., Any]] = decomposition_table
     for spelling in spellings:
-        if spelling in decomposition_table:
-            return decomposition_table[spelling]
-    is_made_of_others = torch._C._dispatch_has_kernel_for_dispatch_key
-    return op.decompose if is_made_of_others(op.name(), "CompositeImplicitAutograd") else None
+        if spelling in table:
+            return table[spelling]
+    has_kernel = torch._C._dispatch_has_kernel_for_dispatch_key
+    composites = (s for s in spellings if has_kernel(s.name(), "CompositeImplicitAutograd"))
+    return next((composite_kernel(spelling) for spelling in composites), None)
 
 
 @contextmanager

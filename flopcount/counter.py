@@ -14,6 +14,7 @@ from torch.library import Library, register_torch_dispatch
 from flopcount._private import (
     TorchDispatchMode,
     bound_call,
+    composite_kernel,
     has_symbolic_sizes,
     is_traceable_wrapper_subclass_type,
     never_compile,
@@ -192,7 +193,7 @@ class FlopCounter(TorchDispatchMode):
         """Run a composite op by the ops that it is made of, under this mode."""
         super().__enter__()
         try:
-            return func.decompose(*args, **kwargs)
+            return composite_kernel(func)(*args, **kwargs)
         finally:
             super().__exit__(None, None, None)
 

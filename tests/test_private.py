@@ -24,6 +24,7 @@ from flopcount._private import (
     backward_task,
     bound_call,
     checkpoint_recomputes,
+    composite_kernel,
     decomposition_of,
     has_symbolic_sizes,
     is_composite,
@@ -344,6 +345,19 @@ class TestNamesOfOps:
     def test_an_overload_has_a_name_of_its_own(self) -> None:
         assert overload_name(torch.ops.aten.add.Tensor) == "Tensor"
         assert overload_name(torch.ops.aten.mm.default) == "default"
+
+    def test_the_kernel_of_a_composite_op_is_what_runs(self) -> None:
+        x = torch.ones(2, 2)
+        with Ops(lambda op, args: op) as ops:
+            product = composite_kernel(aten.matmul.default)(x, x)
+        assert product.equal(x @ x)
+        assert ops.seen == [aten.mm.default]
+
+    def test_a_higher_order_op_has_an_eager_kernel(self) -> None:
+        from torch.nn.attention import flex_attention  # defines the op's kernels
+
+        assert flex_attention
+        assert callable(composite_kernel(torch.ops.higher_order.flex_attention))
 
     def test_all_overloads_are_there_those_of_libraries_too(self) -> None:
         library = torch.library.Library("private_tests", "FRAGMENT")

@@ -186,6 +186,10 @@ SPARSE_RESULT = "aten::_to_sparse", "aten::_spdiags"
 """Ops that make sparse tensors of dense ones: how much these hold depends on values, too."""
 
 
+OPENED = frozenset({"flex_attention", "flex_attention_backward"})
+"""Higher-order ops whose eager kernel is made of ordinary ones."""
+
+
 class Decision(Enum):
     """How an op is decided."""
 
@@ -249,8 +253,9 @@ class Plan:
         self.written: tuple[tuple[int, str], ...] = ()
         schema = schema_of(func)
         if schema is None:  # a higher-order op
-            self.decision, self.dynamic = Decision.UNCOUNTED, False
-            self.operands = 0
+            opens = func.name() in OPENED
+            self.decision = Decision.COMPOSITE if opens else Decision.UNCOUNTED
+            self.dynamic, self.operands = False, 0
             return
         kinds = [
             str(argument.type) == "Tensor" and not argument.kwarg_only
