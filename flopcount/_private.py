@@ -22,6 +22,7 @@ from torch.utils._python_dispatch import (
 )
 
 __all__ = [
+    "COO_PARTS",
     "DENSE_LAYOUTS",
     "GRADIENT_ORDER",
     "NO_SEQUENCE_NR",
@@ -61,6 +62,9 @@ backward_task: Callable[[], int] = torch._C._current_graph_task_id
 
 DENSE_LAYOUTS = frozenset({torch.strided, torch._mkldnn})  # type: ignore[attr-defined]
 """Layouts of tensors that hold every element of their shape: torch's own, and oneDNN's."""
+
+COO_PARTS = torch.Tensor._values, torch.Tensor._indices
+"""What a COO tensor holds, whether or not it is coalesced."""
 
 NO_SEQUENCE_NR = 2**64 - 1
 """What ``node._sequence_nr()`` answers for an AccumulateGrad node."""

@@ -41,4 +41,4 @@ def test_every_op_has_one_row_for_each_way_it_is_decided() -> None:
     rows = coverage()
     assert len({(row.op, row.decision, row.why) for row in rows}) == len(rows)
     assert {"aten.mm", "aten.relu", "aten.convolution_backward"} <= {row.op for row in rows}
-    assert all(row.why for row in rows)
+    assert [row.op for row in rows if row.op.startswith("aten.") and not row.why] == []

@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from flopcount import _private
 from flopcount._private import (
+    COO_PARTS,
     DENSE_LAYOUTS,
     GRADIENT_ORDER,
     NO_SEQUENCE_NR,
@@ -405,6 +406,13 @@ class TestNamesOfOps:
         symbolic = FakeTensorMode(shape_env=ShapeEnv()).from_tensor(x)
         assert has_symbolic_sizes([1, (symbolic,)])
         assert not has_symbolic_sizes((x, FakeTensorMode().from_tensor(x), 2))
+
+
+def test_a_coo_tensor_holds_values_and_their_places() -> None:
+    twice = torch.sparse_coo_tensor(torch.tensor([[1, 1]]), torch.tensor([2.0, 3.0]), (4,))
+    assert not twice.is_coalesced()
+    values, places = (part(twice) for part in COO_PARTS)
+    assert (values.tolist(), places.tolist()) == ([2, 3], [[1, 1]])
 
 
 def test_without_modes_no_mode_sees_anything_and_all_are_back_afterwards() -> None:

@@ -411,7 +411,7 @@ def _require_dense(values: Iterable[Any]) -> None:
 
 
 def _sparse_alone(*args: Any, **kwargs: Any) -> Cost:
-    """The formula, for dense operands, of an op that has one for sparse operands."""
+    """Counts calls with sparse tensors only."""
     raise Uncountable("no tensor is sparse")
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, sparse_bsc, sparse_bsr, sparse_coo, sparse_csc, sparse_csr, strided
 
-from flopcount._private import DENSE_LAYOUTS, without_modes
+from flopcount._private import COO_PARTS, DENSE_LAYOUTS, without_modes
 
 __all__ = [
     "accumulated",
@@ -51,7 +51,7 @@ def size(tensor: Tensor) -> int:
 
 
 PLACES: dict[Any, tuple[Callable[[Tensor], Tensor], ...]] = {
-    sparse_coo: (Tensor._values, Tensor._indices),
+    sparse_coo: COO_PARTS,
     sparse_csr: (Tensor.values, Tensor.crow_indices, Tensor.col_indices),
     sparse_bsr: (Tensor.values, Tensor.crow_indices, Tensor.col_indices),
     sparse_csc: (Tensor.values, Tensor.ccol_indices, Tensor.row_indices),
