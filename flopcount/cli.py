@@ -298,7 +298,7 @@ def find_optimizer(name: str) -> Any:
 
 def headline(options: argparse.Namespace, args: tuple[Any, ...], optimizer: Any) -> str:
     """What was counted, in one line."""
-    from flopcount.formulas.registry import describe
+    from flopcount.formulas import describe
 
     step = "forward pass"
     if options.train:

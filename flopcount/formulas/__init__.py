@@ -31,18 +31,15 @@ from flopcount.formulas import (  # noqa: F401  (each room registers its ops)
     special,
     transformer,
 )
+from flopcount.formulas.plans import Bill, Plan, describe, plan
 from flopcount.formulas.registry import (
-    Bill,
     Decision,
     Formula,
     Gradients,
-    Plan,
     Uncountable,
-    describe,
     formula,
     free,
     op_name,
-    plan,
     rule_count,
 )
 

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from flopcount._private import OpOverload, TorchDispatchMode, decomposition_of, without_modes
 from flopcount.cost import ZERO, Cost
-from flopcount.formulas.registry import Decision, Formula, Plan, Uncountable
+from flopcount.formulas.registry import Decision, Formula, Uncountable
+
+if TYPE_CHECKING:
+    from flopcount.formulas.plans import Plan
 
 __all__ = ["decomposed"]
 

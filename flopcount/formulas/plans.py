@@ -1,0 +1,293 @@
+"""How a call is decided and billed: the plan made once for each overload."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from flopcount._private import (
+    DENSE_LAYOUTS,
+    is_composite,
+    overload_name,
+    packet_name,
+    schema_of,
+)
+from flopcount.cost import ZERO, Cost
+from flopcount.formulas import traffic
+from flopcount.formulas.decomposition import decomposed
+from flopcount.formulas.registry import (
+    Decision,
+    Formula,
+    Gradients,
+    Rule,
+    Traffic,
+    Uncountable,
+    rule_count,
+    rule_of,
+)
+
+__all__ = ["Bill", "Plan", "describe", "plan"]
+
+BILL_LIMIT = 1 << 12
+"""Signatures of one op whose bills are kept."""
+
+BOOKKEEPING = frozenset({"prim", "profiler"})
+"""Namespaces of ops that touch no tensor's data: they pass as views do, and are not on record."""
+
+
+DYNAMIC = frozenset({torch.Tag.dynamic_output_shape, torch.Tag.data_dependent_output})
+"""Tags of ops whose result has a shape that depends on values."""
+
+
+SPARSE_RESULT = "aten::_to_sparse", "aten::_spdiags"
+"""Ops that make sparse tensors of dense ones: how much these hold depends on values, too."""
+
+
+OPENED = frozenset({"flex_attention", "flex_attention_backward"})
+"""Higher-order ops whose eager kernel is made of ordinary ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bill:
+    """What one call of an op costs, ready to be posted."""
+
+    op: str
+    dtype: str
+    cost: Cost
+    gradients: dict[str, Cost] = field(default_factory=dict)
+    recompute: Cost = ZERO
+    unknown: str = ""
+
+    @property
+    def counted(self) -> bool:
+        """Whether ``unknown``, the reason why the cost is not known, is empty."""
+        return not self.unknown
+
+
+class Plan:
+    """What to do about one overload, decided once.
+
+    Attributes:
+        name: ``aten.mm``: the op as reports name it.
+        decision: how it is decided.
+        dynamic: its result's shape depends on values, so that its signature includes it.
+        operands: how many arguments it begins with that are tensors.
+        sparse: the rule for calls with sparse tensors.
+        bills: the cost of calls that were seen before, by their signatures.
+    """
+
+    __slots__ = (
+        "bills",
+        "decision",
+        "dynamic",
+        "formula",
+        "func",
+        "name",
+        "operands",
+        "sparse",
+        "traffic",
+        "written",
+    )
+
+    def __init__(self, func: Any, formulas: dict[str, Formula] | None = None) -> None:
+        self.func = func  # keeps the op alive, so that its id() stays its own
+        self.name = func.name().split(".")[0].replace("::", ".", 1)
+        self.bills: dict[Any, Bill] = {}
+        self.formula: Formula | None = None
+        self.traffic: Traffic = traffic.operands_and_results
+        self.sparse: Rule | None = None
+        self.written: tuple[tuple[int, str], ...] = ()
+        schema = schema_of(func)
+        if schema is None:  # a higher-order op
+            opens = func.name() in OPENED
+            self.decision = Decision.COMPOSITE if opens else Decision.UNCOUNTED
+            self.dynamic, self.operands = False, 0
+            return
+        kinds = [
+            str(argument.type) == "Tensor" and not argument.kwarg_only
+            for argument in schema.arguments
+        ]
+        self.written = tuple(
+            (index, argument.name)
+            for index, argument in enumerate(schema.arguments)
+            if argument.alias_info is not None and argument.alias_info.is_write
+        )
+        self.operands = [*kinds, False].index(False)
+        # arange(1.7), or an image scaled by 1.7: such numbers are not part of a signature
+        sized = self.operands == 0 or any(
+            argument.name.startswith("scale") for argument in schema.arguments
+        )
+        sized = sized or func.namespace != "aten" or func.name().startswith(SPARSE_RESULT)
+        self.dynamic = sized or not DYNAMIC.isdisjoint(func.tags)
+        self._decide(_spellings(func), formulas or {})
+
+    def _decide(self, spellings: Sequence[str], formulas: dict[str, Formula]) -> None:
+        if self.func.namespace in BOOKKEEPING:
+            self.decision = Decision.VIEW
+            return
+        for spelling in spellings:
+            if spelling in formulas:
+                self.decision, self.formula = Decision.FORMULA, formulas[spelling]
+                return
+        self.sparse = rule_of(spellings, sparse=True)
+        if rule := rule_of(spellings):
+            self.decision = Decision.FORMULA if rule.formula else Decision.FREE
+            self.formula, self.traffic = rule.formula, rule.traffic
+            return
+        returns = schema_of(self.func).returns
+        if not self.written and any(returned.alias_info is not None for returned in returns):
+            self.decision = Decision.VIEW
+        elif is_composite(self.func):
+            self.decision = Decision.COMPOSITE
+        else:
+            self.formula = decomposed(self.func, plan)
+            self.decision = Decision.DECOMPOSED if self.formula else Decision.UNCOUNTED
+            if self.sparse and not self.formula:
+                self.decision, self.formula = Decision.FORMULA, _sparse_alone
+
+    def bill(self, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> Bill:
+        """The cost of one call, from the shapes and dtypes of its arguments and result."""
+        operands = [*args, *kwargs.values()]
+        formula, moving = self.formula, self.traffic
+        is_sparse = any(map(traffic.is_sparse, traffic.tensors([*operands, out])))
+        if is_sparse and self.sparse:
+            formula, moving = self.sparse.formula, self.sparse.traffic
+        mutated = [
+            args[index] if index < len(args) else kwargs.get(name) for index, name in self.written
+        ]
+        if out is None and mutated:  # an in-place foreach op answers None
+            out = mutated[0]
+        dtype = _working_dtype(operands, out)
+        named = {name: value for name, value in kwargs.items() if name != "out"}
+        unknown = "it has no formula" if self.decision is Decision.UNCOUNTED else ""
+        moved, answer = ZERO, Gradients()
+        try:
+            read, written = moving(args, named, out, mutated)
+            moved = Cost(read=read, written=written)
+            if formula is not None:
+                if formula is self.formula:
+                    _require_dense([*operands, out])
+                answer = _as_gradients(formula(*args, **named, out=out))
+        except Uncountable as error:
+            unknown = str(error) or "its formula gives no answer"
+        except Exception as error:  # a user's program must not fail for a formula's sake
+            unknown = (
+                f"its formula failed with {type(error).__name__}: {error}; "
+                f"arguments: {describe(operands)}"
+            )
+        costs = {part: getattr(answer, part) for part in Gradients.__slots__}
+        if formula is not self.formula or self.decision is not Decision.DECOMPOSED:
+            costs = {part: _in_domain(cost, dtype) for part, cost in costs.items()}
+        recompute = costs.pop("recompute")
+        total = sum(costs.values(), moved)
+        del costs["unsplit"]
+        gradients = {part: cost for part, cost in costs.items() if cost}
+        label = str(dtype).removeprefix("torch.")
+        return Bill(self.name, label, total, gradients, recompute, unknown)
+
+    def remember(self, signature: Any, bill: Bill) -> None:
+        """Keep the bill for calls with the same signature, of whichever counter."""
+        if len(self.bills) >= BILL_LIMIT:
+            self.bills.clear()
+        self.bills[signature] = bill
+
+    def symbolic_bill(self) -> Bill:
+        """The bill of a call on symbolic sizes: a program is traced, and no number is known."""
+        return Bill(self.name, "symbolic", ZERO, unknown="sizes are symbols: a program is traced")
+
+
+class _Plans(dict[int, Plan]):
+    """The plans by the id() of the op, which they keep alive; made anew when a rule is added."""
+
+    rules = 0
+
+
+_plans = _Plans()
+
+
+def plan(func: Any) -> Plan:
+    """The plan of an overload, made on first use."""
+    if _plans.rules != rule_count():
+        _plans.clear()
+        _plans.rules = rule_count()
+    known = _plans.get(id(func))
+    if known is None:
+        known = _plans[id(func)] = Plan(func)
+    return known
+
+
+def _spellings(func: Any) -> list[str]:
+    """The names under which a formula may be registered, the most exact first.
+
+    >>> _spellings(torch.ops.aten.add_.Tensor)
+    ['aten::add_.Tensor', 'aten::add.Tensor', 'aten::add_', 'aten::add']
+    >>> _spellings(torch.ops.aten.scatter.reduce_out)
+    ['aten::scatter.reduce_out', 'aten::scatter.reduce', 'aten::scatter']
+    """
+    packet, overload = packet_name(func), overload_name(func)
+    functional = packet.removesuffix("_")
+    spellings = [f"{packet}.{overload}", f"{functional}.{overload.removesuffix('_out')}"]
+    spellings += [packet, functional]
+    if packet.startswith("prims::"):  # what decompositions end in
+        spellings.append(packet.replace("prims::", "aten::", 1))
+    return list(dict.fromkeys(spellings))
+
+
+def _in_domain(cost: Cost, dtype: torch.dtype) -> Cost:
+    """Only floating-point arithmetic is FLOPs; integer contractions keep their MACs.
+
+    A complex dot product of length K is two real ones of length 2K.
+    """
+    if dtype.is_complex:
+        return replace(cost, macs=4 * cost.macs, dots=2 * cost.dots, void_macs=4 * cost.void_macs)
+    if dtype.is_floating_point:
+        return cost
+    return replace(cost, arith=0, compare=0, special=0)
+
+
+def _as_gradients(answer: Any) -> Gradients:
+    """What a formula returned, a Cost being split by nothing."""
+    if isinstance(answer, Gradients):
+        return answer
+    if not isinstance(answer, Cost):
+        raise TypeError(f"it returned {answer!r}; expected a Cost or Gradients")
+    return Gradients(unsplit=answer)
+
+
+def _require_dense(values: Iterable[Any]) -> None:
+    """Formulas read shapes, which do not tell what a sparse or nested tensor holds."""
+    for tensor in traffic.tensors(values):
+        if tensor.layout not in DENSE_LAYOUTS or tensor.is_nested:
+            raise Uncountable(f"{tensor.layout} tensors")
+
+
+def _sparse_alone(*args: Any, **kwargs: Any) -> Cost:
+    """Counts calls with sparse tensors only."""
+    raise Uncountable("no tensor is sparse")
+
+
+def _working_dtype(inputs: Iterable[Any], out: Any) -> torch.dtype:
+    """The dtype that an op works in: the first complex, else floating one, else the first."""
+    dtypes = [tensor.dtype for tensor in traffic.tensors([*inputs, out])]
+    complex_, floating = (
+        [dtype for dtype in dtypes if getattr(dtype, kind)]
+        for kind in ("is_complex", "is_floating_point")
+    )
+    return next(iter(complex_ + floating + dtypes), torch.get_default_dtype())
+
+
+def describe(values: Iterable[Any]) -> str:
+    """Arguments in the short form that messages use: ``float32[4, 8], 1``."""
+    return ", ".join(
+        f"{str(value.dtype).removeprefix('torch.')}"
+        f"{'[nested]' if value.is_nested else list(value.shape)}"
+        if isinstance(value, Tensor)
+        else f"[{describe(value)}]"
+        if isinstance(value, (list, tuple))
+        else repr(value)
+        for value in values
+    )
