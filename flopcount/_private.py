@@ -118,16 +118,25 @@ def schema_of(op: Any) -> Any:
     return getattr(op, "_schema", None)
 
 
+def has_kernel(op: OpOverload, key: str) -> bool:
+    """Whether the dispatcher has a kernel of ``op`` for ``key``.
+
+    It does not know every op that Python does: sizes and strides of jagged tensors are ops, too.
+    """
+    try:
+        return torch._C._dispatch_has_kernel_for_dispatch_key(op.name(), key)
+    except RuntimeError:
+        return False
+
+
 def is_composite(op: OpOverload) -> bool:
     """Whether ``op`` is made of other ops on every backend, so that ``decompose()`` opens it.
 
     A few have a kernel of their own beside the composite one, which gives other last digits.
     """
-    has_kernel = torch._C._dispatch_has_kernel_for_dispatch_key
-    composite, *own = (
-        has_kernel(op.name(), key) for key in ("CompositeImplicitAutograd", "CPU", "CUDA")
+    return has_kernel(op, "CompositeImplicitAutograd") and not (
+        has_kernel(op, "CPU") or has_kernel(op, "CUDA")
     )
-    return composite and not any(own)
 
 
 def composite_kernel(op: Any) -> Callable[..., Any]:
@@ -152,8 +161,7 @@ def decomposition_of(op: OpOverload) -> Callable[..., Any] | None:
     for spelling in spellings:
         if spelling in table:
             return table[spelling]
-    has_kernel = torch._C._dispatch_has_kernel_for_dispatch_key
-    composites = (s for s in spellings if has_kernel(s.name(), "CompositeImplicitAutograd"))
+    composites = (s for s in spellings if has_kernel(s, "CompositeImplicitAutograd"))
     return next((composite_kernel(spelling) for spelling in composites), None)
 
 

@@ -110,6 +110,7 @@ class Thread:
         "place",
         "place_task",
         "products",
+        "products_task",
         "record",
         "recorded_task",
         "stack",
@@ -133,9 +134,10 @@ class Thread:
         self.node_number = -1
         self.node_place = attribution.unattributed.backward
         self.recorded_task = -1
-        # the gradients that this node has still to compute by products, and by a sum; None: not
-        # looked at yet
+        # the gradients that this node has still to compute by products, and by a sum, and the
+        # pass in which it was looked at; None: not yet
         self.products: list[str] | None = None
+        self.products_task = -1
         self.bias: str | None = None
 
     def is_forgettable(self) -> bool:

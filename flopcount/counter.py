@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from torch import Tensor, is_grad_enabled, nn
+from torch import Tensor, get_default_dtype, is_grad_enabled, nn
 from torch.library import Library, register_torch_dispatch
 
 from flopcount._private import (
@@ -24,7 +24,17 @@ from flopcount._private import (
 from flopcount.attribution import Attribution, Thread
 from flopcount.compilation import EAGERLY
 from flopcount.errors import UncountedOpError, UncountedOpWarning
-from flopcount.formulas import Bill, Decision, Formula, Plan, describe, op_name, plan, rule_count
+from flopcount.formulas import (
+    Bill,
+    Decision,
+    Formula,
+    Plan,
+    describe,
+    op_name,
+    plan,
+    rule_count,
+    when_registered,
+)
 from flopcount.gradients import finder
 from flopcount.ledger import BACKWARD, RECOMPUTE, Key, Ledger
 from flopcount.report import Report, snapshot
@@ -89,7 +99,13 @@ class FlopCounter(TorchDispatchMode):
     def _should_skip_dynamo(cls) -> bool:
         return False  # True would wrap __torch_dispatch__, at every call
 
-    def __new__(cls, *_: Any, formulas: Any = None, **__: Any) -> FlopCounter:
+    def __new__(
+        cls,
+        model: nn.Module | None = None,  # noqa: ARG004  (what __init__ takes)
+        *,
+        formulas: Mapping[Any, Formula] | None = None,
+        strict: bool = False,  # noqa: ARG004
+    ) -> FlopCounter:
         """A counter of the class whose handlers torch knows, or of one with none."""
         return super().__new__(TailoredCounter if formulas and cls is FlopCounter else cls)
 
@@ -168,7 +184,9 @@ class FlopCounter(TorchDispatchMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        # most ops come here once: from then on torch calls the handler by itself
+        if any(map(is_traceable_wrapper_subclass_type, types)):
+            return NotImplemented  # such an op may not even be known to the dispatcher
+        # most others come here once: from then on torch calls the handler by itself
         return self._handlers.find(func)(self, func, types, args, kwargs or {})
 
     never_compile(__torch_dispatch__)
@@ -201,7 +219,8 @@ class FlopCounter(TorchDispatchMode):
         self, thread: Thread, key: Any, where: Where, plan: Plan, args: Any, kwargs: Any, out: Any
     ) -> None:
         """Count a call that is the first of its kind, or that has no kind (``key`` is None)."""
-        signature = key and key[2:]
+        # a quotient of integers, say, is of the default dtype
+        signature = key and (*key[2:], get_default_dtype())
         bill = plan.bills.get(signature)
         if bill is None:
             bill = plan.bill(args, kwargs, out)
@@ -365,6 +384,8 @@ HANDLER_OF = {Decision.VIEW: _passing, Decision.COMPOSITE: _opening}
 
 HANDLERS = Handlers({})
 """What counters do that have no formulas of their own."""
+
+when_registered(HANDLERS.refresh)
 
 
 def _fold(tallied: Iterable[Tallied], ledger: Ledger) -> None:

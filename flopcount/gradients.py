@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from flopcount._private import GRADIENT_ORDER, will_execute
+from flopcount._private import GRADIENT_ORDER, backward_task, will_execute
 from flopcount.attribution import Thread
 
 __all__ = ["GradientFinder", "finder"]
@@ -70,23 +70,23 @@ def product_gradient(thread: Thread, node: Any) -> str | None:
     that is its own. A gradient that flows to a parameter, through views and casts at most, is
     the weight's.
     """
-    products = thread.products
-    if not products:  # a new node, or the same one in another pass
-        products = _look(thread, node)
+    products = _look(thread, node)
     return products.pop() if products else None
 
 
 def sum_gradient(thread: Thread, node: Any) -> str | None:
     """``bias`` if a sum in ``node`` reduces the gradient to the shape of an added parameter."""
-    if thread.products is None:
-        _look(thread, node)
+    _look(thread, node)
     return thread.bias
 
 
 def _look(thread: Thread, node: Any) -> list[str]:
-    """Note the gradients that ``node`` computes: of its products, the last first, and of a bias."""
+    """The gradients that ``node`` has still to compute by products; looked up once in a pass."""
+    products, task = thread.products, backward_task()
+    if products is not None and thread.products_task == task:
+        return products
     thread.products = products = []
-    thread.bias = None
+    thread.products_task, thread.bias = task, None
     kind = KINDS[type(node)]
     if kind.order or kind.added:
         edges = node.next_functions

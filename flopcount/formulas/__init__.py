@@ -41,6 +41,7 @@ from flopcount.formulas.registry import (
     free,
     op_name,
     rule_count,
+    when_registered,
 )
 
 __all__ = [
@@ -56,4 +57,5 @@ __all__ = [
     "op_name",
     "plan",
     "rule_count",
+    "when_registered",
 ]

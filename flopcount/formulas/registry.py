@@ -24,6 +24,7 @@ __all__ = [
     "op_name",
     "rule_count",
     "rule_of",
+    "when_registered",
 ]
 
 
@@ -65,6 +66,7 @@ class Rule:
 
 _rules: dict[str, Rule] = {}
 _sparse_rules: dict[str, Rule] = {}
+_listeners: list[Callable[[], None]] = []
 
 
 def formula(
@@ -124,6 +126,13 @@ def _register(names: Sequence[str], rule: Rule, rules: dict[str, Rule]) -> None:
                 "pass FlopCounter(formulas={op: function})"
             )
     rules.update(dict.fromkeys(names, rule))
+    for listener in _listeners:
+        listener()
+
+
+def when_registered(listener: Callable[[], None]) -> None:
+    """Have ``listener`` called whenever a formula was registered."""
+    _listeners.append(listener)
 
 
 def rule_count() -> int:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import flopcount
 from flopcount.report import ModuleNode
@@ -211,3 +212,47 @@ def test_gradients_of_a_module_include_its_childrens() -> None:
     report = flopcount.count(nn.Sequential(nn.Linear(D, M), nn.Linear(M, D)), ones(N, D))
     for name, cost in report.model.gradients.items():
         assert cost == report["0"].gradients[name] + report["1"].gradients[name]
+
+
+class TestOtherProducts:
+    """Products that a node runs beside its own, and passes that break off."""
+
+    @staticmethod
+    def product() -> tuple[Tensor, nn.Parameter, Tensor]:
+        x, weight = ones(8, 8), nn.Parameter(torch.ones(8, 8))
+        return x, weight, x @ weight
+
+    def test_what_a_hook_multiplies_after_them_is_no_gradient_of_the_node(self) -> None:
+        _, _, y = self.product()
+        y.grad_fn.register_hook(lambda grads, _: tuple(grad @ torch.ones(8, 8) for grad in grads))
+        with flopcount.FlopCounter() as counter:
+            y.sum().backward()
+        gradients = counter.report().root.gradients
+        assert (gradients["input"].macs, gradients["weight"].macs) == (8**3, 8**3)
+        assert counter.report().phases["backward"].macs == 4 * 8**3
+
+    def test_a_second_pass_through_the_same_node_is_looked_at_anew(self) -> None:
+        x, weight, y = self.product()
+        with flopcount.FlopCounter() as counter:
+            torch.autograd.grad(y, [x, weight], torch.ones(8, 8), retain_graph=True)
+            torch.autograd.grad(y, weight, torch.ones(8, 8))
+        gradients = counter.report().root.gradients
+        assert (gradients["input"].macs, gradients["weight"].macs) == (8**3, 2 * 8**3)
+
+    def test_a_pass_that_breaks_off_leaves_nothing_to_the_next(self) -> None:
+        class Broken(TorchDispatchMode):
+            def __torch_dispatch__(
+                self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+            ) -> Any:
+                if func is torch.ops.aten.mm.default:
+                    raise MemoryError
+                return func(*args, **(kwargs or {}))
+
+        x, weight, y = self.product()
+        counter = flopcount.FlopCounter()
+        with pytest.raises(MemoryError), Broken(), counter:
+            torch.autograd.grad(y, [x, weight], torch.ones(8, 8), retain_graph=True)
+        with counter:
+            torch.autograd.grad(y, weight, torch.ones(8, 8))
+        gradients = counter.report().root.gradients
+        assert (gradients["input"].macs, gradients["weight"].macs) == (0, 8**3)

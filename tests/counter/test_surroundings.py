@@ -12,7 +12,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import flopcount
-from flopcount import FlopCounter
+from flopcount import Cost, FlopCounter
 from tests.counter.units import PRODUCT, batch, linear, mm
 from tests.invariants import check
 
@@ -77,6 +77,17 @@ class TestSurroundings:
             (x @ x * x).abs().sum().backward()
             torch.view_as_real(x.exp()).sum().backward()
         check(counter.report())
+
+    @pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors is in prototype")
+    @pytest.mark.parametrize("formulas", [None, {torch.ops.aten.relu: lambda x, *, out: Cost()}])
+    def test_jagged_tensors_open_themselves(self, formulas: Any) -> None:
+        """Rows of 2 and 3 vectors of 8: their values are one matrix of 5 rows."""
+        rows = [torch.ones(2, 8), torch.ones(3, 8)]
+        jagged = torch.nested.nested_tensor(rows, layout=torch.jagged)
+        layer = nn.Linear(8, 8, bias=False)
+        with FlopCounter(formulas=formulas) as counter:
+            layer(jagged)
+        assert counter.report().total.macs == 5 * 8 * 8
 
     def test_nested_tensors_do_not_crash(self) -> None:
         with warnings.catch_warnings():

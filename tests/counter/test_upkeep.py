@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import inspect
 import warnings
 import weakref
 from functools import partial
@@ -95,6 +96,47 @@ def test_a_formula_that_is_registered_late_replaces_the_handler_that_torch_knows
         x.view(2, 3)
         x.view(2, 3)
     assert counter.report().total.arith == 10
+
+
+def test_a_formula_that_is_registered_inside_a_block_counts_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(registry, "_rules", dict(registry._rules))
+    x = torch.ones(6)
+    with FlopCounter():
+        x.view(2, 3)
+    with FlopCounter() as counter:
+        flopcount.formula(torch.ops.aten.view)(lambda x, *args, out: Cost(arith=5))
+        x.view(2, 3)
+    assert counter.report().total.arith == 5
+
+
+def test_a_bill_is_that_of_the_default_dtype() -> None:
+    whole = torch.arange(6)
+    moved = []
+    for dtype in (torch.float32, torch.float64):
+        torch.set_default_dtype(dtype)
+        try:
+            with FlopCounter() as counter:
+                whole / 2
+        finally:
+            torch.set_default_dtype(torch.float32)
+        (row,) = counter.report().rows()
+        moved.append((row["dtype"], row["written"]))
+    assert moved == [("float32", 6 * 4), ("float64", 6 * 8)]
+
+
+def test_a_sparse_tensor_is_not_taken_for_an_expanded_one() -> None:
+    costs = []
+    for x in (torch.eye(6).to_sparse(), torch.ones(()).expand(6, 6), torch.ones(6, 6)):
+        with FlopCounter() as counter:
+            x * 2
+        costs.append(counter.report().total.flops)
+    assert costs == [6, 36, 36]
+
+
+def test_its_signature_is_that_of_its_arguments() -> None:
+    assert list(inspect.signature(FlopCounter).parameters) == ["model", "formulas", "strict"]
 
 
 def test_formulas_of_one_counter_are_unknown_to_the_others() -> None:
