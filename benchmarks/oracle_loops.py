@@ -116,7 +116,16 @@ def recurrent() -> Iterator[Row]:
         for _ in product(range(2), range(3), range(5)):
             gate()._special(0.5)
 
-    for name, loop, layer in (("lstm", lstm, nn.LSTM(4, 5)), ("rnn_tanh", rnn, nn.RNN(4, 5))):
+    def gru() -> None:
+        for _ in product(range(2), range(3), range(5)):
+            r, z = (sigmoid(gate()) for _ in range(2))
+            below, before = (total(one * one for _ in range(k)) + one for k in (4, 5))
+            new = (below + r * before)._special(0.5)
+            _ = new + z * (one - new)
+
+    kinds = {"lstm": (lstm, nn.LSTM), "gru": (gru, nn.GRU), "rnn_tanh": (rnn, nn.RNN)}
+    for name, (loop, kind) in kinds.items():
+        layer = kind(4, 5)
         ours = measured(lambda layer=layer: layer(torch.rand(2, 3, 4)))
         yield "recurrent", name, "forward", opened(ours), tallied(loop)
 

@@ -26,8 +26,15 @@ import torch
 
 from benchmarks import oracle_loops as loops
 from benchmarks.figures import FOLDER, write
-from benchmarks.oracle_cases import CASES, OTHER_NAMES, Case, cost_of
-from benchmarks.oracle_reasons import NOT_COMPARED, XLA, arithmetic, reasons_of_kernel
+from benchmarks.oracle_cases import CASES, OTHER_NAMES, cost_of
+from benchmarks.oracle_reasons import (
+    OPAQUE,
+    OPAQUE_TO_XLA,
+    UNKNOWN,
+    XLA,
+    arithmetic,
+    reasons_of_kernel,
+)
 from flopcount import Cost
 
 HOME = Path(__file__).parent
@@ -104,8 +111,8 @@ def by_xla(every: int) -> Iterator[Row]:
         ours = [2 * cost.valid_macs + cost.arith + cost.compare, cost.special]
         theirs = [int(record["flops"]), int(record["transcendentals"])]
         made = row(case.family, name, phase, "XLA", ours, theirs)
-        if name in NOT_COMPARED["XLA"]:
-            yield not_compared(made)
+        if name in OPAQUE_TO_XLA:
+            yield not_compared(made, OPAQUE)
             continue
         reasons = XLA.get(name, [])
         more = [sum(sizes) for sizes in zip(*((f, t) for _, f, t in reasons), strict=True)]
@@ -113,9 +120,8 @@ def by_xla(every: int) -> Iterator[Row]:
         yield explained(made, reasons, reached)
 
 
-def not_compared(made: Row) -> Row:
-    made |= {"verdict": "not compared", "reasons": [NOT_COMPARED[made["oracle"]][made["op"]]]}
-    return made
+def not_compared(made: Row, why: str) -> Row:
+    return made | {"verdict": "not compared", "reasons": [why]}
 
 
 def lanes(record: Row, *kinds: str) -> int:
@@ -125,10 +131,10 @@ def lanes(record: Row, *kinds: str) -> int:
 def by_kernels(every: int) -> Iterator[Row]:
     for record in records("cpu_instructions", every):
         name, phase, n = record["name"], record["phase"], record["n"]
-        case = CASES.get(name.partition("/")[0], Case("losses", None, ()))
+        case = CASES[name.partition("/")[0]]
         executed = lanes(record, "ADD", "MUL", "DIV", "SQRT") + 2 * lanes(record, "FMA")
-        if case.call is None or name in NOT_COMPARED["CPU"]:
-            yield not_compared(row(case.family, name, phase, "CPU", [], [executed]))
+        if case.call is None:
+            yield not_compared(row(case.family, name, phase, "CPU", [], [executed]), UNKNOWN)
             continue
         cost = cost_of(case, phase)
         ours = arithmetic(cost) - 2 * cost.void_macs * name.endswith("/mkldnn")
