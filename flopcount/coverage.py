@@ -21,7 +21,7 @@ class Coverage:
     Attributes:
         op: its name, ``aten.mm``; its overloads may be decided in several ways.
         decision: ``formula``, ``free``, ``view``, ``composite``, ``decomposed`` or ``uncounted``.
-        why: the first line of its formula's docstring.
+        why: the first line of its formula's docstring, or the reason why it has none.
     """
 
     op: str
@@ -44,7 +44,8 @@ def coverage() -> list[Coverage]:
     for overload in all_overloads():
         decided = plan(overload)
         doc = decided.formula.__doc__ if decided.decision is Decision.FORMULA else None
-        why = (doc or "").partition("\n")[0].strip() or WHY.get(decided.decision, "")
+        why = decided.why or (doc or "").partition("\n")[0].strip()
+        why = why or WHY.get(decided.decision, "")
         found.add(Coverage(decided.name, decided.decision.value, why))
     return sorted(found)
 

@@ -15,6 +15,7 @@ from flopcount.formulas import (  # noqa: F401  (each room registers its ops)
     loss,
     lowprecision,
     matmul,
+    meaningless,
     movement,
     normalization,
     onednn,

@@ -18,7 +18,7 @@ from flopcount.formulas.registry import Gradients, formula
 # -- looked up: of the table, what reaches the result is read
 
 moves("embedding", "index_select", "gather", "index", "_unsafe_index", traffic=traffic.gathered)
-moves("take", "masked_select", traffic=traffic.gathered)
+moves("take", traffic=traffic.gathered)
 moves("repeat_interleave.Tensor", "max_unpool2d", "max_unpool3d", "masked_scatter_backward")
 moves("embedding_sparse_backward", traffic=traffic.nothing)  # wraps the rows: a sparse gradient
 

@@ -33,7 +33,7 @@ moves("sparse_dim", "dense_dim", "_dimI", "_dimV", "_nnz", traffic=traffic.nothi
 moves("_assert_tensor_metadata", "_fused_sdp_choice", traffic=traffic.nothing)
 moves("_has_same_storage_numel", "_debug_has_internal_overlap", traffic=traffic.nothing)
 moves("_use_cudnn_ctc_loss", "_use_miopen_ctc_loss", "_is_all_true", "_is_any_true")
-moves("_local_scalar_dense", "_assert_async", "_functional_assert_async", "_linalg_check_errors")
+moves("_local_scalar_dense", "_assert_async", "_functional_assert_async")
 free(
     "profiler::_record_function_enter",
     "profiler::_record_function_enter_new",

@@ -77,6 +77,7 @@ class Plan:
         dynamic: its result's shape depends on values, so that its signature includes it.
         operands: how many arguments it begins with that are tensors.
         sparse: the rule for calls with sparse tensors.
+        why: the reason for which it is free, if it has one of its own.
         bills: the cost of calls that were seen before, by their signatures.
     """
 
@@ -90,6 +91,7 @@ class Plan:
         "operands",
         "sparse",
         "traffic",
+        "why",
         "written",
     )
 
@@ -100,6 +102,7 @@ class Plan:
         self.formula: Formula | None = None
         self.traffic: Traffic = traffic.operands_and_results
         self.sparse: Rule | None = None
+        self.why = ""
         self.written: tuple[tuple[int, str], ...] = ()
         schema = schema_of(func)
         if schema is None:  # a higher-order op
@@ -136,7 +139,7 @@ class Plan:
         self.sparse = rule_of(spellings, sparse=True)
         if rule := rule_of(spellings):
             self.decision = Decision.FORMULA if rule.formula else Decision.FREE
-            self.formula, self.traffic = rule.formula, rule.traffic
+            self.formula, self.traffic, self.why = rule.formula, rule.traffic, rule.why
             return
         returns = schema_of(self.func).returns
         if not self.written and any(returned.alias_info is not None for returned in returns):

@@ -1,5 +1,6 @@
 """Random numbers. By convention drawing one is no arithmetic: generators work on integers, and
-what turns their bits into a distribution is the library's affair. The bytes count.
+what turns their bits into a distribution is the library's affair. The bytes count. Those that
+are drawn by trial and error are among the ``meaningless``.
 """
 
 from __future__ import annotations
@@ -16,5 +17,4 @@ moves("_philox_normal", "_philox_uniform", traffic=traffic.refilled)
 moves("normal_", "bernoulli_", "bernoulli.p", traffic=traffic.refilled)
 
 # parameters are tensors
-moves("normal", "bernoulli", "binomial", "poisson", "multinomial", "_standard_gamma")
-moves("_sample_dirichlet")
+moves("normal", "bernoulli")

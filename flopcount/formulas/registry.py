@@ -58,10 +58,17 @@ Traffic = Callable[..., tuple[int, int]]
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A registered decision: a formula (None for a free op) and how its bytes are counted."""
+    """A registered decision.
+
+    Attributes:
+        formula: None for a free op.
+        traffic: counts its bytes.
+        why: the reason for which an op is free, if it is not that it only moves bytes.
+    """
 
     formula: Formula | None
     traffic: Traffic
+    why: str = ""
 
 
 _rules: dict[str, Rule] = {}
@@ -113,9 +120,15 @@ def formula(
     return register
 
 
-def free(*ops: Any, traffic: Traffic = traffic.operands_and_results) -> None:
-    """Declare that ``ops`` do no arithmetic; they still move bytes."""
-    _register([op_name(op) for op in ops], Rule(None, traffic), _rules)
+def free(*ops: Any, traffic: Traffic = traffic.operands_and_results, why: str = "") -> None:
+    """Declare that ``ops`` do no arithmetic; they still move bytes.
+
+    Args:
+        ops: as for :func:`formula`.
+        traffic: counts the bytes.
+        why: the reason, where it is another one than that they only move bytes.
+    """
+    _register([op_name(op) for op in ops], Rule(None, traffic, why), _rules)
 
 
 def _register(names: Sequence[str], rule: Rule, rules: dict[str, Rule]) -> None:
