@@ -25,13 +25,25 @@ moves("squeeze_", "unsqueeze_", "_mkldnn_reshape", "_mkldnn_transpose", traffic=
 moves("_sparse_coo_tensor_with_dims", "_coalesced", "sparse_resize", traffic=traffic.nothing)
 moves("_sparse_coo_tensor_with_dims_and_tensors", traffic=traffic.nothing)
 moves("_sparse_compressed_tensor_with_dims", traffic=traffic.nothing)
-moves("sparse_resize_and_clear", traffic=traffic.nothing)
+moves("sparse_resize_and_clear", "resize_as_sparse", "empty_quantized", traffic=traffic.nothing)
+moves(
+    "sparse_coo_tensor.size",
+    "sparse_compressed_tensor",
+    traffic=traffic.nothing,
+)
+moves("_lazy_clone", "from_file", "_make_dep_token", traffic=traffic.nothing)
 
 # questions about a tensor; what asks for values reads them
 moves("is_same_size", "is_set_to", "is_pinned", "is_coalesced", traffic=traffic.nothing)
 moves("sparse_dim", "dense_dim", "_dimI", "_dimV", "_nnz", traffic=traffic.nothing)
 moves("_assert_tensor_metadata", "_fused_sdp_choice", traffic=traffic.nothing)
 moves("_has_same_storage_numel", "_debug_has_internal_overlap", traffic=traffic.nothing)
+moves("q_scale", "q_zero_point", "q_per_channel_axis", "qscheme", traffic=traffic.nothing)
+moves("q_per_channel_scales", "q_per_channel_zero_points", traffic=traffic.nothing)
+moves("_assert_scalar", "_functional_assert_scalar", "_print", traffic=traffic.nothing)
+moves("sym_constrain_range", "sym_constrain_range_for_size", traffic=traffic.nothing)
+moves("_functional_sym_constrain_range", traffic=traffic.nothing)
+moves("_functional_sym_constrain_range_for_size", "record_stream", traffic=traffic.nothing)
 moves("_use_cudnn_ctc_loss", "_use_miopen_ctc_loss", "_is_all_true", "_is_any_true")
 moves("_local_scalar_dense", "_assert_async", "_functional_assert_async")
 free(
@@ -43,7 +55,7 @@ free(
 
 # memory filled with given values or with a sequence; what generates it is no work on data
 moves("zeros", "ones", "full", "scalar_tensor", "eye", "arange", "range", "linspace", "logspace")
-moves("tril_indices", "triu_indices")
+moves("tril_indices", "triu_indices", "fft_fftfreq", "fft_rfftfreq")
 moves("zeros_like", "ones_like", "full_like", traffic=traffic.refilled)
 moves("new_zeros", "new_ones", "new_full", traffic=traffic.refilled)
 moves("zero", "fill", "_foreach_zero", traffic=traffic.refilled)
@@ -62,6 +74,7 @@ moves("indices_copy", "values_copy", "_indices_copy", "_values_copy", "crow_indi
 moves("col_indices_copy", "ccol_indices_copy", "row_indices_copy")
 moves("cat", "stack", "_cat", "_stack", "_chunk_cat", "block_diag", "repeat", "roll", "flip")
 moves("rot90", "channel_shuffle", "complex", "tril", "triu", "diag_embed", "im2col")
+moves("_sparse_mask_projection")
 
 # bits that are combined, which is integer arithmetic
 moves("hash_tensor")

@@ -74,7 +74,7 @@ steps("_conj_physical", "conj_physical", "polar")  # of a real number nothing; p
 # integer arithmetic, and bits that are moved
 free("aten::bitwise_not", "aten::bitwise_and", "aten::bitwise_or", "aten::bitwise_xor")
 free("aten::bitwise_left_shift", "aten::bitwise_right_shift", "aten::gcd", "aten::lcm")
-free("aten::frexp", "aten::nextafter")
+free("aten::__lshift__", "aten::__rshift__", "aten::frexp", "aten::nextafter")
 
 # several operations
 steps("hardtanh", compare=2)  # min(max(x, a), b)

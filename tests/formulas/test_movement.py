@@ -14,6 +14,8 @@ aten = torch.ops.aten
 
 X = torch.ones(3, 4)  # 48 bytes
 ROW = torch.ones(4)
+WHOLE = torch.arange(3)
+QUANTISED = torch.quantize_per_tensor(X, 0.1, 3, torch.quint8)
 TARGET = torch.ones(3, 4)  # what ops in place may change
 
 
@@ -53,6 +55,13 @@ TARGET = torch.ones(3, 4)  # what ops in place may change
         ),
         pytest.param(lambda: X[0, 0].item(), 4, 0, id="one value is looked at"),
         pytest.param(lambda: X.is_set_to(X), 0, 0, id="a question costs nothing"),
+        pytest.param(lambda: QUANTISED.q_scale(), 0, 0, id="nor one for a scale"),
+        pytest.param(lambda: QUANTISED.qscheme(), 0, 0, id="nor one for a scheme"),
+        pytest.param(lambda: aten._lazy_clone(X), 0, 0, id="a copy that waits until it is written"),
+        pytest.param(lambda: aten._assert_scalar(True, ""), 0, 0, id="a check of a number"),
+        pytest.param(lambda: aten.sym_constrain_range(3, min=0), 0, 0, id="a bound of a size"),
+        pytest.param(lambda: aten.fft_fftfreq(6), 0, 24, id="frequencies are a sequence"),
+        pytest.param(lambda: aten.__lshift__(WHOLE, 1), 24, 24, id="integers are no arithmetic"),
         pytest.param(
             lambda: torch._foreach_copy_([TARGET], [X]), 48, 48, id="lists are copied, too"
         ),

@@ -1,0 +1,66 @@
+"""Nested tensors: what pads and unpads rows of different lengths, and keeps account of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from flopcount import FlopCounter
+
+aten = torch.ops.aten
+pytestmark = pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+
+ROWS = torch.rand(5, 2)  # 40 bytes: rows of two and three elements
+PADDED = torch.rand(2, 3, 2)  # 48 bytes
+OFFSETS = torch.tensor([0, 2, 5])  # 24 bytes
+MASK = torch.tensor([[True, True, False], [True, True, True]])  # 6 bytes
+
+
+def nested() -> Any:
+    return torch.nested.nested_tensor([torch.rand(2, 2), torch.rand(3, 2)])
+
+
+@pytest.mark.parametrize(
+    ("call", "read", "written"),
+    [
+        pytest.param(
+            lambda: aten._jagged_to_padded_dense_forward(ROWS, [OFFSETS], [3]),
+            40 + 24,
+            48,
+            id="padded",
+        ),
+        pytest.param(
+            lambda: aten._padded_dense_to_jagged_forward(PADDED, [OFFSETS], 5),
+            40 + 24,
+            40,
+            id="unpadded: the padding is not read",
+        ),
+        pytest.param(
+            lambda: torch._nested_tensor_from_mask(PADDED, MASK), 48 + 6, 0, id="by a mask"
+        ),
+    ],
+)
+def test_padding_is_no_arithmetic(call: Callable[[], Any], read: int, written: int) -> None:
+    with FlopCounter() as counter:
+        call()
+    report = counter.report()
+    assert not report.uncounted
+    row = max(report.rows(), key=lambda row: row["read"])
+    assert report.total.flops == 0
+    assert (row["read"], row["written"]) == (read, written)
+
+
+def test_account_of_lengths_is_free() -> None:
+    x = nested()
+    with FlopCounter() as counter:
+        x._nested_tensor_size()
+        x._nested_tensor_strides()
+        x._nested_tensor_storage_offsets()
+        torch.nested.to_padded_tensor(x, 0.0)
+    report = counter.report()
+    assert not report.uncounted
+    assert report.total.flops == report.total.read == 0
+    assert report.total.written == 4 * 2 * 3 * 2  # what is padded
