@@ -6,6 +6,7 @@ from flopcount.formulas import (  # noqa: F401  (each room registers its ops)
     convolution,
     ctc,
     exponential,
+    fake_quantize,
     fft,
     foreach,
     histogram,
@@ -33,6 +34,7 @@ from flopcount.formulas import (  # noqa: F401  (each room registers its ops)
     sparse,
     special,
     transformer,
+    window,
 )
 from flopcount.formulas.plans import Bill, Plan, describe, plan
 from flopcount.formulas.registry import (
