@@ -31,6 +31,7 @@ from flopcount.formulas import (  # noqa: F401  (each room registers its ops)
     reduction,
     resampling,
     segment,
+    semi_structured,
     sparse,
     special,
     transformer,

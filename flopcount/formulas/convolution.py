@@ -21,7 +21,7 @@ from flopcount.formulas.registry import Formula, Gradients, formula
 aten = ops.aten
 
 
-@formula(aten.convolution)
+@formula(aten.convolution, "aten::convolution_overrideable")
 def convolution(
     x: Tensor,
     weight: Tensor,
@@ -90,6 +90,22 @@ def convolution_backward(
         weight=Cost(**products, dots=weight.numel()) if for_weight else ZERO,
         bias=Cost(arith=fold(grad.numel(), grad.shape[1])) if for_bias else ZERO,
     )
+
+
+@formula("aten::_convolution")
+def _convolution(x: Tensor, weight: Tensor, *args: Any, out: Tensor) -> Cost:
+    """A convolution; the last arguments choose a kernel."""
+    bias, stride, padding, dilation, transposed, extra, groups, *_ = args
+    settings = stride, padding, dilation, transposed, extra, groups
+    return convolution(x, weight, bias, *settings, out=out)
+
+
+@formula("aten::convolution_backward_overrideable", traffic=convolution_backward_traffic)
+def convolution_backward_overrideable(
+    grad: Tensor, x: Tensor, weight: Tensor, *args: Any, out: Sequence[Tensor | None]
+) -> Gradients:
+    """The gradients of a convolution on a device that has its own."""
+    return convolution_backward(grad, x, weight, None, *args, out=out)
 
 
 @formula("aten::conv_tbc")

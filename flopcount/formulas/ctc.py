@@ -53,8 +53,12 @@ def ctc_loss(
     """
     _, log_alpha = out
     each = samples(input_lengths, target_lengths, log_alpha)
-    ends = elementwise(log_probs, log_alpha.shape[0], compare=2, add=4, special=3)
-    return sum((recursion(log_probs, *sizes) for sizes in each), ends)
+    return sum((recursion(log_probs, *sizes) + end(log_probs) for sizes in each), ZERO)
+
+
+def end(log_probs: Tensor) -> Cost:
+    """What ends one sample."""
+    return elementwise(log_probs, 1, compare=2, add=4, special=3)
 
 
 @formula("aten::_ctc_loss_backward")
@@ -75,9 +79,39 @@ def ctc_loss_backward(
     The recursion of β runs backwards. A state's α + β is one addition, and comes to its class's sum
     by max + log(e^(a - max) + e^(b - max)): 1 comparison, 4 additions and 3 evaluations.
     """
-    classes, cost = log_probs.shape[-1], ZERO
-    for frames, states in samples(input_lengths, target_lengths, log_alpha):
-        cost += recursion(log_probs, frames, states)
-        cost += elementwise(log_probs, frames * states, compare=1, add=5, special=3)
-        cost += elementwise(log_probs, frames * classes, add=3, mul=1, special=2)
-    return Gradients(input=cost)
+    each = samples(input_lengths, target_lengths, log_alpha)
+    return Gradients(input=sum((slope(log_probs, *sizes) for sizes in each), ZERO))
+
+
+def slope(log_probs: Tensor, frames: int, states: int) -> Cost:
+    """The gradient of one sample."""
+    cost = recursion(log_probs, frames, states)
+    cost += elementwise(log_probs, frames * states, compare=1, add=5, special=3)
+    return cost + elementwise(log_probs, frames * log_probs.shape[-1], add=3, mul=1, special=2)
+
+
+@formula("aten::_cudnn_ctc_loss", "aten::miopen_ctc_loss")
+def cudnn_ctc_loss(
+    log_probs: Tensor,
+    targets: Tensor,
+    input_lengths: Lengths,
+    target_lengths: Lengths,
+    *args: Any,
+    out: tuple[Tensor, Tensor],
+) -> Gradients:
+    """The loss, and its gradient at once, which waits for the factor g.
+
+    Of lengths in tensors only the sum of those of the targets is known, which are in one row.
+    """
+    frames, count = log_probs.shape[0], log_probs.shape[1]
+    inputs = [frames] * count if isinstance(input_lengths, Tensor) else input_lengths
+    if isinstance(target_lengths, Tensor):
+        known = divmod(targets.numel(), count)
+        labels = [known[0] + (i < known[1]) for i in range(count)]
+    else:
+        labels = list(target_lengths)
+    sizes = [(t, 2 * s + 1) for t, s in zip(inputs, labels, strict=True)]
+    forward = sum((recursion(log_probs, *each) + end(log_probs) for each in sizes), ZERO)
+    backward = sum((slope(log_probs, *each) for each in sizes), ZERO)
+    factor = sum(t for t, _ in sizes) * log_probs.shape[-1]
+    return Gradients(unsplit=forward, input=backward - elementwise(log_probs, factor, mul=1))

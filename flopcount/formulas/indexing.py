@@ -13,6 +13,7 @@ from flopcount.cost import ZERO, Cost
 from flopcount.formulas import traffic
 from flopcount.formulas.movement import moves
 from flopcount.formulas.primitives import contraction, elementwise, fold
+from flopcount.formulas.reduction import norm_steps
 from flopcount.formulas.registry import Gradients, formula
 
 # -- looked up: of the table, what reaches the result is read
@@ -335,6 +336,25 @@ def embedding_bag_per_sample_weights_backward(
     return Gradients(weight=contraction(dots=indices.numel(), length=weight.shape[1]))
 
 
+def named_rows(table: Tensor, indices: Tensor, *args: Any) -> int:
+    """Elements of as many rows as there are indices."""
+    return indices.numel() * table.shape[1]
+
+
+@formula("aten::embedding_renorm", traffic=placing(named_rows))
+def embedding_renorm(
+    table: Tensor, indices: Tensor, max_norm: float, norm_type: float, *, out: Tensor
+) -> Cost:
+    """Rows times max_norm / (norm + ε) where their norm is above it, as ``renorm`` of these rows.
+
+    An index that comes twice is taken for two, up to all rows of the table.
+    """
+    count = min(indices.numel(), table.shape[0])
+    n = count * table.shape[1]
+    factors = Cost(compare=2 * count, arith=2 * count)  # norm > max_norm, select; add, divide
+    return norm_steps(table, n, count, norm_type) + factors + elementwise(table, n, mul=1)
+
+
 # -- searched
 
 
@@ -391,6 +411,12 @@ def unique_consecutive(
     """Each value (with dim each slice) is compared to the one before it."""
     slices = x.numel() if dim is None else x.shape[dim]
     return elementwise(x, fold(x.numel(), x.numel() // max(slices, 1)), compare=1)
+
+
+@formula("aten::unique_dim_consecutive")
+def unique_dim_consecutive(x: Tensor, dim: int, *args: Any, out: tuple[Tensor, ...]) -> Cost:
+    """Each slice is compared to the one before it, whole."""
+    return unique_consecutive(x, dim=dim, out=out)
 
 
 @formula("aten::unique_dim")

@@ -139,6 +139,12 @@ def linear_backward(
     )
 
 
+@formula("aten::_compute_linear_combination")
+def compute_linear_combination(x: Tensor, coefficients: Tensor, *, out: Tensor) -> Cost:
+    """(m, k) coefficients times k tensors: a dot product of length k for each element."""
+    return contraction(dots=out.numel(), length=x.shape[0])
+
+
 @formula("aten::_trilinear")
 def trilinear(
     a: Tensor,

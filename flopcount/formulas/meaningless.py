@@ -26,6 +26,10 @@ free(
     why="elements are picked, none is computed; how many, only the mask's values tell",
 )
 free(
+    "aten::_cslt_sparse_mm_search",
+    why="tries kernels for the same product, to find which one is fast",
+)
+free(
     "aten::_linalg_check_errors",
     why="looks at what a solver said of itself, not at data",
 )

@@ -230,6 +230,13 @@ def batch_norm_stats(x: Tensor, eps: float, *, out: Any) -> Cost:
     return statistics(x, x.shape[1])
 
 
+@formula("aten::batch_norm_update_stats")
+def batch_norm_update_stats(x: Tensor, mean: Any, var: Any, *args: Any, out: Any) -> Cost:
+    """Mean and variance of each channel, 4·n, remembered as in ``native_batch_norm``."""
+    remembered = 3 * (mean is not None) + 4 * (var is not None)
+    return Cost(arith=4 * x.numel() + x.shape[1] * remembered)
+
+
 @formula(aten.batch_norm_gather_stats_with_counts, aten.batch_norm_gather_stats)
 def batch_norm_gather_stats(
     x: Tensor,

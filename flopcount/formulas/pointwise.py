@@ -183,6 +183,12 @@ def rsub(a: Any, b: Any, scale: complex = 1, *, alpha: complex = 1, out: Tensor)
     return add(b, a, scale, alpha=alpha, out=out)
 
 
+@formula("aten::_add_relu")
+def add_relu(a: Any, b: Any, scale: float = 1, *, alpha: float = 1, out: Tensor) -> Cost:
+    """max(a + alpha·b, 0)."""
+    return add(a, b, scale, alpha=alpha, out=out) + elementwise(out, compare=1)
+
+
 @formula(aten.mul)
 def mul(a: Any, b: Any, *, out: Tensor) -> Cost:
     """a·b."""
@@ -339,6 +345,29 @@ def glu_backward(grad: Tensor, x: Tensor, dim: int, *, out: Tensor) -> Gradients
     return Gradients(input=elementwise(grad, special=1, compare=1, add=2, div=1, mul=4))
 
 
+@formula("aten::glu_jvp")
+def glu_jvp(y: Tensor, x: Tensor, dx: Tensor, dim: int, *, out: Tensor) -> Cost:
+    """da·s + y·(1 - s)·db, with s = sigmoid(b), for each element of the output."""
+    return elementwise(out, special=1, compare=1, add=1 + 2, div=1, mul=3)
+
+
+@formula("aten::glu_backward_jvp")
+def glu_backward_jvp(
+    grad_x: Tensor, g: Tensor, x: Tensor, dg: Tensor, dx: Tensor, dim: int, *, out: Tensor
+) -> Cost:
+    """dg·s + g·p·db, and p·(dg·a + g·da) + v·(1 - 2·s)·db, with p = s·(1 - s) and v = g·a·p.
+
+    v is there, half of ``grad_x``. s takes 4 operations and p 2, the first sum 4, the second 9.
+    """
+    return elementwise(g, special=1, compare=1, add=1 + 1 + 1 + 3, div=1, mul=1 + 3 + 6)
+
+
+@formula("aten::rrelu_with_noise_functional")
+def rrelu_with_noise_functional(x: Tensor, noise: Tensor, *args: Any, out: Any, **how: Any) -> Cost:
+    """x if x > 0 else slope·x; the slope is drawn, which is free."""
+    return elementwise(x, compare=1, mul=1)
+
+
 @formula("aten::rrelu_with_noise_backward")
 def rrelu_with_noise_backward(
     grad: Tensor,
@@ -369,6 +398,12 @@ def native_dropout(
 ) -> Cost:
     """x·mask / (1 - p): two products. Drawing the mask is free."""
     return elementwise(x, mul=2) if train or train is None else ZERO
+
+
+@formula("aten::_masked_scale")
+def masked_scale(x: Tensor, mask: Tensor, scale: float, *, out: Tensor) -> Cost:
+    """x·mask·scale: the gradient of a fused dropout, too."""
+    return elementwise(out, mul=2)
 
 
 @formula(aten.native_dropout_backward)

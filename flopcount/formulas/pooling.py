@@ -58,6 +58,8 @@ fixed_windows(3)
 
 @formula(
     "aten::max_pool2d_backward",
+    "aten::mkldnn_max_pool2d_backward",
+    "aten::mkldnn_max_pool3d_backward",
     aten.max_pool2d_with_indices_backward,
     aten.max_pool3d_with_indices_backward,
     aten.fractional_max_pool2d_backward,
@@ -107,11 +109,18 @@ def adaptive_windows(dimensions: int) -> None:
         additions = adaptive_elements(x, grad, dimensions)
         return Gradients(input=elementwise(grad, div=1) + Cost(arith=additions))
 
+    # whole pools open themselves, but for those whose result has a place already
+    formula(f"aten::adaptive_avg_pool{dimensions}d.out")(avg_pool)
+    if dimensions == 1:
+        return
     formula(f"aten::adaptive_max_pool{dimensions}d")(max_pool)
     formula(f"aten::_adaptive_avg_pool{dimensions}d")(avg_pool)
+    formula(f"aten::mkldnn_adaptive_avg_pool{dimensions}d")(avg_pool)
+    formula(f"aten::mkldnn_adaptive_avg_pool{dimensions}d_backward")(avg_pool_backward)
     formula(f"aten::_adaptive_avg_pool{dimensions}d_backward")(avg_pool_backward)
     formula(f"aten::adaptive_avg_pool{dimensions}d_backward")(avg_pool_backward)
 
 
+adaptive_windows(1)
 adaptive_windows(2)
 adaptive_windows(3)

@@ -132,6 +132,7 @@ def dequantize(q: Any, *, out: Any) -> Cost:
 
 free(
     "aten::int_repr",
+    "aten::quantized_batch_norm",
     "aten::quantized_max_pool1d",
     "aten::quantized_max_pool2d",
     "aten::quantized_max_pool3d",

@@ -128,6 +128,12 @@ def cummax(x: Tensor, dim: int, *, out: tuple[Tensor, Tensor], **results: Tensor
     return Cost(compare=fold(x.numel(), rows(x, dim)))
 
 
+@formula("aten::_cummax_helper", "aten::_cummin_helper")
+def cummax_helper(x: Tensor, values: Tensor, indices: Tensor, dim: int, *, out: Any) -> Cost:
+    """The same, into places that are there."""
+    return cummax(x, dim, out=(values, indices))
+
+
 # softmax
 
 
@@ -155,6 +161,18 @@ def _log_softmax(x: Tensor, dim: int, half_to_float: bool, *, out: Tensor) -> Co
     """(x - max) - log Σe^(x - max): a logarithm for each row, and no division."""
     n, m = x.numel(), rows(x, dim)
     return softmax_steps(n, m) + Cost(special=m)  # n differences stand for n divisions
+
+
+@formula("aten::softmax.int_out")
+def softmax_into(x: Tensor, dim: int, dtype: Any = None, *, out: Tensor) -> Cost:
+    """A softmax into a place that is there; without one it opens itself."""
+    return _softmax(x, dim, False, out=out)
+
+
+@formula("aten::log_softmax.int_out")
+def log_softmax_into(x: Tensor, dim: int, dtype: Any = None, *, out: Tensor) -> Cost:
+    """Its logarithm, likewise."""
+    return _log_softmax(x, dim, False, out=out)
 
 
 @formula("aten::_safe_softmax")
@@ -202,7 +220,14 @@ def _log_softmax_backward_data(
 
 
 def norm_steps(x: Tensor, n: int, m: int, p: float) -> Cost:
-    """(Σ|x|ᵖ)^(1/p) of n values in m groups; x tells whether they are complex.
+    """(Σ|x|ᵖ)^(1/p) of n values in m groups; for ∞, -∞ and 0 there is no root."""
+    p = p if told_apart(p) else nan
+    root = powers(1 / p, m) if p != 0 and abs(p) != inf else ZERO
+    return power_sum_steps(x, n, m, p) + root
+
+
+def power_sum_steps(x: Tensor, n: int, m: int, p: float) -> Cost:
+    """Σ|x|ᵖ of n values in m groups; x tells whether they are complex.
 
     An even power needs no modulus. A complex square is two products and a sum, a modulus its
     root; for ∞ and -∞ there is no power but a comparison, for 0 a comparison with zero. Numbers
@@ -216,7 +241,7 @@ def norm_steps(x: Tensor, n: int, m: int, p: float) -> Cost:
     if p == 0:
         return Cost(compare=n, arith=fold(n, m))
     exponent = p / 2 if even and x.is_complex() else p  # the square is there already
-    return modulus + powers(exponent, n) + Cost(arith=fold(n, m)) + powers(1 / p, m)
+    return modulus + powers(exponent, n) + Cost(arith=fold(n, m))
 
 
 NUMBER = torch.empty((), device="meta")
@@ -243,6 +268,20 @@ def _foreach_norm(
     """The norm of each tensor."""
     costs = (linalg_vector_norm(x, ord, out=y) for x, y in zip(xs, out, strict=True))
     return _total(costs)
+
+
+@formula("aten::linalg__powsum")
+def linalg_powsum(x: Tensor, ord: float = 2, *args: Any, out: Tensor, **kwargs: Any) -> Cost:
+    """Σ|x|ᵖ."""
+    return power_sum_steps(x, x.numel(), out.numel(), ord)
+
+
+@formula("aten::_foreach_powsum")
+def _foreach_powsum(
+    xs: Sequence[Tensor], ord: float = 2, dtype: Any = None, *, out: Sequence[Tensor]
+) -> Cost:
+    """Σ|x|ᵖ of each tensor."""
+    return _total(linalg_powsum(x, ord, out=y) for x, y in zip(xs, out, strict=True))
 
 
 @formula("aten::_foreach_max")

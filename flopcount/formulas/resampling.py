@@ -263,6 +263,36 @@ def affine_grid_generator(
     return contraction(dots=out.numel(), length=length) + Cost(arith=axes)
 
 
+@formula("aten::cudnn_affine_grid_generator")
+def cudnn_affine_grid_generator(theta: Tensor, *sizes: int, out: Tensor) -> Cost:
+    """Corners aligned, in two dimensions."""
+    return affine_grid_generator(theta, sizes, True, out=out)
+
+
+@formula("aten::cudnn_affine_grid_generator_backward")
+def cudnn_affine_grid_generator_backward(
+    grad: Tensor, batch: int, channels: int, height: int, width: int, *, out: Tensor
+) -> Gradients:
+    """gᵀ·(x, y, 1): a dot product over all places for each element of θ."""
+    return Gradients(input=contraction(dots=out.numel(), length=height * width))
+
+
+@formula("aten::_grid_sampler_2d_cpu_fallback_backward")
+def grid_sampler_fallback_backward(
+    grad: Tensor,
+    x: Tensor,
+    grid: Tensor,
+    interpolation_mode: int,
+    padding_mode: int,
+    align_corners: bool,
+    *,
+    out: Any,
+) -> Gradients:
+    """Gradients of both, image and grid."""
+    how = interpolation_mode, padding_mode, align_corners
+    return grid_sampler_backward(grad, x, grid, *how, (True, True), out=out)
+
+
 # padding and reordering
 
 

@@ -17,6 +17,7 @@ from flopcount.cost import Cost
 from flopcount.formulas import traffic
 from flopcount.formulas.pointwise import add, mul
 from flopcount.formulas.primitives import contraction, elementwise, fold
+from flopcount.formulas.reduction import norm_steps, rows, softmax_backward_steps, softmax_steps
 from flopcount.formulas.registry import Gradients, Uncountable, formula, formula_of, free
 from flopcount.formulas.traffic import is_sparse
 
@@ -182,6 +183,61 @@ def sum_of(a: Any, b: Any, scale: complex = 1, *, alpha: complex = 1, out: Tenso
 def gathered(x: Tensor, *args: Any, out: Tensor, **kwargs: Any) -> Cost:
     """Values that have one place in the result are added: one addition less than values each."""
     return elementwise(values(out), fold(stored(x), stored(out)), add=1)
+
+
+@formula("aten::_sparse_csr_prod", sparse=True)
+def csr_prod(x: Tensor, *args: Any, out: Tensor, **kwargs: Any) -> Cost:
+    """Values of a row, or a column, are multiplied: one product less than values each."""
+    return elementwise(values(out), fold(stored(x), stored(out)), mul=1)
+
+
+@formula("aten::native_norm", sparse=True)
+def native_norm(x: Tensor, p: float | None = 2, *args: Any, out: Tensor) -> Cost:
+    """(Σ|x|ᵖ)^(1/p) of what is stored."""
+    return norm_steps(values(x), stored(x), 1, 2 if p is None else p)
+
+
+# -- softmax of what is stored: what is not is -inf
+
+
+def stored_rows(x: Tensor, dim: int) -> int:
+    """Rows along ``dim`` that store values: as many as there are, or as values; none is empty.
+
+    A dimension within what is stored, which is dense, has whole ones.
+    """
+    dim %= x.dim()
+    count = stored(x)
+    return count // max(x.shape[dim], 1) if dim >= x.sparse_dim() else min(rows(x, dim), count)
+
+
+@formula("aten::_sparse_softmax", sparse=True)
+def sparse_softmax(x: Tensor, dim: int, *args: Any, out: Tensor) -> Cost:
+    """e^(x - max) / Σe^(x - max) along each row."""
+    return softmax_steps(stored(x), stored_rows(x, dim))
+
+
+@formula("aten::_sparse_log_softmax", sparse=True)
+def sparse_log_softmax(x: Tensor, dim: int, *args: Any, out: Tensor) -> Cost:
+    """(x - max) - log Σe^(x - max): a logarithm for each row, and no division."""
+    m = stored_rows(x, dim)
+    return softmax_steps(stored(x), m) + Cost(special=m)
+
+
+@formula("aten::_sparse_softmax_backward_data", sparse=True)
+def sparse_softmax_backward(
+    grad: Tensor, y: Tensor, dim: int, x: Tensor, *, out: Tensor
+) -> Gradients:
+    """y·g - y·Σ(y·g) along each row."""
+    return Gradients(input=softmax_backward_steps(stored(y), stored_rows(y, dim)))
+
+
+@formula("aten::_sparse_log_softmax_backward_data", sparse=True)
+def sparse_log_softmax_backward(
+    grad: Tensor, y: Tensor, dim: int, x: Tensor, *, out: Tensor
+) -> Gradients:
+    """g - eʸ·Σg: an exponential, a product and a difference for each value, and the sum."""
+    sums = Cost(arith=fold(stored(y), stored_rows(y, dim)))
+    return Gradients(input=elementwise(values(y), special=1, mul=1, add=1) + sums)
 
 
 # -- copies

@@ -12,7 +12,7 @@ from torch import Tensor
 from flopcount.cost import Cost
 from flopcount.formulas.pointwise import steps
 from flopcount.formulas.primitives import elementwise
-from flopcount.formulas.registry import formula
+from flopcount.formulas.registry import Gradients, formula
 
 # error functions and the normal distribution's
 steps("erf", "erfc", "erfinv", "special_erfcx", "special_ndtri", "special_log_ndtr", special=1)
@@ -42,3 +42,9 @@ steps("special_xlog1py", compare=1, special=1, mul=1)  # x·log1p(y), or 0 if x 
 def mvlgamma(x: Tensor, p: int, *, out: Tensor) -> Cost:
     """p·(p - 1)/4·log π + Σ lgamma(x - j/2) over j < p: p shifts, p - 1 sums, one of a constant."""
     return elementwise(out, special=p, add=2 * p)
+
+
+@formula("aten::_standard_gamma_grad", "aten::_dirichlet_grad")
+def standard_gamma_grad(*args: Tensor, out: Tensor) -> Gradients:
+    """The derivative of a sample by its parameter: one evaluation."""
+    return Gradients(input=elementwise(out, special=1))
