@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, ops
 
 from flopcount.cost import ZERO, Cost
+from flopcount.formulas import traffic
 from flopcount.formulas.pointwise import pow as power
 from flopcount.formulas.pointwise import sum_steps, told_apart
 from flopcount.formulas.primitives import contraction, elementwise, fold
@@ -128,7 +129,14 @@ def cummax(x: Tensor, dim: int, *, out: tuple[Tensor, Tensor], **results: Tensor
     return Cost(compare=fold(x.numel(), rows(x, dim)))
 
 
-@formula("aten::_cummax_helper", "aten::_cummin_helper")
+def first_alone(
+    args: Sequence[Any], kwargs: dict[str, Any], out: Any, mutated: Sequence[Any]
+) -> tuple[int, int]:
+    """Of the operands, all but the first are places for results."""
+    return traffic.operands_and_results(args[:1], {}, None, mutated)
+
+
+@formula("aten::_cummax_helper", "aten::_cummin_helper", traffic=first_alone)
 def cummax_helper(x: Tensor, values: Tensor, indices: Tensor, dim: int, *, out: Any) -> Cost:
     """The same, into places that are there."""
     return cummax(x, dim, out=(values, indices))

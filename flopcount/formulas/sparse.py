@@ -191,7 +191,7 @@ def csr_prod(x: Tensor, *args: Any, out: Tensor, **kwargs: Any) -> Cost:
     return elementwise(values(out), fold(stored(x), stored(out)), mul=1)
 
 
-@formula("aten::native_norm", sparse=True)
+@formula("aten::native_norm", "aten::norm", sparse=True)
 def native_norm(x: Tensor, p: float | None = 2, *args: Any, out: Tensor) -> Cost:
     """(Σ|x|ᵖ)^(1/p) of what is stored."""
     return norm_steps(values(x), stored(x), 1, 2 if p is None else p)

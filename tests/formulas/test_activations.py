@@ -251,3 +251,42 @@ def test_what_the_forward_pass_of_log_sigmoid_did_not_save_is_computed_again() -
 )
 def test_decompositions_agree(call: tuple[Any, ...]) -> None:
     assert measured(*call) == decomposed_cost(*call)
+
+
+def glu_tangent(a: Number, b: Number, y: Number, da: Number, db: Number) -> Number:
+    s = sigmoid(b)
+    return da * s + y * (1 - s) * db
+
+
+def glu_gradient_tangent(
+    a: Number, b: Number, v: Number, g: Number, dg: Number, da: Number, db: Number
+) -> tuple[Number, Number]:
+    s = sigmoid(b)
+    p = s * (1 - s)
+    return dg * s + g * p * db, p * (dg * a + g * da) + v * (1 - s * 2) * db
+
+
+def test_tangents_of_a_gated_linear_unit() -> None:
+    a, b, da, db, g, dg = torch.randn(6, n, generator=torch.Generator().manual_seed(1)).double()
+    x, dx, y = torch.cat([a, b]), torch.cat([da, db]), a * b.sigmoid()
+    rows = zip(*map(numbers, (a, b, y, da, db)), strict=True)
+    with counting() as tally:
+        tangents = [glu_tangent(*row) for row in rows]
+    assert torch.allclose(floats(tangents), aten.glu_jvp(y, x, dx, 0))
+    assert measured(aten.glu_jvp, y, x, dx, 0) == tally.cost
+
+    grad = aten.glu_backward(g, x, 0)
+    rows = zip(*map(numbers, (a, b, grad[n:], g, dg, da, db)), strict=True)
+    with counting() as tally:
+        pairs = [glu_gradient_tangent(*row) for row in rows]
+    expected = floats(pairs).t().reshape(-1)
+    assert torch.allclose(expected, aten.glu_backward_jvp(grad, g, x, dg, dx, 0))
+    whole = [each.contiguous() for each in (grad, g, x, dg, dx)]
+    assert measured(aten.glu_backward_jvp, *whole, 0) == tally.cost
+
+
+def test_a_leaky_slope_that_is_drawn() -> None:
+    noise = torch.empty(n).double()
+    assert measured(aten.rrelu_with_noise_functional, A, noise, 0.1, 0.3, True) == Cost(
+        arith=n, compare=n
+    )

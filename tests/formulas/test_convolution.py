@@ -344,3 +344,29 @@ def test_taps_inside_the_image_by_brute_force(
 
 def test_a_cost_without_convolution_has_no_void_macs() -> None:
     assert Cost(macs=5).valid_macs == 5
+
+
+def test_whole_convolutions_of_other_names() -> None:
+    x, weight, bias = torch.rand(2, 3, 8, 8), torch.rand(4, 3, 3, 3), torch.rand(4)
+    settings = [1, 1], [0, 0], [1, 1], False, [0, 0], 1
+    out = torch.empty(2, 4, 6, 6)
+    results = 2 * 4 * 6 * 6
+    expected = Cost(macs=results * 27, dots=results, arith=results)
+    assert billed(aten.convolution_overrideable.default, x, weight, bias, *settings, out=out) == (
+        expected
+    )
+    switches = [False] * 4
+    with FlopCounter() as counter:
+        aten._convolution(x, weight, bias, *settings, *switches)
+    made = counter.report().by_operator()["aten._convolution"]
+    assert replace(made, read=0, written=0) == expected
+
+
+def test_gradients_of_a_convolution_on_a_device_of_its_own() -> None:
+    grad, x, weight = torch.rand(2, 4, 6, 6), torch.rand(2, 3, 8, 8), torch.rand(4, 3, 3, 3)
+    op = aten.convolution_backward_overrideable.default
+    settings = [1, 1], [0, 0], [1, 1], False, [0, 0], 1, [True] * 3
+    cost = billed(op, grad, x, weight, *settings, out=(x, weight, torch.rand(4)))
+    # dx is scattered, dw a dot product for each weight, db a sum over 2·6·6 positions
+    macs = 2 * 4 * 6 * 6 * 27
+    assert cost == Cost(macs=2 * macs, dots=4 * 27, arith=4 * (2 * 6 * 6 - 1))

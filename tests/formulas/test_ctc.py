@@ -13,6 +13,7 @@ from torch import Tensor
 import flopcount
 from flopcount import Cost
 from tests.formulas.counting import Number, counting, floats, numbers
+from tests.formulas.decomposed import billed
 
 aten = torch.ops.aten
 FRAMES, SAMPLES, CLASSES = 6, 3, 4
@@ -124,3 +125,27 @@ def test_a_training_step_has_nothing_uncounted() -> None:
     report = counter.report()
     assert not report.uncounted
     assert report.by_operator()["aten._ctc_loss_backward"].flops > 0
+
+
+@pytest.mark.parametrize("name", ["_cudnn_ctc_loss", "miopen_ctc_loss"])
+def test_an_accelerator_computes_the_gradient_with_the_loss(name: str) -> None:
+    log_probs = torch.randn(FRAMES, SAMPLES, CLASSES).log_softmax(-1)
+    call = log_probs, TARGETS, LENGTHS, LABELS
+    with flopcount.FlopCounter() as counter:
+        nll, log_alpha = aten._ctc_loss(*call)
+        aten._ctc_loss_backward(torch.ones(3), *call, nll, log_alpha, 0)
+    both = bare(counter)
+    out = nll, torch.empty_like(log_probs)
+    flat = torch.tensor([1, 2, 3, 2, 2])
+    factors = sum(LENGTHS) * CLASSES  # g comes later
+    op = getattr(aten, name)
+    cost = billed(op.default, log_probs, flat, LENGTHS, LABELS, 0, False, False, out=out)
+    assert cost + Cost(arith=factors) == both
+
+    lengths = torch.tensor(LENGTHS), torch.tensor(LABELS)
+    cost = billed(op.Tensor, log_probs, flat, *lengths, 0, False, False, out=out)
+    # 2·5 + 3 states in 6 frames, of which 13 steps lead to the next, forward and backward, and 9
+    # to the sum of a class; 9 for each loss; 5 for each class and frame
+    states = 2 * 5 + 3
+    steps = 2 * 13 * 5 * states + 9 * 6 * states + 9 * SAMPLES + 5 * 6 * SAMPLES * CLASSES
+    assert cost.flops == steps

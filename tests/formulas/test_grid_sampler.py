@@ -9,7 +9,7 @@ from torch import ops
 import flopcount
 from flopcount import Cost
 from tests.formulas.counting import Number, counting, floats, numbers, total
-from tests.formulas.decomposed import measured, plain
+from tests.formulas.decomposed import billed, measured, plain
 from tests.formulas.taps import cubic_slopes, cubic_taps, joint, linear_taps, nearest_tap, product
 
 aten = ops.aten
@@ -186,3 +186,18 @@ def test_affine_grid_is_a_product_of_places_and_theta():
     assert aligned == Cost(macs=macs, dots=dots)
     halves = measured(F.affine_grid, theta, (2, 3, 4, 5), align_corners=False)
     assert halves == Cost(macs=macs, dots=dots, arith=2 * (4 + 5))
+
+
+def test_the_fallback_takes_both_gradients():
+    call = torch.rand(2, 3, 4, 4), torch.rand(2, 3, 8, 8), torch.rand(2, 4, 4, 2)
+    whole = measured(aten.grid_sampler_2d_backward, *call, 0, 0, True, [True, True])
+    assert measured(aten._grid_sampler_2d_cpu_fallback_backward, *call, 0, 0, True) == whole
+
+
+def test_an_affine_grid_of_cudnn():
+    theta, grid = torch.rand(2, 2, 3), torch.rand(2, 4, 5, 2)
+    forward = billed(aten.cudnn_affine_grid_generator.default, theta, 2, 3, 4, 5, out=grid)
+    assert forward == Cost(macs=2 * 4 * 5 * 2 * 3, dots=2 * 4 * 5 * 2)
+    backward = aten.cudnn_affine_grid_generator_backward.default
+    cost = billed(backward, grid, 2, 3, 4, 5, out=theta)
+    assert cost == Cost(macs=2 * 2 * 3 * (4 * 5), dots=2 * 2 * 3)

@@ -427,3 +427,18 @@ def test_integers_are_searched_for_free() -> None:
     x = torch.arange(6)
     for search in (x.nonzero, x.unique, lambda: torch.bucketize(x, x), lambda: x.bincount()):
         assert counting(search).total.flops == 0
+
+
+def test_rows_of_a_table_that_are_scaled_to_a_norm() -> None:
+    table = torch.rand(100, 8)
+    cost = only(lambda: aten.embedding_renorm_(table, ROWS, 1.0, 2.0))
+    # of four rows: 8 squares, 7 additions, a root; a sum and a division; 8 products
+    assert cost.arith == 4 * (8 + 7 + 1 + 2 + 8)
+    assert cost.compare == 4 * 2  # is the norm above the limit? the factor, or 1
+    assert (cost.read, cost.written) == (4 * 32 + 32, 4 * 32)
+
+
+def test_neighbouring_slices_of_any_dimension() -> None:
+    x = torch.rand(5, 3)
+    cost = only(lambda: aten.unique_dim_consecutive(x, 0))
+    assert cost.compare == 4 * 3

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from flopcount import Cost, FlopCounter, Report
+from flopcount.formulas import plan
 from tests.formulas.counting import Number, counting, dot, numbers, opened, total
 from tests.formulas.decomposed import billed
 
@@ -291,3 +292,24 @@ def test_rows_quantised_on_the_fly(block: int) -> None:
         arith=M * N * (K // block + 1)
     )  # partial sums by the weight's, all by the row's
     assert plain(report_of(product).total) == PRODUCT + quantised + rescaled
+
+
+@pytest.mark.parametrize(
+    ("options", "more"),
+    [
+        pytest.param({}, Cost(), id="alone"),
+        pytest.param({"bias": torch.rand(3)}, Cost(arith=4 * 3), id="and a bias"),
+        pytest.param({"activation": "relu"}, Cost(compare=4 * 3), id="and ReLU"),
+        pytest.param(
+            {"activation": "silu"},
+            Cost(arith=3 * 4 * 3, compare=4 * 3, special=4 * 3),
+            id="and SiLU: x / (1 + e^-x)",
+        ),
+    ],
+)
+def test_floats_times_integers_of_a_scale_for_each_column(options: Any, more: Cost) -> None:
+    x, weight = torch.rand(4, 8), torch.ones(8, 3, dtype=torch.int8)
+    op = aten._mixed_dtypes_linear.default
+    bill = plan(op).bill((x, weight, torch.rand(3)), options, torch.rand(4, 3))
+    assert bill.counted
+    assert plain(bill.cost) == Cost(macs=4 * 3 * 8, dots=4 * 3, arith=4 * 3) + more

@@ -340,3 +340,13 @@ def test_a_bias_is_read_unless_beta_is_zero(
 def test_an_expanded_operand_is_read_once() -> None:
     report = flopcount.count(torch.mm, torch.ones(1).expand(m, k), y, backward=False)
     assert report.total.read == 4 * (1 + k * n)
+
+
+def test_combinations_of_tensors() -> None:
+    x, coefficients = torch.rand(3, 2, 2), torch.rand(5, 3)
+    cost = cost_of(torch._compute_linear_combination, x, coefficients)
+    assert (cost.macs, cost.dots, cost.arith) == (5 * 4 * 3, 5 * 4, 0)
+    assert torch.allclose(
+        torch._compute_linear_combination(x, coefficients),
+        (coefficients @ x.reshape(3, 4)).view(5, 2, 2),
+    )

@@ -395,3 +395,10 @@ def test_gradient_of_weight_norm_is_what_a_loop_counts():
     np.testing.assert_allclose(floats(dv), expected_dv, atol=1e-6)
     np.testing.assert_allclose(floats(dg), expected_dg, atol=1e-6)
     assert measured(op, grad, v, scale, norms, 0) == tally.cost
+
+
+def test_statistics_that_are_only_remembered():
+    x = torch.rand(N, C, S)
+    cost = measured(aten.batch_norm_update_stats, x, torch.zeros(C), torch.ones(C), 0.1)
+    # two passes, 4·n; a mean is remembered in 3 steps, a variance, made unbiased, in 4
+    assert cost == Cost(arith=4 * n + (3 + 4) * C)

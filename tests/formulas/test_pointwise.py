@@ -12,7 +12,7 @@ from torch import Tensor
 import flopcount
 from flopcount import Cost, FlopCounter
 from tests.formulas.counting import counting, floats, numbers
-from tests.formulas.decomposed import decomposed_cost, measured
+from tests.formulas.decomposed import billed, decomposed_cost, measured
 
 aten = torch.ops.aten
 n = 12
@@ -425,3 +425,23 @@ def test_relus_gradient_is_one_select_an_element() -> None:
 def test_the_same_tensor_twice_is_read_once() -> None:
     assert flopcount.count(torch.mul, x, x, backward=False).total.read == 4 * n
     assert flopcount.count(torch.mul, x, x.clone(), backward=False).total.read == 8 * n
+
+
+@pytest.mark.parametrize(
+    ("call", "expected"),
+    [
+        pytest.param(lambda: torch._add_relu(x, x), Cost(arith=n, compare=n), id="an addition"),
+        pytest.param(
+            lambda: torch._add_relu(x, x, alpha=2), Cost(arith=2 * n, compare=n), id="scaled"
+        ),
+        pytest.param(
+            lambda: torch._add_relu_(x.clone(), x), Cost(arith=n, compare=n), id="in place"
+        ),
+    ],
+)
+def test_a_sum_and_relu_at_once(call: Any, expected: Cost) -> None:
+    assert measured(call) == expected
+
+
+def test_a_mask_and_a_factor_are_two_products() -> None:
+    assert billed(aten._masked_scale.default, x, x > 0, 2.0, out=x) == Cost(arith=2 * n)

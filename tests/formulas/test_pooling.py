@@ -167,3 +167,39 @@ def test_fractional_maximum_takes_whole_windows():
 def test_the_gradient_of_a_pooling_is_the_inputs():
     report = flopcount.count(nn.AvgPool2d(2), image(2))
     assert report.model.gradients["input"].flops == RESULTS[2] * (1 + 4)
+
+
+@pytest.mark.parametrize(
+    ("dimensions", "shape", "size", "covered"),
+    [
+        pytest.param(1, (2, 3, 8), [3], 3 + 4 + 3, id="one: windows of 3, 4 and 3 of 8"),
+        pytest.param(2, (2, 3, 8, 6), [3, 2], (3 + 4 + 3) * (3 + 3), id="two"),
+        pytest.param(3, (2, 3, 2, 8, 6), [1, 3, 2], 2 * 10 * 6, id="three"),
+    ],
+)
+def test_an_adaptive_mean_into_a_place(dimensions, shape, size, covered):
+    x, place = torch.rand(shape), torch.empty(*shape[:2], *size)
+    op = getattr(aten, f"adaptive_avg_pool{dimensions}d").out
+    # of each window one addition less than elements, and a division
+    assert measured(op, x, size, out=place) == Cost(arith=2 * 3 * covered)
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="a build without oneDNN")
+def test_one_dnn_takes_as_many_steps():
+    x = torch.rand(2, 3, 8, 8, requires_grad=True)
+    with flopcount.FlopCounter() as counter:
+        pooled = F.adaptive_avg_pool2d(x.to_mkldnn(), 4)
+        pooled.to_dense().sum().backward()
+    costs = counter.report().by_operator()
+    results = 2 * 3 * 4 * 4  # of windows of 2·2: 3 additions and a division
+    assert plain(costs["aten.mkldnn_adaptive_avg_pool2d"]) == Cost(arith=4 * results)
+    backward = plain(costs["aten.mkldnn_adaptive_avg_pool2d_backward"])
+    assert backward == Cost(arith=(1 + 4) * results)  # a division, and an addition for each element
+
+
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_the_gradient_of_one_dnns_largest_is_added_to_it(dimensions):
+    grad = torch.rand(2, 3, *[4] * dimensions)
+    x = torch.rand(2, 3, *[8] * dimensions)
+    op = getattr(aten, f"mkldnn_max_pool{dimensions}d_backward").default
+    assert billed(op, grad, grad, x, [2] * dimensions, out=x) == Cost(arith=2 * 3 * 4**dimensions)

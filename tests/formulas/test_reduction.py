@@ -430,3 +430,38 @@ def test_no_order_of_the_values_takes_more_comparisons_than_counted(k):
     assert most <= sort_comparisons(5, k)
     if k == 1:
         assert most == sort_comparisons(5, 1) == 5 - 1
+
+
+@pytest.mark.parametrize(
+    ("p", "expected"),
+    [
+        (2, Cost(arith=12 + 11)),  # squares, and their sum
+        (3, Cost(compare=12, arith=2 * 12 + 11)),  # moduli, two products each
+        (0, Cost(compare=12, arith=11)),  # x ≠ 0
+    ],
+    ids=["of squares", "of cubes", "of ones"],
+)
+def test_a_sum_of_powers_is_a_norm_without_its_root(p, expected):
+    values = torch.linspace(-1, 1, 12)
+    assert measured(aten.linalg__powsum, values, p) == expected
+    assert measured(aten._foreach_powsum, [values, values], p) == 2 * expected
+
+
+def test_extremes_so_far_into_places_that_are_there():
+    values = torch.rand(3, 4)
+    places = torch.empty(3, 4), torch.empty(3, 4, dtype=torch.int64)
+    for helper in (aten._cummax_helper, aten._cummin_helper):
+        with flopcount.FlopCounter() as counter:
+            helper(values, *places, 1)
+        cost = counter.report().total
+        assert cost.flops == cost.compare == 3 * (4 - 1)
+        assert (cost.read, cost.written) == (48, 48 + 96)
+
+
+def test_softmax_into_a_place_that_is_there():
+    values, place = torch.rand(3, 4), torch.empty(3, 4)
+    # of 12 values in 3 rows: a maximum, differences, exponentials, their sum, quotients
+    cost = Cost(compare=12 - 3, arith=12 + (12 - 3) + 12, special=12)
+    assert measured(aten.softmax.int_out, values, 1, out=place) == cost
+    # differences in place of quotients, and a logarithm for each row
+    assert measured(aten.log_softmax.int_out, values, 1, out=place) == cost + Cost(special=3)

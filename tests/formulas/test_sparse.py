@@ -25,6 +25,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # compressed rows are in beta
     COO, CSR, CSC = DENSE.to_sparse(), DENSE.to_sparse_csr(), DENSE.to_sparse_csc()
     BSR = DENSE.to_sparse_bsr((2, 2))  # stores whole blocks
+SPARSE_SUM = torch.eye(M, N).to_sparse()
 LAYOUTS = pytest.mark.parametrize("a", [COO, CSR, CSC], ids=["COO", "CSR", "CSC"])
 
 
@@ -221,7 +222,10 @@ def test_gradients_of_products() -> None:
     "call",
     [
         pytest.param(lambda: COO @ COO.t(), id="a product of two sparse matrices"),
-        pytest.param(lambda: torch.sparse.softmax(COO, 1), id="a softmax over stored values"),
+        pytest.param(
+            lambda: torch.sspaddmm(SPARSE_SUM, COO, B),
+            id="a product that is stored where it is not 0",
+        ),
     ],
 )
 def test_what_depends_on_places_is_uncounted(call: Callable[[], Any]) -> None:
@@ -330,3 +334,42 @@ def test_the_other_modes_of_a_program_do_not_see_what_is_asked_of_a_sparse_tenso
     with FlopCounter() as outer, FlopCounter() as inner:
         COO @ B
     assert set(outer.report().by_operator()) == set(inner.report().by_operator()) == {"aten.mm"}
+
+
+# -- softmax, norms and products of what is stored
+
+
+STORED = torch.tensor([[2.0, 3.0]]).expand(M, 2).contiguous()  # the same numbers, close together
+
+
+@pytest.mark.parametrize(
+    ("sparse", "dense"),
+    [(torch.sparse.softmax, torch.softmax), (torch.sparse.log_softmax, torch.log_softmax)],
+    ids=["softmax", "its logarithm"],
+)
+def test_what_is_not_stored_is_no_part_of_a_softmax(sparse: Any, dense: Any) -> None:
+    assert measured(sparse, COO, 1) == measured(dense, STORED, 1)
+    x, y = COO.clone().requires_grad_(), STORED.clone().requires_grad_()
+    with FlopCounter() as ours:
+        torch.sparse.sum(sparse(x, 1)).backward()
+    with FlopCounter() as theirs:
+        dense(y, 1).sum().backward()
+    name = sparse.__name__.removeprefix("_sparse_")
+    costs = ours.report().by_operator()[f"aten._sparse_{name}_backward_data"]
+    assert costs.flops == theirs.report().by_operator()[f"aten._{name}_backward_data"].flops
+    assert not ours.report().uncounted
+
+
+def test_a_dimension_within_what_is_stored_has_whole_rows() -> None:
+    blocks = torch.sparse_coo_tensor(torch.tensor([[0, 3]]), torch.rand(2, 5), (4, 5))
+    assert measured(torch.sparse.softmax, blocks, 1) == measured(torch.softmax, torch.rand(2, 5), 1)
+
+
+def test_a_norm_of_what_is_stored() -> None:
+    cost = Cost(arith=S + (S - 1) + 1)  # squares, their sum, a root
+    assert measured(torch.native_norm, COO) == cost
+    assert measured(COO.norm) == cost
+
+
+def test_products_of_rows() -> None:
+    assert measured(torch._sparse_csr_prod, CSR, [1], True) == Cost(arith=S - M)

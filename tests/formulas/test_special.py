@@ -57,3 +57,8 @@ def test_arithmetic_of_whole_numbers_is_no_flop(function: object) -> None:
 
 def test_taking_a_number_s_bits_apart_is_no_flop() -> None:
     assert measured(torch.frexp, x) == measured(torch.nextafter, x, x.clone()) == Cost()
+
+
+def test_a_sample_by_its_parameter_is_one_evaluation() -> None:
+    assert measured(torch._standard_gamma_grad, x, x) == Cost(special=n)
+    assert measured(torch._dirichlet_grad, x, x, x) == Cost(special=n)
