@@ -8,7 +8,8 @@ import torch
 from torch.optim import SGD, Adagrad, Adam, AdamW, Optimizer
 
 import flopcount
-from flopcount import Report
+from flopcount import Cost, Report
+from tests.formulas.decomposed import measured
 
 SHAPES = [(5, 3), (7,)]
 ELEMENTS = 5 * 3 + 7
@@ -208,6 +209,39 @@ def test_an_op_on_lists_costs_its_base_op_for_each_tensor(
         "addcdiv": 2 * 15 + 3 * 7,  # the second factor is a product more
     }
     assert found.flops == (flops * ELEMENTS if flops is not None else expected[name])
+
+
+TRANSCENDENTAL = (
+    "acos asin atan cos cosh erf erfc exp expm1 lgamma log log10 log1p log2 sin sinh tan tanh"
+)
+
+
+@pytest.mark.parametrize(
+    ("names", "each"),
+    [
+        pytest.param("abs ceil floor frac neg round sign trunc", Cost(compare=1), id="a selection"),
+        pytest.param("reciprocal sqrt", Cost(arith=1), id="a division, a root"),
+        pytest.param("rsqrt", Cost(arith=2), id="a division and a root"),
+        pytest.param(TRANSCENDENTAL, Cost(special=1), id="a function"),
+    ],
+)
+def test_a_function_of_lists_is_one_of_each_element(names: str, each: Cost) -> None:
+    tensors = [torch.ones(shape) for shape in SHAPES]
+    for name in names.split():
+        assert measured(getattr(torch, f"_foreach_{name}"), tensors) == ELEMENTS * each, name
+
+
+@pytest.mark.parametrize("name", ["clamp_max", "clamp_min", "maximum", "minimum"])
+def test_bounds_of_lists_are_a_comparison_of_each_element(name: str) -> None:
+    tensors = [torch.ones(shape) for shape in SHAPES]
+    for bound in (0.5, [0.5, 2.0], tensors):
+        cost = measured(getattr(torch, f"_foreach_{name}"), tensors, bound)
+        assert cost == Cost(compare=ELEMENTS)
+
+
+def test_the_largest_of_each_list_is_found_by_a_comparison_less_than_elements() -> None:
+    cost = measured(torch._foreach_max, [torch.ones(shape) for shape in SHAPES])
+    assert cost == Cost(compare=(5 * 3 - 1) + (7 - 1))
 
 
 def test_every_op_on_lists_that_torch_has_is_decided() -> None:

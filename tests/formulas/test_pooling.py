@@ -61,6 +61,26 @@ def test_a_window_as_one_number_is_a_cube(dimensions):
     assert billed(op, x, [2], out=out) == billed(op, x, [2] * dimensions, out=out)
 
 
+@pytest.mark.parametrize("dimensions", [1, 2, 3])
+def test_windows_of_any_kernel_take_as_many_steps(dimensions):
+    """Kernels of other libraries, and those of one dimension, which run as two on the CPU."""
+    x, out = image(dimensions).detach(), torch.empty(RESULTS[dimensions])
+    window, k, name = [2] * dimensions, 2**dimensions, f"pool{dimensions}d"
+    maximum = [f"max_{name}", f"max_{name}_with_indices", f"mkldnn_max_{name}"]
+    for op in (getattr(aten, name, None) for name in maximum):
+        if op is not None:
+            expected = Cost(compare=out.numel() * (k - 1))
+            result = (out, out) if len(op.default._schema.returns) == 2 else out
+            assert billed(op.default, x, window, out=result) == expected
+    average = getattr(aten, f"avg_{name}").default
+    assert billed(average, x, window, out=out) == Cost(arith=out.numel() * (k - 1 + 1))
+    if dimensions > 1:
+        back = getattr(aten, f"avg_{name}_backward").default
+        rest = [window, [0] * dimensions, False, True, None]
+        expected = Cost(arith=out.numel() * (1 + k))
+        assert billed(back, out, x, window, *rest, out=x) == expected
+
+
 def test_a_window_of_one_element_leaves_nothing_to_do():
     x = image(2).detach()
     assert measured(F.max_pool2d, x, 1, 2) == Cost()

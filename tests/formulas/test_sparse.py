@@ -234,6 +234,26 @@ def test_what_depends_on_places_is_uncounted(call: Callable[[], Any]) -> None:
     assert counter.report().uncounted
 
 
+ROUNDED = "ceil floor frac round trunc"
+TOLD_APART = "abs isnan relu sgn sign"
+TRANSCENDENTAL = "asin asinh atan atanh erf erfinv expm1 log1p sin sinh tan tanh"
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        pytest.param(ROUNDED, Cost(compare=S), id="a rounding"),
+        pytest.param(TOLD_APART, Cost(compare=S), id="a comparison"),
+        pytest.param("isinf", Cost(compare=2 * S), id="a comparison with each of two infinities"),
+        pytest.param("sqrt square", Cost(arith=S), id="a root, a product"),
+        pytest.param(TRANSCENDENTAL, Cost(special=S), id="a function"),
+    ],
+)
+def test_what_keeps_zeros_is_done_on_stored_values_alone(names: str, expected: Cost) -> None:
+    for name in names.split():
+        assert measured(getattr(torch, name), COO) == expected, name
+
+
 def test_calls_on_equal_shapes_are_told_apart_by_what_they_store() -> None:
     """Nor is a sparse tensor taken for a dense one of which all strides are 0."""
     few, nothing = torch.eye(M, K).to_sparse(), torch.zeros(1).expand(M, K)
