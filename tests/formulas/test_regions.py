@@ -6,10 +6,14 @@ import pytest
 import torch
 
 from flopcount import Cost, zoo
-from flopcount.formulas import resampling
-from flopcount.formulas.registry import Uncountable
+from flopcount.formulas.registry import Uncountable, formula_of
 from tests.formulas.counting import Number, counting, floats, numbers, total
 from tests.formulas.taps import joint, linear_taps
+
+
+def counted(op, *args, out):
+    """What a call costs, by the formula that is registered for it."""
+    return formula_of(f"torchvision::{op}")(*args, out=out)
 
 
 def test_non_maximum_suppression_is_bounded_by_all_pairs():
@@ -31,7 +35,7 @@ def test_non_maximum_suppression_is_bounded_by_all_pairs():
             overlap = width * height
             kept.append(not overlap / (areas[i] + areas[j] - overlap) > 0.5)
     assert all(kept)
-    cost = resampling.nms(boxes, scores, 0.5, out=torch.arange(n))
+    cost = counted("nms", boxes, scores, 0.5, out=torch.arange(n))
     pairs = n * (n - 1) // 2
     assert cost.arith == tally.arith
     assert 7 * pairs + n - 1 <= tally.compare <= cost.compare == 7 * pairs + n * 3
@@ -79,34 +83,48 @@ def test_roi_align_is_what_a_loop_counts(aligned):
         expected = in_python(x, rois, 0.5, height, width, ratio, aligned)
     np.testing.assert_allclose(floats(result), expected, atol=1e-6)
     out = torch.empty(result.shape)
-    assert resampling.roi_align(x, rois, 0.5, height, width, ratio, aligned, out=out) == tally.cost
+    assert counted("roi_align", x, rois, 0.5, height, width, ratio, aligned, out=out) == tally.cost
     # its gradient weighs and adds each tap, and divides once for each result
     sampled = out.numel() * ratio**2
     forward_only = Cost(arith=sampled * 7 + out.numel() * ratio**2)
     shape = (1, channels, 8, 8)
-    backward = resampling._roi_align_backward(
-        out, rois, 0.5, height, width, *shape, ratio, aligned, out=x
+    backward = counted(
+        "_roi_align_backward", out, rois, 0.5, height, width, *shape, ratio, aligned, out=x
     )
     assert backward.input + forward_only == tally.cost + Cost(arith=sampled * 8 + out.numel())
 
 
 def test_one_sample_a_bin_leaves_nothing_to_add():
     x, rois, out = torch.rand(1, 2, 8, 8), torch.rand(3, 5), torch.empty(3, 2, 2, 2)
-    one = resampling.roi_align(x, rois, 1.0, 2, 2, 1, True, out=out)
+    one = counted("roi_align", x, rois, 1.0, 2, 2, 1, True, out=out)
     # 4 corners scaled and shifted, 2 lengths, 2 sizes; 4 coordinates of 6 + 2 steps; 4 places
     weights = 3 * (4 + 4 + 2 + 2 + 4 * 8 + 4 * 4)
     assert one == Cost(arith=weights + out.numel() * (7 + 1), compare=3 * 4 * 2)
 
 
+def test_bins_with_channels_of_their_own_cost_what_shared_channels_do():
+    """2 · 2 bins of 3 channels, of 12 that there are: 3 · 4 results of 4 samples in each region."""
+    rois, out = torch.rand(5, 5), torch.empty(5, 3, 2, 2)
+    own = counted("ps_roi_align", torch.rand(1, 12, 8, 8), rois, 1.0, 2, 2, 2, out=(out, out))
+    shared = torch.rand(1, 3, 8, 8)
+    assert own == counted("roi_align", shared, rois, 1.0, 2, 2, 2, True, out=out)
+    # 4 products and 3 sums for each sample, 3 sums and a division for each result
+    per_result = 4 * (4 + 3) + 3 + 1
+    # 4 corners scaled and shifted, 2 lengths, 2 sizes; 8 coordinates of 6 + 2 steps; 16 places
+    weights = 5 * (4 + 4 + 2 + 2 + 8 * 8 + 16 * 4)
+    assert own == Cost(arith=weights + out.numel() * per_result, compare=5 * 8 * 2)
+
+
 def test_gradient_of_a_pooled_region_adds_each_result():
     grad = torch.rand(3, 2, 2, 2)
-    cost = resampling._roi_pool_backward(grad, out=torch.empty(1, 2, 8, 8)).input
+    cost = counted("_roi_pool_backward", grad, out=torch.empty(1, 2, 8, 8)).input
     assert cost == Cost(arith=3 * 2 * 2 * 2)
 
 
 def test_as_many_samples_as_a_region_is_large_cannot_be_counted():
     with pytest.raises(Uncountable, match="sizes of the regions"):
-        resampling.roi_align(
+        counted(
+            "roi_align",
             torch.rand(1, 2, 8, 8),
             torch.rand(1, 5),
             1.0,
