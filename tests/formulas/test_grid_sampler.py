@@ -166,6 +166,20 @@ def signed_total(terms, signs):
     return result
 
 
+def test_cudnns_sampler_is_linear_with_aligned_corners_and_zeros_outside():
+    x, grid, out = torch.rand(2, 3, 4, 5), torch.rand(2, 3, 2, 2), torch.empty(2, 3, 3, 2)
+    own = [0, 0, True]  # linear, zeros, corners
+    forward = billed(aten.cudnn_grid_sampler.default, x, grid, out=out)
+    assert forward == measured(aten.grid_sampler_2d.default, x, grid, *own)
+    # a place has 2 coordinates of 3 + 2 steps and a floor, 4 taps; a result 4 products and 3 sums
+    assert forward == Cost(arith=12 * (2 * (3 + 2) + 4) + 36 * (4 + 3), compare=12 * 2)
+    both = aten.cudnn_grid_sampler_backward.default
+    whole = aten.grid_sampler_2d_backward.default
+    assert billed(both, x, grid, out, out=(x, grid)) == measured(
+        whole, out, x, grid, *own, [True, True]
+    )
+
+
 def test_nearest_sampling_takes_coordinates_alone():
     x, grid = torch.rand(2, 3, 4, 4), torch.zeros(2, 5, 5, 2)
     coordinates = 2 * 5 * 5 * 2

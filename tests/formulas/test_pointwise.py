@@ -382,6 +382,36 @@ def test_complex_exponents_that_are_not_told_apart_cost_the_same(exponent: compl
     assert cost == Cost(arith=(4 + 6 + 2) * n, special=(2 + 3) * n)
 
 
+def test_a_threshold_is_a_comparison_of_each_element() -> None:
+    assert measured(F.threshold, x, 0.5, 0.0) == Cost(compare=n)
+
+
+NUMBER = "add sub mul div pow remainder fmod clamp_min clamp_max eq ne lt le gt ge"
+FUNCTION = (
+    "abs acos asin atan ceil cos cosh erf erfc erfinv exp exp2 expm1 floor frac lgamma log log10 "
+    "log1p log2 neg reciprocal relu round rsqrt sgn sigmoid sign sin sinc sinh sqrt square tan "
+    "tanh trunc"
+)
+OTHER = "add sub mul div pow atan2 hypot copysign"
+TWO_OTHERS = "addcmul addcdiv lerp clamp"
+
+
+@pytest.mark.parametrize(
+    ("names", "operands"),
+    [
+        pytest.param(FUNCTION, (), id="functions"),
+        pytest.param(NUMBER, (3.0,), id="with a number"),
+        pytest.param(OTHER, (x + 1,), id="with a tensor"),
+        pytest.param(TWO_OTHERS, (x + 1, x + 2), id="with two tensors"),
+    ],
+)
+def test_every_common_op_costs_the_same_in_place(names: str, operands: tuple[Any, ...]) -> None:
+    for name in names.split():
+        cost = measured(getattr(torch, name), x, *operands)
+        assert cost.flops > 0, name
+        assert measured(getattr(x.clone(), f"{name}_"), *operands) == cost, name
+
+
 @pytest.mark.parametrize(
     ("functional", "in_place"),
     [

@@ -123,10 +123,14 @@ def filter_taps(length, count, mode):
             return ((a + 2) * x - (a + 3)) * x * x + 1
         return (((x - 5) * x + 8) * x - 4) * a if x < 2 else 0
 
+    def windowed(x):
+        return np.sinc(x) * np.sinc(x / 3) if abs(x) < 3 else 0
+
     scale = length / count
     stretch = max(scale, 1)
-    support = stretch * (1 if mode == "bilinear" else 2)
-    shape = triangle if mode == "bilinear" else keys
+    shapes = {"bilinear": (1, triangle), "bicubic": (2, keys), "lanczos": (3, windowed)}
+    radius, shape = shapes[mode]
+    support = stretch * radius
     for i in range(count):
         center = scale * (i + 0.5)
         elements = range(
@@ -146,7 +150,19 @@ def resampled(values, count, mode):
     return result
 
 
-@pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
+@pytest.mark.parametrize(
+    "mode",
+    [
+        "bilinear",
+        "bicubic",
+        pytest.param(
+            "lanczos",
+            marks=pytest.mark.skipif(
+                not hasattr(aten, "_upsample_lanczos2d_aa"), reason="this torch has no such filter"
+            ),
+        ),
+    ],
+)
 @pytest.mark.parametrize("resized", [(4, 3), (9, 11), (3, 11)], ids=["smaller", "larger", "both"])
 def test_antialiasing_is_two_passes(mode, resized):
     x = torch.rand(2, 1, 7, 8, dtype=torch.double, requires_grad=True)
