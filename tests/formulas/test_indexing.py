@@ -11,6 +11,7 @@ from torch import Tensor
 
 import flopcount
 from flopcount import Cost, Report
+from tests.formulas.decomposed import billed
 
 aten = torch.ops.aten
 TABLE = torch.rand(100, 8)  # rows of 32 bytes
@@ -350,6 +351,25 @@ def test_bags_of_rows(options: dict[str, Any], forward: int, backward: int) -> N
     assert costs["aten._embedding_bag"].flops == forward
     assert costs["aten._embedding_bag_backward"].flops == backward
     assert costs["aten._embedding_bag"].read < 3200  # rows, not the table
+
+
+@pytest.mark.parametrize(
+    ("by_frequency", "mode", "weights", "flops"),
+    [
+        # four rows of two bags, 8 long, of which each is added
+        pytest.param(False, 0, None, 4 * 8, id="sums"),
+        pytest.param(True, 0, None, 4 * 8 + 4 * 8, id="sums divided by how often a row occurs"),
+        pytest.param(False, 1, None, 2 * 8 + 4 * 8, id="means divide each bag"),
+        pytest.param(False, 2, None, 2 * 8, id="maxima: one row of each takes it all"),
+        pytest.param(False, 0, torch.rand(4), 4 * 8 + 4 * 8, id="weighted sums"),
+    ],
+)
+def test_dense_gradients_of_bags(by_frequency: bool, mode: int, weights: Any, flops: int) -> None:
+    bags, rows = torch.ones(2, 8), len(TABLE)
+    offsets = torch.tensor([0, 0, 1, 1]), torch.tensor([2, 2]), torch.zeros(2, 8).long()
+    op = torch.ops.aten._embedding_bag_dense_backward.default
+    arguments = (bags, ROWS, *offsets, rows, by_frequency, mode, weights)
+    assert billed(op, *arguments, out=TABLE) == Cost(arith=flops)
 
 
 def test_the_gradient_of_a_bags_weights_is_a_dot_product_each() -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 import flopcount
 from flopcount import Cost, Report
 from flopcount.formulas import plan
-from tests.formulas.decomposed import plain
+from tests.formulas.decomposed import billed, plain
 
 aten = torch.ops.aten
 
@@ -93,3 +93,80 @@ def test_tritons_attention_keeps_nothing() -> None:
     kept = plan(aten._scaled_dot_product_flash_attention.default).bill([x, x, x], {}, x)
     rows = 2 * 4 * 6
     assert plain(kept.cost) - plain(bill.cost) == Cost(arith=rows, special=rows)  # logsumexp
+
+
+HEADS_FIRST = meta(2, 4, 6, 8), meta(2, 4, 5, 8), meta(2, 4, 5, 8)
+HEADS_LAST = [x.transpose(1, 2) for x in HEADS_FIRST]
+LSE = meta(2, 4, 6)
+
+
+@pytest.mark.parametrize(
+    ("name", "overload", "arguments"),
+    [
+        pytest.param(
+            "_scaled_dot_product_flash_attention",
+            "quantized",
+            [*HEADS_FIRST, None, None, None],
+            id="flash on scaled numbers",
+        ),
+        pytest.param(
+            "_flash_attention_forward",
+            "quantized",
+            [*HEADS_LAST, None, None, 6, 5, 0.0, False, False, None, None, None],
+            id="flash on scaled numbers with heads last",
+        ),
+        pytest.param(
+            "_flash_attention_forward_no_dropout_inplace",
+            "default",
+            [HEADS_LAST[0], *HEADS_LAST, None, None, 6, 5, 0.0, False, False],
+            id="flash into what is given",
+        ),
+        pytest.param(
+            "_cudnn_attention_forward",
+            "default",
+            [*HEADS_FIRST, None, None, None, 6, 5, True],
+            id="cuDNN",
+        ),
+        pytest.param(
+            "_scaled_dot_product_attention_math_for_mps",
+            "default",
+            [*HEADS_FIRST],
+            id="MPS, which keeps the weights",
+        ),
+    ],
+)
+def test_kernels_of_other_devices_do_two_products_and_a_softmax(
+    name: str, overload: str, arguments: list[Any]
+) -> None:
+    if overload not in getattr(aten, name, aten.add).overloads():
+        pytest.skip("this torch has no such kernel")
+    cost = billed(getattr(getattr(aten, name), overload), *arguments, out=HEADS_FIRST[0])
+    scores, rows = 2 * 4 * 6 * 5, 2 * 4 * 6
+    # scale, difference from the largest, quotient; additions of a row; its logsumexp
+    saved = 0 if name.endswith("mps") else rows
+    assert (cost.macs, cost.dots) == (2 * scores * 8, scores + rows * 8)
+    assert cost.arith == 3 * scores + (scores - rows) + saved
+    assert (cost.compare, cost.special) == (scores - rows, scores + saved)
+
+
+@pytest.mark.skipif(
+    not hasattr(aten, "_cudnn_attention_backward"), reason="this torch has no such kernel"
+)
+def test_cudnns_own_backward_costs_what_it_does_within_attention() -> None:
+    q, k, v = HEADS_FIRST
+    kept = [q, LSE, SEED, SEED]
+    own = billed(
+        aten._cudnn_attention_backward.default,
+        *(q, q, k, v, *kept, None, None, None, 6, 5, 0.0, False),
+        out=HEADS_FIRST,
+    )
+    within = billed(
+        aten._scaled_dot_product_cudnn_attention_backward.default,
+        *(q, q, k, v, *kept, None, None, None, 6, 5, 0.0, False),
+        out=HEADS_FIRST,
+    )
+    scores, rows = 2 * 4 * 6 * 5, 2 * 4 * 6
+    assert own == within
+    assert own.macs == 4 * scores * 8  # two for values and weights, two for queries and keys
+    # D = Σ dO·O; dP - D, times P, times the scale
+    assert own.arith == rows * (8 + 8 - 1) + 3 * scores
