@@ -254,6 +254,11 @@ def test_what_keeps_zeros_is_done_on_stored_values_alone(names: str, expected: C
         assert measured(getattr(torch, name), COO) == expected, name
 
 
+def test_a_square_that_arrives_whole_is_a_product_of_each_stored_value() -> None:
+    whole = torch.inference_mode()(torch.square)  # elsewhere it is a power
+    assert measured(whole, COO) == Cost(arith=S)
+
+
 def test_calls_on_equal_shapes_are_told_apart_by_what_they_store() -> None:
     """Nor is a sparse tensor taken for a dense one of which all strides are 0."""
     few, nothing = torch.eye(M, K).to_sparse(), torch.zeros(1).expand(M, K)
