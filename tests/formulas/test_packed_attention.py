@@ -138,7 +138,7 @@ LSE = meta(2, 4, 6)
 def test_kernels_of_other_devices_do_two_products_and_a_softmax(
     name: str, overload: str, arguments: list[Any]
 ) -> None:
-    if overload not in getattr(aten, name, aten.add).overloads():
+    if not hasattr(aten, name) or overload not in getattr(aten, name).overloads():
         pytest.skip("this torch has no such kernel")
     cost = billed(getattr(getattr(aten, name), overload), *arguments, out=HEADS_FIRST[0])
     scores, rows = 2 * 4 * 6 * 5, 2 * 4 * 6

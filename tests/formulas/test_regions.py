@@ -1,5 +1,6 @@
 import itertools
 from importlib import import_module
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -77,6 +78,8 @@ def test_roi_align_is_what_a_loop_counts(aligned):
                     for a, b in np.ndindex(ratio, ratio)
                 ]
                 result[number, c, i, j] = total(sums) / ratio**2
+    if find_spec("torchvision") is None:
+        pytest.skip("the loop's values are compared with torchvision's")
     zoo.load()
     in_python = import_module("torchvision.ops.roi_align")._roi_align
     with torch.compiler.set_stance("force_eager"):
