@@ -70,23 +70,22 @@ def product_gradient(thread: Thread, node: Any) -> str | None:
     that is its own. A gradient that flows to a parameter, through views and casts at most, is
     the weight's.
     """
-    products = _look(thread, node)
-    return products.pop() if products else None
+    if thread.products is None or thread.products_task != backward_task():
+        _look(thread, node)
+    return thread.products.pop() if thread.products else None
 
 
 def sum_gradient(thread: Thread, node: Any) -> str | None:
     """``bias`` if a sum in ``node`` reduces the gradient to the shape of an added parameter."""
-    _look(thread, node)
+    if thread.products is None or thread.products_task != backward_task():
+        _look(thread, node)
     return thread.bias
 
 
-def _look(thread: Thread, node: Any) -> list[str]:
-    """The gradients that ``node`` has still to compute by products; looked up once in a pass."""
-    products, task = thread.products, backward_task()
-    if products is not None and thread.products_task == task:
-        return products
+def _look(thread: Thread, node: Any) -> None:
+    """Note what ``node`` computes, once in a pass: its products, the last first, and a bias."""
     thread.products = products = []
-    thread.products_task, thread.bias = task, None
+    thread.products_task, thread.bias = backward_task(), None
     kind = KINDS[type(node)]
     if kind.order or kind.added:
         edges = node.next_functions
@@ -97,7 +96,6 @@ def _look(thread: Thread, node: Any) -> list[str]:
         for index in kind.added:
             if _leads_to_parameter(edges[index][0]):
                 thread.bias = "bias"
-    return products
 
 
 def _leads_to_parameter(node: Any) -> bool:
