@@ -60,6 +60,7 @@ next_sequence_nr: Callable[[], int] = torch.autograd._get_sequence_nr  # type: i
 backward_task: Callable[[], int] = torch._C._current_graph_task_id
 """A number that is new for every backward pass, and -1 outside of one."""
 
+# torch's stubs leave out its private layout
 DENSE_LAYOUTS = frozenset({torch.strided, torch._mkldnn})  # type: ignore[attr-defined]
 """Layouts of tensors that hold every element of their shape: torch's own, and oneDNN's."""
 

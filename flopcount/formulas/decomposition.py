@@ -57,7 +57,7 @@ class Steps(TorchDispatchMode):
     """Adds up the arithmetic of the ops that run on meta tensors."""
 
     def __init__(self, plan_of: Callable[[Any], Plan]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()  # type: ignore[no-untyped-call]  # torch's has no annotations
         self.plan_of = plan_of
         self.cost = ZERO
 

@@ -42,14 +42,18 @@ def mv(a: Tensor, b: Tensor, *, out: Tensor) -> Cost:
 # -- added to something, beta·bias + alpha·(a @ b)
 
 
-def added(out: Tensor, length: int, beta: float, alpha: float) -> Cost:
-    """A dot product for each element of ``out``, and an addition.
+def combined(out: Tensor, beta: float, alpha: float) -> Cost:
+    """beta·x + alpha·y: an addition for each element of ``out``.
 
-    A factor that is not 1 is a product for each; with beta = 0 the bias is not read.
+    A factor that is not 1 is a product for each; with beta = 0 there is nothing to add.
     """
-    cost = contraction(dots=out.numel(), length=length)
-    cost += elementwise(out, mul=int(alpha != 1))
-    return cost + elementwise(out, add=1, mul=int(beta != 1)) if beta != 0 else cost
+    scaled = elementwise(out, mul=int(alpha != 1))
+    return scaled + elementwise(out, add=1, mul=int(beta != 1)) if beta != 0 else scaled
+
+
+def added(out: Tensor, length: int, beta: float, alpha: float) -> Cost:
+    """A dot product for each element of ``out``, and what adds it to another tensor."""
+    return contraction(dots=out.numel(), length=length) + combined(out, beta, alpha)
 
 
 @formula(aten.addmm, aten.baddbmm, aten.addmv, traffic=traffic.accumulated)
@@ -96,8 +100,7 @@ def addr(
     bias: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1, out: Tensor
 ) -> Cost:
     """beta·bias + alpha·(a ⊗ b): products that nothing sums are no MACs, as in outer()."""
-    products = elementwise(out, mul=1 + int(alpha != 1))
-    return products + elementwise(out, add=1, mul=int(beta != 1)) if beta != 0 else products
+    return elementwise(out, mul=1) + combined(out, beta, alpha)
 
 
 # -- layers

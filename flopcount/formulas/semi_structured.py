@@ -12,6 +12,7 @@ from torch import Tensor
 
 from flopcount.cost import Cost
 from flopcount.formulas import traffic
+from flopcount.formulas.matmul import combined
 from flopcount.formulas.movement import moves
 from flopcount.formulas.onednn import unary
 from flopcount.formulas.primitives import contraction, elementwise
@@ -37,8 +38,7 @@ def addmm(
     out: Tensor,
 ) -> Cost:
     """beta·bias + alpha·(a @ b), a stored by halves."""
-    cost = mm(a, places, b, out=out) + elementwise(out, mul=int(alpha != 1))
-    return cost + elementwise(out, add=1, mul=int(beta != 1)) if beta != 0 else cost
+    return mm(a, places, b, out=out) + combined(out, beta, alpha)
 
 
 @formula("aten::_sparse_semi_structured_linear")

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from flopcount.cost import Cost
 from flopcount.formulas import traffic
+from flopcount.formulas.matmul import added
 from flopcount.formulas.pointwise import add, mul
-from flopcount.formulas.primitives import contraction, elementwise, fold
+from flopcount.formulas.primitives import elementwise, fold
 from flopcount.formulas.reduction import norm_steps, rows, softmax_backward_steps, softmax_steps
 from flopcount.formulas.registry import Gradients, Uncountable, formula, formula_of, free
 from flopcount.formulas.traffic import is_sparse
@@ -92,9 +93,7 @@ def sampled_addmm(
 ) -> Cost:
     """beta·x + alpha·(a @ b) where x stores values: a dot product and an addition for each."""
     held = values(out)
-    cost = contraction(dots=held.numel(), length=a.shape[-1])
-    cost += elementwise(held, mul=int(alpha != 1))
-    return cost + elementwise(held, add=1, mul=int(beta != 1)) if beta != 0 else cost
+    return added(held, a.shape[-1], beta, alpha)
 
 
 @formula("aten::_sparse_mm_reduce_impl", sparse=True)

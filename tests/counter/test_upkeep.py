@@ -178,7 +178,7 @@ def test_a_dead_counter_leaves_nothing_of_the_program_alive() -> None:
 
 def test_a_formula_that_returns_no_cost_leaves_the_op_uncounted() -> None:
     formulas = {torch.ops.aten.relu: lambda x, *, out: None}
-    counter = FlopCounter(formulas=formulas)  # type: ignore[arg-type]
+    counter = FlopCounter(formulas=formulas)  # type: ignore[arg-type]  # None is the mistake
     with counter:
         torch.ones(3).relu()
     with pytest.warns(UncountedOpWarning, match="expected a Cost or Gradients"):

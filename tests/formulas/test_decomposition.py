@@ -144,7 +144,7 @@ def _(x: Tensor) -> Tensor:
 UNKNOWN: dict[str, Callable[[Tensor], Tensor]] = {
     "what depends on values": lambda x: x + x.sum().item(),
     "what is made of an op that is unknown": lambda x: mystery(x) + 1,
-    "what fails": lambda x: x.no_such_method(),  # type: ignore[operator]
+    "what fails": lambda x: x.no_such_method(),  # type: ignore[operator]  # that is the failure
 }
 
 

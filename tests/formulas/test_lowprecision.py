@@ -120,7 +120,9 @@ def test_scales_of_named_kinds(recipe_a: list[str], recipe_b: list[str], product
 
 
 def test_kinds_of_scales_are_numbered_as_torch_does() -> None:
-    kinds = pytest.importorskip("torch.nn.functional").ScalingType
+    kinds = getattr(torch.nn.functional, "ScalingType", None)
+    if kinds is None:
+        pytest.skip("this torch numbers kinds of scales, and does not name them")
     names = {name: f"BlockWise{name}" if "x" in name else name for name in RECIPES}
     assert {name: int(getattr(kinds, names[name]).value) for name in RECIPES} == RECIPES
 
