@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from torch import Tensor, get_default_dtype, is_grad_enabled, nn
+from torch import Tensor, is_grad_enabled, nn
 from torch.library import Library, register_torch_dispatch
 
 from flopcount._private import (
@@ -219,12 +219,13 @@ class FlopCounter(TorchDispatchMode):
         self, thread: Thread, key: Any, where: Where, plan: Plan, args: Any, kwargs: Any, out: Any
     ) -> None:
         """Count a call that is the first of its kind, or that has no kind (``key`` is None)."""
-        # a quotient of integers, say, is of the default dtype
-        signature = key and (*key[2:], get_default_dtype())
+        signature = key and key[2:]
         bill = plan.bills.get(signature)
         if bill is None:
             bill = plan.bill(args, kwargs, out)
-            if bill.counted and signature:
+            if not plan.is_lasting(args, kwargs, out):
+                key = None
+            elif bill.counted and signature:
                 plan.remember(signature, bill)
         self._post(thread, key, where, bill, args, kwargs)
 

@@ -192,6 +192,17 @@ class Plan:
         label = str(dtype).removeprefix("torch.")
         return Bill(self.name, label, total, gradients, recompute, unknown)
 
+    def is_lasting(self, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> bool:
+        """Whether another call of the same signature costs the same.
+
+        A quotient of integers, say, is of the default dtype, which the program may change.
+        """
+        operands = [*args, *kwargs.values()]
+        told = [value for value in operands if isinstance(value, torch.dtype)]
+        told += [tensor.dtype for tensor in traffic.tensors(operands)]
+        made = [tensor.dtype for tensor in traffic.tensors([out])]
+        return self.dynamic or any(map(_is_inexact, told)) or not any(map(_is_inexact, made))
+
     def remember(self, signature: Any, bill: Bill) -> None:
         """Keep the bill for calls with the same signature, of whichever counter."""
         if len(self.bills) >= BILL_LIMIT:
@@ -271,6 +282,10 @@ def _require_dense(values: Iterable[Any]) -> None:
 def _sparse_alone(*args: Any, **kwargs: Any) -> Cost:
     """Counts calls with sparse tensors only."""
     raise Uncountable("no tensor is sparse")
+
+
+def _is_inexact(dtype: torch.dtype) -> bool:
+    return dtype.is_floating_point or dtype.is_complex
 
 
 def _working_dtype(inputs: Iterable[Any], out: Any) -> torch.dtype:

@@ -113,17 +113,19 @@ def test_a_formula_that_is_registered_inside_a_block_counts_at_once(
 
 def test_a_bill_is_that_of_the_default_dtype() -> None:
     whole = torch.arange(6)
+    both = FlopCounter()
     moved = []
     for dtype in (torch.float32, torch.float64):
         torch.set_default_dtype(dtype)
         try:
-            with FlopCounter() as counter:
+            with FlopCounter() as counter, both:
                 whole / 2
         finally:
             torch.set_default_dtype(torch.float32)
         (row,) = counter.report().rows()
         moved.append((row["dtype"], row["written"]))
     assert moved == [("float32", 6 * 4), ("float64", 6 * 8)]
+    assert [(row["dtype"], row["written"]) for row in both.report().rows()] == moved
 
 
 def test_a_sparse_tensor_is_not_taken_for_an_expanded_one() -> None:
