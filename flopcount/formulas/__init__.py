@@ -26,6 +26,7 @@ from flopcount.formulas import (  # noqa: F401  (each room registers its ops)
     pooling,
     prims,
     quantized,
+    quantized_recurrent,
     random,
     recurrent,
     reduction,

@@ -259,11 +259,15 @@ def dyn_quant_matmul_4bit(
     return quantized_rows(x, in_features) + product + elementwise(out, mul=blocks + 1)
 
 
-def quantized_rows(x: Tensor, length: int) -> Cost:
+def quantizing(values: int, rows: int) -> Cost:
     """round(x / scale), the scale being (max - min) / (levels - 1) of a row; zero is an integer."""
-    rows = x.numel() // length if length else 0
-    extremes = elementwise(x, 2 * fold(x.numel(), rows), compare=1)
-    return extremes + elementwise(x, rows, add=1, div=1) + elementwise(x, div=1, compare=1)
+    extremes = Cost(compare=2 * fold(values, rows))
+    return extremes + Cost(arith=2 * rows) + Cost(arith=values, compare=values)
+
+
+def quantized_rows(x: Tensor, length: int) -> Cost:
+    """Each row of so many elements with a scale of its own."""
+    return quantizing(x.numel(), x.numel() // length if length else 0)
 
 
 free(

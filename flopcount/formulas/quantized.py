@@ -7,10 +7,10 @@ Only between floats and integers is there floating-point arithmetic.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from torch import Tensor
+from torch import ScriptObject, Tensor
 
 from flopcount.cost import ZERO, Cost
 from flopcount.formulas import traffic
@@ -21,12 +21,23 @@ from flopcount.formulas.primitives import contraction, elementwise
 from flopcount.formulas.registry import formula, free
 
 
+def held(values: Iterable[Any]) -> Iterator[Tensor]:
+    """The tensors among ``values``, and in the opaque objects among them, packed weights."""
+    for value in values:
+        if isinstance(value, (list, tuple)):
+            yield from held(value)
+        elif isinstance(value, ScriptObject):
+            opaque: Any = value
+            yield from held(opaque.unpack() if hasattr(opaque, "unpack") else opaque.__getstate__())
+        else:
+            yield from traffic.tensors([value])
+
+
 def packed_traffic(
     args: Sequence[Any], kwargs: dict[str, Any], out: Any, mutated: Sequence[Any]
 ) -> tuple[int, int]:
-    """Weight and bias are read too, which come in one opaque object."""
-    x, packed, *rest = args
-    return traffic.operands_and_results([x, *packed.unpack(), *rest], kwargs, out, mutated)
+    """Weights and biases are read too, which come in opaque objects."""
+    return traffic.operands_and_results([*held(args)], kwargs, out, mutated)
 
 
 def packed_products(x: Tensor, packed: Any, out: Tensor) -> Cost:
@@ -136,11 +147,15 @@ free(
     "aten::quantized_max_pool1d",
     "aten::quantized_max_pool2d",
     "aten::quantized_max_pool3d",
-    "quantized::add",
-    "quantized::add_relu",
-    "quantized::cat",
-    "quantized::hardswish",
-    "quantized::mul",
+)
+INTEGERS = ["add", "add_scalar", "mul", "mul_scalar", "cat", "batch_norm"]
+INTEGERS += [f"batch_norm{d}d" for d in (1, 2, 3)]
+free(*(f"quantized::{name}{end}" for name in INTEGERS for end in ("", "_relu")))
+free(
+    *(f"quantized::{name}" for name in ("celu", "clamp", "dropout", "elu", "hardswish")),
+    *(f"quantized::{name}" for name in ("leaky_relu", "prelu", "relu6", "sigmoid", "softmax")),
+    *(f"quantized::{name}" for name in ("threshold", "max_pool1d", "max_pool2d")),
+    *(f"quantized::{name}_norm" for name in ("group", "instance", "layer")),
 )
 PREPACKED = ["linear", *CONVOLUTIONS]
 free(*(f"quantized::{name}_prepack" for name in PREPACKED), "quantized::linear_prepack_fp16")
