@@ -78,6 +78,12 @@ def quantized_conv(x: Tensor, packed: Any, *args: object, out: Tensor) -> Cost:
     return packed_products(x, packed, out)
 
 
+@formula("quantized::conv2d_add", "quantized::conv2d_add_relu", traffic=packed_traffic)
+def quantized_conv_add(x: Tensor, other: Tensor, packed: Any, *args: object, out: Tensor) -> Cost:
+    """A convolution of integers, and a sum of integers."""
+    return packed_products(x, packed, out)
+
+
 @formula(*(f"quantized::{name}_dynamic" for name in CONVOLUTIONS), traffic=packed_traffic)
 def quantized_conv_dynamic(x: Tensor, packed: Any, *args: object, out: Tensor) -> Cost:
     """A convolution of integers, of which one operand and the result are floats outside."""
@@ -150,7 +156,8 @@ free(
 )
 INTEGERS = ["add", "add_scalar", "mul", "mul_scalar", "cat", "batch_norm"]
 INTEGERS += [f"batch_norm{d}d" for d in (1, 2, 3)]
-free(*(f"quantized::{name}{end}" for name in INTEGERS for end in ("", "_relu")))
+ENDS = ["", "_relu", "_out", "_relu_out"]
+free(*(f"quantized::{name}{end}" for name in INTEGERS for end in ENDS))
 free(
     *(f"quantized::{name}" for name in ("celu", "clamp", "dropout", "elu", "hardswish")),
     *(f"quantized::{name}" for name in ("leaky_relu", "prelu", "relu6", "sigmoid", "softmax")),

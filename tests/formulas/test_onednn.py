@@ -163,3 +163,100 @@ def test_the_gradients_of_a_linear_layer() -> None:
 
 def test_another_order_of_a_weight_is_no_work() -> None:
     assert cost_of(lambda: mkldnn._reorder_linear_weight(W, M)) == Cost()
+
+
+# -- 8-bit integers
+
+onednn = torch.ops.onednn
+needs_integers = pytest.mark.skipif(
+    not hasattr(onednn, "qlinear_pointwise"), reason="this build of torch has no such kernel"
+)
+QX = torch.randint(0, 255, (2, M, K), dtype=torch.uint8)
+QW = torch.randint(-128, 127, (N, K), dtype=torch.int8)
+SCALES, ZEROS = torch.rand(N), torch.zeros(N, dtype=torch.int32)
+QIMAGE = torch.randint(0, 255, IMAGE.shape, dtype=torch.uint8)
+QKERNEL = torch.randint(-128, 127, KERNEL.shape, dtype=torch.int8)
+RESULTS = CONVOLVED.numel()
+
+
+def qlinear(dtype: torch.dtype, bias: Tensor | None, then: str) -> Any:
+    packed = onednn.qlinear_prepack(QW, None)
+    weight = packed, SCALES, ZEROS, bias
+    return lambda: onednn.qlinear_pointwise(QX, 0.1, 3, *weight, 1.0, 0, dtype, then, [], "")
+
+
+def qconv(dtype: torch.dtype, bias: Tensor | None, then: str) -> Any:
+    settings = STRIDE, PADDING, DILATION, 1
+    packed = onednn.qconv_prepack(QKERNEL, SCALES, 0.1, 3, *settings, None)
+    weight = packed, SCALES, ZEROS, bias, *settings
+    return lambda: onednn.qconv_pointwise(QIMAGE, 0.1, 3, *weight, 1.0, 0, dtype, then, [], "")
+
+
+@needs_integers
+@pytest.mark.parametrize(
+    ("dtype", "bias", "then", "steps"),
+    [
+        (torch.uint8, B, "relu", Cost()),
+        (torch.float32, None, "none", Cost(arith=1)),
+        (torch.float32, B, "relu", Cost(arith=2, compare=1)),
+    ],
+    ids=["to integers", "a product with the scales", "bias and ReLU"],
+)
+def test_integers_meet_integers_and_floats_come_out_scaled(
+    dtype: torch.dtype, bias: Tensor | None, then: str, steps: Cost
+) -> None:
+    outputs = 2 * M * N
+    product = Cost(macs=outputs * K, dots=outputs)
+    assert cost_of(qlinear(dtype, bias, then)) == product + outputs * steps
+    plain = cost_of(lambda: F.conv2d(IMAGE, KERNEL, None, STRIDE, PADDING))
+    assert plain.void_macs > 0
+    assert cost_of(qconv(dtype, bias, then)) == plain + RESULTS * steps
+
+
+@needs_integers
+def test_another_operand_is_added_to_a_product_of_integers() -> None:
+    other, packed = torch.rand(2, M, N), onednn.qlinear_prepack(QW, None)
+    settings = 1.0, 0, torch.float32, 1.0, 0, "sum", 1.0, "relu", [], ""
+    outputs = 2 * M * N
+    assert cost_of(
+        lambda: onednn.qlinear_pointwise.binary(
+            QX, 0.1, 3, packed, SCALES, ZEROS, other, B, *settings
+        )
+    ) == Cost(macs=outputs * K, dots=outputs, arith=3 * outputs, compare=outputs)
+
+    geometry = STRIDE, PADDING, DILATION, 1
+    packed = onednn.qconv_prepack(QKERNEL, SCALES, 0.1, 3, *geometry, None)
+    total = torch.rand_like(CONVOLVED).to(memory_format=torch.channels_last)
+    plain = cost_of(lambda: F.conv2d(IMAGE, KERNEL, None, STRIDE, PADDING))
+    assert cost_of(
+        lambda: onednn.qconv2d_pointwise.binary(
+            QIMAGE, 0.1, 3, packed, SCALES, ZEROS, total, None, *geometry, *settings
+        )
+    ) == plain + Cost(arith=2 * RESULTS, compare=RESULTS)
+
+
+@needs_integers
+def test_a_convolution_of_integers_in_one_dimension() -> None:
+    x, w = QIMAGE[0, :, :, :].contiguous(), QKERNEL[..., 0].contiguous()  # (3, 6, 5), (4, 3, 3)
+    x = x.transpose(0, 1).contiguous()[:2]
+    packed = onednn.qconv_prepack(w, SCALES, 0.1, 3, [2], [1], [1], 1, None)
+    weight = packed, SCALES, ZEROS, None, [2], [1], [1], 1
+    plain = cost_of(lambda: F.conv1d(x.float(), w.float(), None, 2, 1))
+    assert plain.void_macs > 0
+    assert (
+        cost_of(
+            lambda: onednn.qconv1d_pointwise(
+                x, 0.1, 3, *weight, 0.2, 1, torch.uint8, "none", [], ""
+            )
+        )
+        == plain
+    )
+
+
+@needs_integers
+@pytest.mark.parametrize("then", ["", "_relu"])
+def test_a_weight_of_16_bits(then: str) -> None:
+    packed = onednn.linear_prepack_fp16(W, None)
+    steps = Cost(arith=1, compare=int(then == "_relu"))
+    linear = getattr(onednn, f"linear{then}_dynamic_fp16")
+    assert cost_of(lambda: linear(X, packed, B)) == PRODUCT + M * N * steps

@@ -213,6 +213,18 @@ def test_relu_in_the_kernel_adds_nothing() -> None:
     assert fused == plain
 
 
+@pytest.mark.parametrize("op", ["conv2d_add", "conv2d_add_relu"])
+def test_integers_that_are_added_in_the_kernel_are_read(op: str) -> None:
+    if "onednn" not in torch.backends.quantized.supported_engines:
+        pytest.skip("no kernel adds to a convolution")
+    torch.backends.quantized.engine = "onednn"
+    packed, x = nnq.Conv2d(4, 6, 3)._packed_params, quantized(1, 4, 5, 5)
+    plain, _ = cost_of(torch.ops.quantized.conv2d, x, packed, 0.1, 0)
+    added, _ = cost_of(getattr(torch.ops.quantized, op), x, quantized(1, 6, 3, 3), packed, 0.1, 0)
+    assert (added.macs, added.flops) == (plain.macs, plain.flops) == (54 * 36, 2 * 54 * 36)
+    assert added.read == plain.read + 54
+
+
 def test_the_packed_weight_is_read_int8_and_its_bias_float32() -> None:
     _, row = cost_of(nnq.Linear(8, 5), quantized(2, 8))
     assert row["read"] == 2 * 8 + 5 * 8 + 4 * 5
@@ -261,8 +273,21 @@ def test_dequantising_multiplies_each_element_by_the_scale() -> None:
         (lambda q: torch.ops.quantized.hardswish(q, 0.1, 0), 12),
         (lambda q: torch.ops.quantized.cat([q], 0, 0.1, 0), 12),
         (lambda q: q.int_repr(), 12),
+        (lambda q: torch.ops.quantized.leaky_relu(q, 0.1, False, 0.1, 0), 12),
+        (lambda q: torch.ops.quantized.add_scalar(q, 2.0), 12),
+        (lambda q: torch.ops.quantized.sigmoid(q, 0.1, 0), 12),
     ],
-    ids=["add", "add_relu", "mul", "hardswish", "cat", "int_repr"],
+    ids=[
+        "add",
+        "add_relu",
+        "mul",
+        "hardswish",
+        "cat",
+        "int_repr",
+        "leaky_relu",
+        "add_scalar",
+        "sigmoid",
+    ],
 )
 def test_integer_work_moves_bytes_and_is_no_flop(work: Any, read: int) -> None:
     total, _ = cost_of(work, quantized(3, 4))
