@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import torch.utils.checkpoint
 from torch._decomp import decomposition_table
+from torch._library.custom_ops import CustomOpDef
 from torch.utils._python_dispatch import (
     TorchDispatchMode,
     _disable_current_modes,
@@ -26,6 +27,7 @@ __all__ = [
     "DENSE_LAYOUTS",
     "GRADIENT_ORDER",
     "NO_SEQUENCE_NR",
+    "CustomOpDef",
     "OpOverload",
     "OpOverloadPacket",
     "TorchDispatchMode",
@@ -35,6 +37,7 @@ __all__ = [
     "bound_call",
     "checkpoint_recomputes",
     "composite_kernel",
+    "custom_op_name",
     "decomposition_of",
     "has_symbolic_sizes",
     "is_composite",
@@ -100,6 +103,12 @@ def packet_name(op: OpOverload | OpOverloadPacket) -> str:
 def overload_name(op: OpOverload) -> str:
     """``Tensor`` of ``torch.ops.aten.add.Tensor``; ``default`` where there is but one."""
     return op._overloadname
+
+
+def custom_op_name(op: CustomOpDef) -> str:
+    """``mylib::op`` of what ``torch.library.custom_op`` returned."""
+    name: str = op._qualname
+    return name
 
 
 def all_overloads() -> Iterator[OpOverload]:

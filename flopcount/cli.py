@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import re
 import sys
 import warnings
 from collections.abc import Sequence
@@ -144,16 +145,21 @@ def list_ops(options: argparse.Namespace) -> int:
 
     rows = coverage()
     if options.name:
-        wanted = options.name.replace("::", ".")
+        wanted = options.name.replace("::", ".").lower().removesuffix(".default")
+        # gelu: gelu_backward, too; but addmm is no mm, if there is an mm
+        words = re.compile(rf"(^|[._]){re.escape(wanted)}(\d+d)?(_|$)")
         names = {row.op for row in rows}
-        exact = {wanted, f"aten.{wanted}"} & names
-        rows = [row for row in rows if (row.op in exact if exact else wanted in row.op)]
-        if not rows:
+        found = {name for name in names if words.search(name.lower())}
+        found = found or {name for name in names if wanted in name.lower()}
+        if not found:
             bare = {name.partition(".")[2] for name in names}
             raise CommandError(f"no op is named {wanted!r}{did_you_mean(wanted, names | bare)}")
+        exact = {wanted, f"aten.{wanted}"}
+        rows = sorted((row for row in rows if row.op in found), key=lambda row: row.op not in exact)
     if options.uncounted:
         rows = [row for row in rows if row.decision == "uncounted"]
-    print(render(rows) if rows else "every op is decided")
+    which = f" with {options.name} in its name" if options.name else ""
+    print(render(rows) if rows else f"every op{which} is decided")
     return 0
 
 

@@ -32,7 +32,7 @@ class Convention:
         special: for an evaluation of a transcendental function.
 
     Raises:
-        TypeError: a weight is not a number.
+        TypeError: a weight is not a number, or what is read is not a Cost.
     """
 
     macs: float = 2
@@ -49,6 +49,8 @@ class Convention:
 
     def flops(self, cost: Cost) -> float:
         """``cost`` in operations: an exact int where all weights are ints."""
+        if not isinstance(cost, Cost):
+            raise TypeError(f"expected a Cost, such as report.total, got {type(cost).__name__}")
         counts = asdict(cost)
         operations: float = sum(weight * counts[kind] for kind, weight in asdict(self).items())
         return operations

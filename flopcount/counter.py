@@ -30,7 +30,7 @@ from flopcount.formulas import (
     Formula,
     Plan,
     describe,
-    op_name,
+    named,
     plan,
     rule_count,
     when_registered,
@@ -120,7 +120,7 @@ class FlopCounter(TorchDispatchMode):
         if model is not None and not isinstance(model, nn.Module):
             raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
         self.strict = strict
-        self._formulas = {op_name(op): function for op, function in (formulas or {}).items()}
+        self._formulas = named(formulas or {})
         self._handlers = Handlers(self._formulas) if self._formulas else HANDLERS
         self._attribution = Attribution(model)
         self._local = self._attribution.local

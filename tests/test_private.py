@@ -18,6 +18,7 @@ from flopcount._private import (
     DENSE_LAYOUTS,
     GRADIENT_ORDER,
     NO_SEQUENCE_NR,
+    CustomOpDef,
     OpOverload,
     OpOverloadPacket,
     all_overloads,
@@ -26,6 +27,7 @@ from flopcount._private import (
     bound_call,
     checkpoint_recomputes,
     composite_kernel,
+    custom_op_name,
     decomposition_of,
     has_symbolic_sizes,
     is_composite,
@@ -346,6 +348,15 @@ class TestNamesOfOps:
     def test_an_overload_has_a_name_of_its_own(self) -> None:
         assert overload_name(torch.ops.aten.add.Tensor) == "Tensor"
         assert overload_name(torch.ops.aten.mm.default) == "default"
+
+    def test_a_custom_op_knows_its_name(self) -> None:
+        @torch.library.custom_op("flopcount_private::named", mutates_args=())
+        def named(x: Tensor) -> Tensor:
+            return x.clone()
+
+        assert isinstance(named, CustomOpDef)
+        assert custom_op_name(named) == "flopcount_private::named"
+        assert packet_name(torch.ops.flopcount_private.named) == custom_op_name(named)
 
     def test_the_kernel_of_a_composite_op_is_what_runs(self) -> None:
         x = torch.ones(2, 2)

@@ -46,7 +46,7 @@ from flopcount.formulas.registry import (
     Uncountable,
     formula,
     free,
-    op_name,
+    named,
     rule_count,
     when_registered,
 )
@@ -61,7 +61,7 @@ __all__ = [
     "describe",
     "formula",
     "free",
-    "op_name",
+    "named",
     "plan",
     "rule_count",
     "when_registered",

@@ -265,18 +265,26 @@ def _in_domain(cost: Cost, dtype: torch.dtype) -> Cost:
 
 def _as_gradients(answer: Any) -> Gradients:
     """What a formula returned, a Cost being split by nothing."""
-    if isinstance(answer, Gradients):
-        return answer
-    if not isinstance(answer, Cost):
+    if isinstance(answer, Cost):
+        answer = Gradients(unsplit=answer)
+    if not isinstance(answer, Gradients):
         raise TypeError(f"it returned {answer!r}; expected a Cost or Gradients")
-    return Gradients(unsplit=answer)
+    for part in Gradients.__slots__:
+        cost = getattr(answer, part)
+        counts = [getattr(cost, kind) for kind in Cost.__slots__]
+        if not all(type(count) is int and count >= 0 for count in counts):
+            raise TypeError(f"it returned {cost}; expected whole numbers of Python, from 0 up")
+        if cost.bytes:
+            raise TypeError(f"it returned {cost}; bytes are what traffic= counts")
+    return answer
 
 
 def _require_dense(values: Iterable[Any]) -> None:
     """Formulas read shapes, which do not tell what a sparse or nested tensor holds."""
     for tensor in traffic.tensors(values):
         if tensor.layout not in DENSE_LAYOUTS or tensor.is_nested:
-            raise Uncountable(f"{tensor.layout} tensors")
+            kind = "nested" if tensor.is_nested else tensor.layout
+            raise Uncountable(f"shapes of {kind} tensors do not tell what they hold")
 
 
 def _sparse_alone(*args: Any, **kwargs: Any) -> Cost:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, TypeVar
 
-from flopcount._private import OpOverload, OpOverloadPacket, overload_name, packet_name
+from flopcount._private import (
+    CustomOpDef,
+    OpOverload,
+    OpOverloadPacket,
+    custom_op_name,
+    overload_name,
+    packet_name,
+)
 from flopcount.cost import ZERO, Cost
 from flopcount.formulas import traffic
 
@@ -21,6 +28,7 @@ __all__ = [
     "formula",
     "formula_of",
     "free",
+    "named",
     "op_name",
     "rule_count",
     "rule_of",
@@ -96,8 +104,9 @@ def formula(
 
     Args:
         ops: op packets (``torch.ops.mylib.op``), overloads of one
-            (``torch.ops.mylib.op.default``), or names (``"mylib::op"``) for ops that only
-            some builds have. A formula also serves the in-place and ``out=`` forms of its op.
+            (``torch.ops.mylib.op.default``), what ``torch.library.custom_op`` returned, or
+            names (``"mylib::op"``) for ops that only some builds have. A formula also serves
+            the in-place and ``out=`` forms of its op.
         traffic: counts the bytes, ``(args, kwargs, results, written arguments) -> (read,
             written)``; by default every distinct operand is read and every result written.
         sparse: the function is for calls with a sparse tensor among the arguments or results,
@@ -108,12 +117,14 @@ def formula(
     bytes, or :class:`Gradients` for a backward op.
 
     Raises:
-        TypeError: an op is neither a packet, nor an overload, nor a name with ``::``.
+        TypeError: an op is neither a packet, nor an overload, nor a name with ``::``; or what
+            is registered is no function.
         ValueError: an op has a formula already.
     """
     names = [op_name(op) for op in ops]
 
     def register(function: F) -> F:
+        _require_callable(function)
         _register(names, Rule(function, traffic), _sparse_rules if sparse else _rules)
         return function
 
@@ -171,8 +182,28 @@ def formula_of(name: str) -> Formula:
     return rule.formula
 
 
+def named(formulas: Mapping[Any, Formula]) -> dict[str, Formula]:
+    """Formulas by the names of their ops.
+
+    Raises:
+        TypeError: it is no mapping, or holds what is no op or no function.
+    """
+    if not isinstance(formulas, Mapping):
+        raise TypeError(f"expected formulas={{op: function}}, got {formulas!r}")
+    for function in formulas.values():
+        _require_callable(function)
+    return {op_name(op): function for op, function in formulas.items()}
+
+
+def _require_callable(function: Any) -> None:
+    if not callable(function):
+        raise TypeError(f"expected a function (*args, out) -> Cost, got {function!r}")
+
+
 def op_name(op: Any) -> str:
     """``namespace::op`` of a packet or a name, ``namespace::op.overload`` of an overload."""
+    if isinstance(op, CustomOpDef):
+        return custom_op_name(op)
     if isinstance(op, OpOverloadPacket):
         return packet_name(op)
     if isinstance(op, OpOverload):

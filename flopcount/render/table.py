@@ -237,7 +237,7 @@ def uncounted(report: Report) -> str:
     listed = ", ".join(
         f"{op} ({calls} call{'s' if calls != 1 else ''})" for op, calls in report.uncounted.items()
     )
-    return f"* uncounted, and in no total: {listed}"
+    return f"* uncounted, in the totals with their bytes only: {listed}"
 
 
 def differences(diff: Diff) -> str:

@@ -104,6 +104,7 @@ class TestUserFormulas:
             pytest.param(MYSTERY, id="packet"),
             pytest.param(MYSTERY.default, id="overload"),
             pytest.param("flopcount_tests::mystery", id="name"),
+            pytest.param(mystery, id="what custom_op returned"),
         ],
     )
     def test_of_one_counter(self, op: Any) -> None:
@@ -160,3 +161,39 @@ class TestUserFormulas:
         with pytest.warns(UncountedOpWarning, match="flopcount_tests.mystery.*failed.*beyond"):
             report = counter.report()
         assert report.uncounted == {"flopcount_tests.mystery": 1}
+
+    def test_one_that_is_no_function_is_refused(self) -> None:
+        with pytest.raises(TypeError, match=r"expected a function .* got Cost\("):
+            flopcount.formula(MYSTERY)(Cost())  # type: ignore[type-var]
+        with pytest.raises(TypeError, match=r"expected a function .* got 3"):
+            FlopCounter(formulas={MYSTERY: 3})  # type: ignore[dict-item]
+        with pytest.raises(TypeError, match=r"expected formulas={op: function}, got"):
+            FlopCounter(formulas=[MYSTERY])  # type: ignore[arg-type]
+
+    @pytest.mark.parametrize(
+        ("answer", "complaint"),
+        [
+            (3, "it returned 3; expected a Cost or Gradients"),
+            (Cost(arith=2.5), "expected whole numbers"),  # type: ignore[arg-type]
+            (Cost(arith=-1), "expected whole numbers"),
+            (Cost(arith=torch.tensor(3)), "expected whole numbers"),  # type: ignore[arg-type]
+            (flopcount.Gradients(weight=Cost(macs=-1)), "expected whole numbers"),
+            (Cost(read=8), "bytes are what traffic= counts"),
+        ],
+        ids=["a number", "a fraction", "below zero", "a tensor", "in a gradient", "bytes"],
+    )
+    def test_one_that_returns_no_cost_leaves_its_op_uncounted(
+        self, answer: Any, complaint: str
+    ) -> None:
+        x = torch.ones(7)
+        with FlopCounter(formulas={MYSTERY: lambda x, *, out: answer}) as counter:
+            mystery(x)
+        with pytest.warns(UncountedOpWarning, match=complaint):
+            report = counter.report()
+        assert report.total == Cost(read=4 * 7, written=4 * 7)
+
+    def test_the_reason_names_the_kind_of_tensor(self) -> None:
+        with FlopCounter() as counter:
+            torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]).relu()
+        with pytest.warns(UncountedOpWarning, match="shapes of nested tensors do not tell"):
+            counter.report()
