@@ -34,7 +34,7 @@ def inside(x: Tensor) -> Cost:
     "aten::fake_quantize_per_channel_affine_cachemask",
     "aten::_fake_quantize_per_tensor_affine_cachemask_tensor_qparams",
 )
-def fake_quantize(x: Tensor, *args: Any, out: tuple[Tensor, Tensor], **results: Tensor) -> Cost:
+def fake_quantize(x: Tensor, *args: Any, out: tuple[Tensor, Tensor]) -> Cost:
     """(clamp(round(x / s) + z, low, high) - z)·s, and where q is within its bounds.
 
     Whether a tensor says that it is switched off is not looked at: it is taken to be on.
@@ -112,7 +112,6 @@ def fused_moving_avg_obs_fq_helper(
     symmetric_quant: bool = False,
     *,
     out: Any,
-    **results: Tensor,
 ) -> Cost:
     """The extremes of x, their running means, s and z from these, and ``fake_quantize``.
 

@@ -69,7 +69,6 @@ def histogram(
     weight: Tensor | None = None,
     density: bool = False,
     out: Any,
-    **results: Tensor,
 ) -> Cost:
     """A histogram of one dimension, over edges that are given or at equal distances."""
     if isinstance(bins, Tensor):

@@ -155,6 +155,12 @@ class Plan:
     def bill(self, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> Bill:
         """The cost of one call, from the shapes and dtypes of its arguments and result."""
         operands = [*args, *kwargs.values()]
+        places = set(map(id, traffic.tensors([out])))  # out=, or values= of a sort
+        named = {
+            name: value
+            for name, value in kwargs.items()
+            if name != "out" and id(value) not in places
+        }
         formula, moving = self.formula, self.traffic
         is_sparse = any(map(traffic.is_sparse, traffic.tensors([*operands, out])))
         if is_sparse and self.sparse:
@@ -165,7 +171,6 @@ class Plan:
         if out is None and mutated:  # an in-place foreach op answers None
             out = mutated[0]
         dtype = _working_dtype(operands, out)
-        named = {name: value for name, value in kwargs.items() if name != "out"}
         unknown = "it has no formula" if self.decision is Decision.UNCOUNTED else ""
         moved, answer = ZERO, Gradients()
         try:

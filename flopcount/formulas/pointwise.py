@@ -393,9 +393,7 @@ def prelu_kernel_backward(
 
 
 @formula(aten.native_dropout)
-def native_dropout(
-    x: Tensor, p: float, train: bool | None, *, out: tuple[Tensor, ...], **results: Tensor
-) -> Cost:
+def native_dropout(x: Tensor, p: float, train: bool | None, *, out: tuple[Tensor, ...]) -> Cost:
     """x·mask / (1 - p): two products. Drawing the mask is free."""
     return elementwise(x, mul=2) if train or train is None else ZERO
 

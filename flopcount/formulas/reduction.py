@@ -124,7 +124,7 @@ def cumprod(x: Tensor, dim: int, *, out: Tensor, **kwargs: Any) -> Cost:
 
 
 @formula(aten.cummax, aten.cummin)
-def cummax(x: Tensor, dim: int, *, out: tuple[Tensor, Tensor], **results: Tensor) -> Cost:
+def cummax(x: Tensor, dim: int, *, out: tuple[Tensor, Tensor]) -> Cost:
     """A comparison for each element of a row but the first."""
     return Cost(compare=fold(x.numel(), rows(x, dim)))
 
@@ -415,7 +415,6 @@ def sort(
     *,
     stable: bool | None = None,
     out: Any,
-    **results: Tensor,
 ) -> Cost:
     """length·⌈log₂ length⌉ comparisons for each row, at most; stable ones take no more."""
     return _order(x, dim)
@@ -428,24 +427,20 @@ def msort(x: Tensor, *, out: Tensor) -> Cost:
 
 
 @formula(aten.topk)
-def topk(
-    x: Tensor, k: int, dim: int = -1, *args: bool, out: tuple[Tensor, Tensor], **results: Tensor
-) -> Cost:
+def topk(x: Tensor, k: int, dim: int = -1, *args: bool, out: tuple[Tensor, Tensor]) -> Cost:
     """length·⌈log₂ k⌉ + length - k comparisons for each row, at most."""
     return _order(x, dim, k)
 
 
 @formula(aten.kthvalue)
-def kthvalue(
-    x: Tensor, k: int, dim: int = -1, *args: bool, out: tuple[Tensor, Tensor], **results: Tensor
-) -> Cost:
+def kthvalue(x: Tensor, k: int, dim: int = -1, *args: bool, out: tuple[Tensor, Tensor]) -> Cost:
     """The worst of the k best, from the nearer end."""
     length = x.shape[dim] if x.dim() else 1
     return _order(x, dim, min(k, length - k + 1))
 
 
 @formula(aten.median, aten.nanmedian)
-def median(x: Tensor, dim: int | None = None, *args: bool, out: Any, **results: Tensor) -> Cost:
+def median(x: Tensor, dim: int | None = None, *args: bool, out: Any) -> Cost:
     """The k-th value, k the middle of the row."""
     if dim is None:
         return Cost(compare=sort_comparisons(x.numel(), (x.numel() + 1) // 2))
@@ -454,8 +449,6 @@ def median(x: Tensor, dim: int | None = None, *args: bool, out: Any, **results: 
 
 
 @formula(aten.mode)
-def mode(
-    x: Tensor, dim: int = -1, *args: bool, out: tuple[Tensor, Tensor], **results: Tensor
-) -> Cost:
+def mode(x: Tensor, dim: int = -1, *args: bool, out: tuple[Tensor, Tensor]) -> Cost:
     """A sort, and a comparison of each element with the one before."""
     return _order(x, dim) + Cost(compare=fold(x.numel(), rows(x, dim)))

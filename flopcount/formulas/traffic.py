@@ -78,12 +78,8 @@ def _distinct(values: Iterable[Any]) -> list[Tensor]:
 def operands_and_results(
     args: Sequence[Any], kwargs: dict[str, Any], out: Any, mutated: Sequence[Any]
 ) -> tuple[int, int]:
-    """Every distinct operand is read once; every result and changed argument is written.
-
-    What is named and returned is a place for a result (``values=`` of a sort): it is not read.
-    """
-    places = set(map(id, tensors([out])))
-    read = sum(map(size, _distinct([*args, *(v for v in kwargs.values() if id(v) not in places)])))
+    """Every distinct operand is read once; every result and changed argument is written."""
+    read = sum(map(size, _distinct([*args, *kwargs.values()])))
     return read, sum(map(size, _distinct([out, *mutated])))
 
 
@@ -106,8 +102,7 @@ def gathered(
     args: Sequence[Any], kwargs: dict[str, Any], out: Any, mutated: Sequence[Any]
 ) -> tuple[int, int]:
     """Of the table, the first operand, only what reaches the result is read."""
-    named = [value for name, value in kwargs.items() if name != "out"]
-    _, *indices = _distinct([*args, *named])
+    _, *indices = _distinct([*args, *kwargs.values()])
     written = sum(map(size, _distinct([out, *mutated])))
     return written + sum(map(size, indices)), written
 
