@@ -152,14 +152,6 @@ def one_of_each_sample(
     return read + t.numel() * x.dtype.itemsize, written
 
 
-def shape_only(
-    args: Sequence[Any], kwargs: dict[str, Any], out: Any, mutated: Sequence[Any]
-) -> tuple[int, int]:
-    """The second operand, the forward pass's input, only tells the gradient's shape."""
-    grad, _, *others = args
-    return traffic.operands_and_results([grad, *others], kwargs, out, mutated)
-
-
 @formula("aten::nll_loss_forward", "aten::nll_loss2d_forward", traffic=one_of_each_sample)
 def nll_loss_forward(
     x: Tensor,
@@ -182,7 +174,7 @@ def nll_loss_forward(
     return loss + elementwise(x, samples, mul=1) + reduced(x, samples, SUM if reduction else NONE)
 
 
-@formula("aten::nll_loss_backward", "aten::nll_loss2d_backward", traffic=shape_only)
+@formula("aten::nll_loss_backward", "aten::nll_loss2d_backward", traffic=traffic.shape_only)
 def nll_loss_backward(
     grad: Tensor,
     x: Tensor,

@@ -10,7 +10,7 @@ too where only the input needs them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from math import prod
 from typing import Any
 
@@ -39,18 +39,6 @@ def apply(x: Tensor, weight: Any, bias: Any) -> Cost:
     """(x - mean)·rstd·weight + bias."""
     steps = elementwise(x, add=1, mul=1)
     return steps + elementwise(x, mul=int(weight is not None), add=int(bias is not None))
-
-
-def reading_all_but(*unread: int) -> Callable[..., tuple[int, int]]:
-    """Bytes of an op that never looks at the operands at these places."""
-
-    def count(
-        args: Sequence[Any], kwargs: dict[str, Any], out: Any, mutated: Sequence[Any]
-    ) -> tuple[int, int]:
-        operands = [value for place, value in enumerate(args) if place not in unread]
-        return traffic.operands_and_results(operands, kwargs, out, mutated)
-
-    return count
 
 
 # batch norm
@@ -152,7 +140,8 @@ def batch_norm_backward_traffic(
 ) -> tuple[int, int]:
     """Training reads the batch's statistics, evaluation the running ones."""
     training = args[7]
-    return reading_all_but(*((3, 4) if training else (5, 6)))(args, kwargs, out, mutated)
+    moved = traffic.reading_all_but(*((3, 4) if training else (5, 6)))
+    return moved(args, kwargs, out, mutated)
 
 
 @formula(
@@ -237,7 +226,11 @@ def batch_norm_update_stats(x: Tensor, mean: Any, var: Any, *args: Any, out: Any
     return Cost(arith=4 * x.numel() + x.shape[1] * remembered)
 
 
-@formula(aten.batch_norm_gather_stats_with_counts, aten.batch_norm_gather_stats)
+@formula(
+    aten.batch_norm_gather_stats_with_counts,
+    aten.batch_norm_gather_stats,
+    traffic=traffic.reading_all_but(0),  # x lends its dtype
+)
 def batch_norm_gather_stats(
     x: Tensor,
     mean: Tensor,
@@ -330,7 +323,7 @@ def row_count(x: Tensor, normalized_shape: Sequence[int]) -> int:
     return prod(x.shape[: x.dim() - len(normalized_shape)])
 
 
-@formula(aten.native_layer_norm_backward, traffic=reading_all_but(6))  # the bias
+@formula(aten.native_layer_norm_backward, traffic=traffic.reading_all_but(6))  # the bias
 def native_layer_norm_backward(
     grad: Tensor,
     x: Tensor,

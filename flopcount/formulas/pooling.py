@@ -14,6 +14,7 @@ from typing import Any
 from torch import Tensor, ops
 
 from flopcount.cost import Cost
+from flopcount.formulas import traffic
 from flopcount.formulas.primitives import elementwise
 from flopcount.formulas.registry import Gradients, formula
 
@@ -49,7 +50,7 @@ def fixed_windows(dimensions: int) -> None:
     formula(f"aten::fractional_max_{name}", f"aten::mkldnn_max_{name}")(max_pool)
     formula(f"aten::avg_{name}")(avg_pool)
     if dimensions > 1:  # one is run as two
-        formula(f"aten::avg_{name}_backward")(avg_pool_backward)
+        formula(f"aten::avg_{name}_backward", traffic=traffic.shape_only)(avg_pool_backward)
 
 
 fixed_windows(1)
@@ -58,15 +59,18 @@ fixed_windows(3)
 
 
 @formula(
-    "aten::max_pool2d_backward",
-    "aten::mkldnn_max_pool2d_backward",
-    "aten::mkldnn_max_pool3d_backward",
     aten.max_pool2d_with_indices_backward,
     aten.max_pool3d_with_indices_backward,
     aten.fractional_max_pool2d_backward,
     aten.fractional_max_pool3d_backward,
     aten.adaptive_max_pool2d_backward,
     aten.adaptive_max_pool3d_backward,
+    traffic=traffic.shape_only,
+)
+@formula(  # these get no indices, and look at x
+    "aten::max_pool2d_backward",
+    "aten::mkldnn_max_pool2d_backward",
+    "aten::mkldnn_max_pool3d_backward",
 )
 def max_pool_backward(grad: Tensor, *args: Any, out: Tensor) -> Gradients:
     """g, added to the element that was largest: an addition for each result."""
@@ -117,9 +121,9 @@ def adaptive_windows(dimensions: int) -> None:
     formula(f"aten::adaptive_max_pool{dimensions}d")(max_pool)
     formula(f"aten::_adaptive_avg_pool{dimensions}d")(avg_pool)
     formula(f"aten::mkldnn_adaptive_avg_pool{dimensions}d")(avg_pool)
-    formula(f"aten::mkldnn_adaptive_avg_pool{dimensions}d_backward")(avg_pool_backward)
-    formula(f"aten::_adaptive_avg_pool{dimensions}d_backward")(avg_pool_backward)
-    formula(f"aten::adaptive_avg_pool{dimensions}d_backward")(avg_pool_backward)
+    backward = f"adaptive_avg_pool{dimensions}d_backward"
+    names = (f"aten::{prefix}{backward}" for prefix in ("", "_", "mkldnn_"))
+    formula(*names, traffic=traffic.shape_only)(avg_pool_backward)
 
 
 adaptive_windows(1)

@@ -311,7 +311,7 @@ PADS = [f"{kind}_pad{d}d" for kind in ("reflection", "replication") for d in (1,
 free(*(f"aten::{name}" for name in PADS))
 
 
-@formula(*(f"aten::{name}_backward" for name in PADS))
+@formula(*(f"aten::{name}_backward" for name in PADS), traffic=traffic.shape_only)
 def pad_backward(grad: Tensor, x: Tensor, padding: Sequence[int], *, out: Tensor) -> Gradients:
     """g, added to the element that was copied: an addition for each result."""
     return Gradients(input=elementwise(grad, add=1))

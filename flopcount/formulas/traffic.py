@@ -15,7 +15,9 @@ __all__ = [
     "is_sparse",
     "nothing",
     "operands_and_results",
+    "reading_all_but",
     "refilled",
+    "shape_only",
     "size",
     "sparse_parts",
     "tensors",
@@ -88,6 +90,22 @@ def refilled(
 ) -> tuple[int, int]:
     """All operands but the first are read: it is a target, or lends its shape and dtype only."""
     return operands_and_results(args[1:], kwargs, out, mutated)
+
+
+def reading_all_but(*unread: int) -> Callable[..., tuple[int, int]]:
+    """Of the operands at these places nothing is read, or only the shape and dtype."""
+
+    def moved(
+        args: Sequence[Any], kwargs: dict[str, Any], out: Any, mutated: Sequence[Any]
+    ) -> tuple[int, int]:
+        operands = [value for place, value in enumerate(args) if place not in unread]
+        return operands_and_results(operands, kwargs, out, mutated)
+
+    return moved
+
+
+shape_only = reading_all_but(1)
+"""A gradient's second operand, the input of the forward pass, only tells its shape."""
 
 
 def accumulated(

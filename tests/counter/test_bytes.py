@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 from flopcount import FlopCounter
 from flopcount.cost import ZERO
@@ -65,3 +68,24 @@ class TestBytes:
     def test_half_precision_moves_half(self) -> None:
         x = torch.ones(5, dtype=torch.bfloat16)
         assert self.moved(lambda: x * x, "aten.mul") == (2 * 5, 2 * 5)
+
+    @pytest.mark.parametrize(
+        ("pool", "reads"),
+        [
+            pytest.param(lambda x: F.max_pool2d(x, 2), (4 + 8) * 24, id="max: g and places"),
+            pytest.param(lambda x: F.adaptive_max_pool2d(x, 2), (4 + 8) * 24, id="adaptive max"),
+            pytest.param(lambda x: F.fractional_max_pool2d(x, 2, 2), (4 + 8) * 24, id="fractional"),
+            pytest.param(lambda x: F.avg_pool2d(x, 2), 4 * 24, id="mean: g alone"),
+            pytest.param(lambda x: F.adaptive_avg_pool2d(x, 2), 4 * 24, id="adaptive mean"),
+            pytest.param(lambda x: F.pad(x, [1] * 4, "reflect"), 4 * 216, id="padding: g alone"),
+        ],
+    )
+    def test_a_gradient_does_not_read_what_only_tells_its_shape(
+        self, pool: Callable[[Tensor], Tensor], reads: int
+    ) -> None:
+        x = torch.rand(2, 3, 4, 4, requires_grad=True)  # 96 elements, 24 where 2 by 2 remain
+        y = pool(x)
+        with FlopCounter() as counter:
+            y.backward(torch.ones_like(y))
+        (cost,) = (each for op, each in counter.report().by_operator().items() if "_backward" in op)
+        assert (cost.read, cost.written) == (reads, 4 * 96)
