@@ -119,10 +119,10 @@ def accumulated(
 def gathered(
     args: Sequence[Any], kwargs: dict[str, Any], out: Any, mutated: Sequence[Any]
 ) -> tuple[int, int]:
-    """Of the table, the first operand, only what reaches the result is read."""
-    _, *indices = _distinct([*args, *kwargs.values()])
+    """Of the table, the first operand, only what reaches the result is read, and that once."""
+    table, *indices = _distinct([*args, *kwargs.values()])
     written = sum(map(size, _distinct([out, *mutated])))
-    return written + sum(map(size, indices)), written
+    return min(written, size(table)) + sum(map(size, indices)), written
 
 
 def nothing(

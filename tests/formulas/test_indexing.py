@@ -77,6 +77,25 @@ def test_what_is_looked_up_is_free(look_up: Callable[[], Any], read: int, writte
     assert (cost.flops, cost.read, cost.written) == (0, read, written)
 
 
+MANY = torch.zeros(100, dtype=torch.long)
+TYPES = torch.rand(2, 8)
+
+
+@pytest.mark.parametrize(
+    ("look_up", "elements"),
+    [
+        pytest.param(lambda: F.embedding(MANY, TYPES), 2 * 8, id="embedding"),
+        pytest.param(lambda: TYPES[MANY], 2 * 8, id="indexing"),
+        pytest.param(lambda: TYPES[:, :1].expand(2, 8)[MANY], 2, id="a table that is expanded"),
+    ],
+)
+def test_what_is_looked_up_again_and_again_is_read_once(
+    look_up: Callable[[], Any], elements: int
+) -> None:
+    cost = only(look_up)
+    assert (cost.read, cost.written) == (4 * elements + 8 * 100, 4 * 100 * 8)
+
+
 MASK = torch.tensor([True, False, True, False]).view(4, 1).expand(4, 8).contiguous()  # 32 bytes
 
 
