@@ -60,7 +60,7 @@ steps("rad2deg", "deg2rad", mul=1)
 steps("sqrt", sqrt=1)
 steps("rsqrt", sqrt=1, div=1)
 steps("neg", "sgn", "sign", "signbit", "copysign", compare=1)
-steps("floor", "ceil", "trunc", "frac", compare=1)
+steps("floor", "ceil", "trunc", compare=1)
 steps("maximum", "minimum", "fmax", "fmin", "clamp_min", "clamp_max", compare=1)
 steps("lt", "le", "gt", "ge", "isposinf", "isneginf", compare=1)
 steps("isinf", compare=2)  # |x| = inf
@@ -77,6 +77,7 @@ free("aten::bitwise_left_shift", "aten::bitwise_right_shift", "aten::gcd", "aten
 free("aten::__lshift__", "aten::__rshift__", "aten::frexp", "aten::nextafter")
 
 # several operations
+steps("frac", compare=1, add=1)  # x - trunc(x)
 steps("hardtanh", compare=2)  # min(max(x, a), b)
 steps("heaviside", compare=2)  # 1 if x > 0, v if x = 0
 steps("nan_to_num", compare=3)  # selects on x ≠ x, x = inf and x = -inf

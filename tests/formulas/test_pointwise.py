@@ -246,7 +246,7 @@ def test_steps(call: Any, expected: Cost) -> None:
 
 
 COMPARISONS = [
-    *("ceil", "trunc", "frac", "floor", "sign", "sgn", "neg", "signbit", "isposinf", "isneginf"),
+    *("ceil", "trunc", "floor", "sign", "sgn", "neg", "signbit", "isposinf", "isneginf"),
     *("logical_not", "isnan"),
 ]
 COMPARISONS_OF_TWO = [
@@ -304,6 +304,7 @@ LOOPS: dict[str, tuple[Any, Any]] = {
         lambda a, b: (a * a + b * b).sqrt(),
     ),
     "lerp": (lambda a, b: torch.lerp(a, b, 0.3), lambda a, b: a + (b - a) * 0.3),
+    "frac": (lambda a, b: a.frac(), lambda a, b: a - a.floor()),  # of positive numbers
     "isinf": (lambda a, b: a.isinf(), lambda a, b: abs(a) >= INFINITE),
     "masked_fill": (
         lambda a, b: aten.masked_fill(a, FIRST, 7),
