@@ -12,8 +12,9 @@ from torch import Tensor
 from flopcount.cost import ZERO, Cost
 from flopcount.formulas import traffic
 from flopcount.formulas.movement import moves
+from flopcount.formulas.pointwise import scaling_steps
 from flopcount.formulas.primitives import contraction, elementwise, fold
-from flopcount.formulas.reduction import norm_steps
+from flopcount.formulas.reduction import renorm_steps
 from flopcount.formulas.registry import Gradients, formula
 
 # -- looked up: of the table, what reaches the result is read
@@ -165,10 +166,11 @@ def _reduced(target: Tensor, values: int, reduce: str) -> Cost:
 
 @formula("aten::index_add", traffic=placing(along_index))
 def index_add(
-    target: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: float = 1, out: Tensor
+    target: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: complex = 1, out: Tensor
 ) -> Cost:
     """target[index] += alpha·source."""
-    return elementwise(target, source.numel(), add=1, mul=int(alpha != 1))
+    values = source.numel()
+    return elementwise(target, values, add=1) + Cost(arith=values * scaling_steps(alpha, target))
 
 
 @formula(
@@ -345,14 +347,9 @@ def named_rows(table: Tensor, indices: Tensor, *args: Any) -> int:
 def embedding_renorm(
     table: Tensor, indices: Tensor, max_norm: float, norm_type: float, *, out: Tensor
 ) -> Cost:
-    """Rows times max_norm / (norm + ε) where their norm is above it, as ``renorm`` of these rows.
-
-    An index that comes twice is taken for two, up to all rows of the table.
-    """
-    count = min(indices.numel(), table.shape[0])
-    n = count * table.shape[1]
-    factors = Cost(compare=2 * count, arith=2 * count)  # norm > max_norm, select; add, divide
-    return norm_steps(table, n, count, norm_type) + factors + elementwise(table, n, mul=1)
+    """``renorm`` of the rows; an index that comes twice is taken for two, up to the whole table."""
+    rows = min(indices.numel(), table.shape[0])
+    return renorm_steps(table, rows * table.shape[1], rows, norm_type)
 
 
 # -- searched

@@ -81,7 +81,6 @@ steps("frac", compare=1, add=1)  # x - trunc(x)
 steps("hardtanh", compare=2)  # min(max(x, a), b)
 steps("heaviside", compare=2)  # 1 if x > 0, v if x = 0
 steps("nan_to_num", compare=3)  # selects on x ≠ x, x = inf and x = -inf
-steps("lerp", add=2, mul=1)  # a + w · (b - a)
 steps("hypot", add=1, mul=2, sqrt=1)  # √(a² + b²)
 steps("remainder", "fmod", div=1, compare=1, mul=1, add=1)  # a - b · floor(a / b)
 steps("floor_divide", div=1, compare=1)  # floor(a / b)
@@ -170,12 +169,16 @@ def product_steps(a: Any, b: Any) -> int:
     return (1, 2, 6)[is_complex(a) + is_complex(b)]
 
 
+def scaling_steps(factor: complex, b: Any) -> int:
+    """Operations in factor·b, none if the factor is 1."""
+    return product_steps(factor, b) if factor != 1 else 0
+
+
 @formula(aten.add, aten.sub)
 def add(a: Any, b: Any, scale: complex = 1, *, alpha: complex = 1, out: Tensor) -> Cost:
     """a + alpha·b: one addition, and a multiplication if alpha is not 1."""
     factor = alpha if scale == 1 else scale
-    scaling = product_steps(factor, b) if factor != 1 else 0
-    return Cost(arith=out.numel() * (sum_steps(a, b) + scaling))
+    return Cost(arith=out.numel() * (sum_steps(a, b) + scaling_steps(factor, b)))
 
 
 @formula(aten.rsub)
@@ -247,15 +250,21 @@ def round(x: Tensor, *, decimals: int = 0, out: Tensor) -> Cost:
 
 
 @formula(aten.addcmul)
-def addcmul(x: Tensor, a: Tensor, b: Tensor, *args: float, value: float = 1, out: Tensor) -> Cost:
+def addcmul(x: Tensor, a: Tensor, b: Tensor, value: complex = 1, *, out: Tensor) -> Cost:
     """x + value·a·b."""
-    return elementwise(out, add=1, mul=1 + (value != 1 or args not in ((), (1,))))
+    return elementwise(out, add=1, mul=1) + Cost(arith=out.numel() * scaling_steps(value, out))
 
 
 @formula(aten.addcdiv)
-def addcdiv(x: Tensor, a: Tensor, b: Tensor, *args: float, value: float = 1, out: Tensor) -> Cost:
+def addcdiv(x: Tensor, a: Tensor, b: Tensor, value: complex = 1, *, out: Tensor) -> Cost:
     """x + value·a / b."""
-    return elementwise(out, add=1, div=1, mul=int(value != 1 or args not in ((), (1,))))
+    return elementwise(out, add=1, div=1) + Cost(arith=out.numel() * scaling_steps(value, out))
+
+
+@formula(aten.lerp)
+def lerp(a: Tensor, b: Tensor, weight: Any, *, out: Tensor) -> Cost:
+    """a + weight·(b - a)."""
+    return elementwise(out, add=2) + Cost(arith=out.numel() * product_steps(weight, out))
 
 
 @formula(aten.pow)

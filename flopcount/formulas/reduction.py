@@ -16,7 +16,7 @@ from torch import Tensor, ops
 from flopcount.cost import ZERO, Cost
 from flopcount.formulas import traffic
 from flopcount.formulas.pointwise import pow as power
-from flopcount.formulas.pointwise import sum_steps, told_apart
+from flopcount.formulas.pointwise import product_steps, sum_steps, told_apart
 from flopcount.formulas.primitives import contraction, elementwise, fold
 from flopcount.formulas.registry import Gradients, formula
 
@@ -315,9 +315,13 @@ def dist(a: Tensor, b: Tensor, p: float = 2, *, out: Tensor) -> Cost:
 @formula(aten.renorm)
 def renorm(x: Tensor, p: float, dim: int, maxnorm: float, *, out: Tensor) -> Cost:
     """x times maxnorm / (norm + ε) where a slice's norm is above maxnorm, else times 1."""
-    slices = x.shape[dim]
-    factors = Cost(compare=2 * slices, arith=2 * slices)  # norm > maxnorm, select; add, divide
-    return norm_steps(x, x.numel(), slices, p) + factors + elementwise(x, mul=1)
+    return renorm_steps(x, x.numel(), x.shape[dim], p)
+
+
+def renorm_steps(x: Tensor, n: int, m: int, p: float) -> Cost:
+    """The norms of n values in m slices, their factors, and a product for each part of a value."""
+    factors = Cost(compare=2 * m, arith=2 * m)  # norm > maxnorm, select; add, divide
+    return norm_steps(x, n, m, p) + factors + Cost(arith=n * product_steps(1.0, x))
 
 
 @formula(aten._cdist_forward)

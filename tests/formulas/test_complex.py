@@ -222,6 +222,26 @@ FUNCTIONS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Complex], Any]]
         lambda a: (a * constant(math.log(2) / 2, math.pi / 4)).exp(),
     ),
     "a power of itself": (lambda a: a**a, lambda a: (a * a.log()).exp()),
+    "a real way": (
+        lambda a: torch.lerp(a, ONES, 0.3),
+        lambda a: a + (constant(-1, 0) - a) * 0.3,
+    ),
+    "a complex way": (
+        lambda a: torch.lerp(a, ONES, a),
+        lambda a: a + (constant(-1, 0) - a) * a,
+    ),
+    "a product of which three are added": (
+        lambda a: torch.addcmul(a, a, a, value=3),
+        lambda a: a + a * a * 3,
+    ),
+    "a quotient of which three are added": (
+        lambda a: torch.addcdiv(a, a, ONES, value=3),
+        lambda a: a + a / constant(-1, 0) * 3,
+    ),
+    "places to which three are added": (
+        lambda a: a.index_add(0, torch.arange(n), ONES, alpha=3),
+        lambda a: a + constant(-1, 0) * 3,
+    ),
     "a select": (lambda a: a.masked_fill(LARGE, 2), lambda a: a.select(float(a.x) < 1, 2)),
     "a select of two": (
         lambda a: torch.where(LARGE, FIRST, a),
@@ -273,6 +293,16 @@ def test_a_running_log_of_a_sum() -> None:
         torch.tensor([complex(a) for a in sums], dtype=z.dtype), z.logcumsumexp(0)
     )
     assert measured(torch.logcumsumexp, z, 0) == tally.cost
+
+
+def test_a_slice_that_is_too_long_is_scaled_in_each_part() -> None:
+    with counting() as tally:
+        row = [Complex(x, y) for x, y in zip(numbers(X), numbers(Y), strict=True)]
+        norm = total(a.x * a.x + a.y * a.y for a in row).sqrt()
+        factor = (1 / (norm + 1e-7)).select(norm > 1, 1)
+        result = [complex(Complex(a.x * factor, a.y * factor)) for a in row]
+    torch.testing.assert_close(torch.tensor(result, dtype=z.dtype), z[None].renorm(2, 0, 1.0)[0])
+    assert measured(torch.renorm, z[None], 2, 0, 1.0) == tally.cost
 
 
 def test_a_function_of_complex_numbers_without_steps_of_its_own_is_uncounted() -> None:
