@@ -63,9 +63,7 @@ steps("neg", "sgn", "sign", "signbit", "copysign", compare=1)
 steps("floor", "ceil", "trunc", compare=1)
 steps("maximum", "minimum", "fmax", "fmin", "clamp_min", "clamp_max", compare=1)
 steps("lt", "le", "gt", "ge", "isposinf", "isneginf", compare=1)
-steps("isinf", compare=2)  # |x| = inf
 steps("where", "masked_fill", compare=1)
-steps("logical_not", "logical_and", "logical_or", "logical_xor", compare=1)
 steps("exp", "exp2", "expm1", "log", "log2", "log10", "log1p", special=1)
 steps("sin", "cos", "tan", "asin", "acos", "atan", "atan2", "sinh", "cosh", special=1)
 steps("tanh", "asinh", "acosh", "atanh", special=1)
@@ -230,16 +228,19 @@ def absolute(x: Tensor, *, out: Tensor) -> Cost:
     return Cost(arith=4 * x.numel()) if x.is_complex() else elementwise(x, compare=1)
 
 
-@formula(aten.eq, aten.ne)
-def eq(a: Any, b: Any, *, out: Tensor) -> Cost:
-    """A comparison; of complex numbers one of each part."""
+LOGIC = [f"aten::logical_{name}" for name in ("not", "and", "or", "xor")]
+
+
+@formula(aten.eq, aten.ne, aten.isnan, *LOGIC)
+def eq(a: Any, b: Any = 0, *, out: Tensor) -> Cost:
+    """A comparison, of x with itself or with 0, too; of complex numbers one of each part."""
     return elementwise(out, compare=1 + (is_complex(a) or is_complex(b)))
 
 
-@formula(aten.isnan)
-def isnan(x: Tensor, *, out: Tensor) -> Cost:
-    """x ≠ x."""
-    return eq(x, x, out=out)
+@formula("aten::isinf", "prims::isfinite")
+def isinf(x: Tensor, *, out: Tensor) -> Cost:
+    """|x| = ∞, or not; of a complex number either part."""
+    return elementwise(out, compare=2 * (1 + x.is_complex()))
 
 
 @formula(aten.round)

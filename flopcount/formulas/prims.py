@@ -26,12 +26,6 @@ def evaluated(*args: Any, out: Tensor) -> Cost:
     return elementwise(out, special=1)
 
 
-@formula("prims::isfinite")
-def isfinite(x: Tensor, *, out: Tensor) -> Cost:
-    """|x| < ∞; of a complex number either part."""
-    return Cost(compare=2 * x.numel() * (1 + x.is_complex()))
-
-
 @formula("prims::fft_c2c")
 def c2c(x: Tensor, *, dim: Any, forward: bool, out: Tensor) -> Cost:
     """A transform of complex numbers, which is scaled later."""

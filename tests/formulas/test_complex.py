@@ -268,6 +268,17 @@ def test_a_function_takes_the_steps_of_its_definition_in_real_numbers(name: str)
     assert measured(function, z) == tally.cost
 
 
+@pytest.mark.parametrize(
+    ("question", "comparisons"),
+    [
+        pytest.param(aten.logical_not, 2, id="are both parts 0?"),
+        pytest.param(aten.isinf, 2 * 2, id="is a part's size infinite?"),
+    ],
+)
+def test_a_question_is_asked_of_both_parts(question: Any, comparisons: int) -> None:
+    assert measured(question, z) == Cost(compare=comparisons * n)
+
+
 def test_a_row_s_log_of_a_sum() -> None:
     """The largest real part m, then m + log Σ e^(z - m)."""
     with counting() as tally:
