@@ -345,8 +345,7 @@ def _cdist_backward(
 ) -> Gradients:
     """For each row of a, the sum over b of (a - b)·|a - b|^(p - 2)·g / distance^(p - 1)."""
     n = distances.numel() * a.shape[-1]
-    sums = Cost(arith=fold(n, out.numel()))
-    return Gradients(input=distance_gradient(n, distances.numel(), p) + sums)
+    return distance_gradient(n, distances.numel(), fold(n, out.numel()), p)
 
 
 @formula("aten::_pdist_backward")
@@ -355,26 +354,29 @@ def _pdist_backward(
 ) -> Gradients:
     """As ``_cdist_backward``; a pair's gradient is added to one row, subtracted from the other."""
     n = distances.numel() * x.shape[-1]
-    sums = Cost(arith=fold(2 * n, out.numel()))
-    return Gradients(input=distance_gradient(n, distances.numel(), p) + sums)
+    return distance_gradient(n, distances.numel(), fold(2 * n, out.numel()), p)
 
 
-def distance_gradient(n: int, pairs: int, p: float) -> Cost:
+def distance_gradient(n: int, pairs: int, sums: int, p: float) -> Gradients:
     """(a - b)·|a - b|^(p - 2)·g / distance^(p - 1) of n differences, 0 where the distance is 0.
 
     g / distance^(p - 1) is taken once for each pair. With p = 1 only the sign of a difference
-    is left; with p = ∞ its sign where |a - b| is the distance.
+    is left; with p = ∞ its sign where |a - b| is the distance; with p = 0 nothing, as the
+    distance only counts. Then they are summed.
     """
     p = p if told_apart(p) else nan
-    products = Cost(arith=2 * n)  # the difference, and its product with the factor of the pair
+    if p == 0:
+        return Gradients()
+    # the difference, and its product with the factor of the pair
+    cost = Cost(arith=2 * n + sums)
     if p == 1:
-        return products + Cost(compare=n)
+        return Gradients(input=cost + Cost(compare=n))
     if p == inf:
-        return products + Cost(compare=3 * n)
-    factor = powers(p - 1, pairs) + Cost(arith=pairs, compare=pairs)
-    if p == 2:
-        return products + factor
-    return products + factor + powers(p - 2, n) + Cost(arith=n, compare=n)
+        return Gradients(input=cost + Cost(compare=3 * n))
+    cost += powers(p - 1, pairs) + Cost(arith=pairs, compare=pairs)
+    if p != 2:
+        cost += powers(p - 2, n) + Cost(arith=n, compare=n)
+    return Gradients(input=cost)
 
 
 @formula("aten::_euclidean_dist")
@@ -403,7 +405,7 @@ def sort_comparisons(length: int, k: int) -> int:
     length·⌈log₂ length⌉, a merge sort.
     """
     k = min(k, length)
-    return length * max(k - 1, 0).bit_length() + length - k
+    return length * (k - 1).bit_length() + length - k if k else 0
 
 
 def _order(x: Tensor, dim: int, k: int | None = None) -> Cost:

@@ -289,6 +289,12 @@ def test_gradient_of_distances(p, pair, element):
     assert cost == steps + pairs * pair + values * element
 
 
+def test_a_distance_that_counts_differences_has_no_gradient():
+    for p, cost in ((0.0, Cost()), (1.0, Cost(arith=2 * 18 + 18 - 6, compare=18))):
+        assert measured(aten._cdist_backward, g[:1, :3], x[:1], y[:3], p, y[:1, :3]) == cost
+    assert not aten._cdist_backward(g[:1, :3], x[:1], y[:3], 0.0, y[:1, :3]).any()
+
+
 def test_gradient_of_distances_within_a_set_goes_to_both_rows():
     a = x.clone().requires_grad_()
     with flopcount.FlopCounter() as counter:
@@ -335,6 +341,7 @@ SORTS = {
     "sort of one number": (lambda: x[0, 0].sort(), 0),
     "one number's only best": (lambda: x[0, 0].kthvalue(1), 0),
     "median of one number": (lambda: x[0, 0].median(0), 0),
+    "none of each row": (lambda: x.topk(0), 0),
     "best of each row": (lambda: x.topk(1), 4 * 5),
     "best two": (lambda: x.topk(2), 4 * (6 * 1 + 4)),
     "all of them, ordered": (lambda: x.topk(6), 4 * 6 * 3),
