@@ -273,6 +273,9 @@ def test_a_function_takes_the_steps_of_its_definition_in_real_numbers(name: str)
     [
         pytest.param(aten.logical_not, 2, id="are both parts 0?"),
         pytest.param(aten.isinf, 2 * 2, id="is a part's size infinite?"),
+        pytest.param(lambda a: a.clone().logical_not_(), 2, id="answered in place: 0 or 1 + 0i"),
+        pytest.param(lambda a: a.clone().eq_(1), 2, id="equality, answered in place"),
+        pytest.param(lambda a: torch.ne(a, 1, out=a.clone()), 2, id="into complex numbers"),
     ],
 )
 def test_a_question_is_asked_of_both_parts(question: Any, comparisons: int) -> None:
