@@ -13,6 +13,7 @@ from torch import Tensor, ops
 
 from flopcount.cost import ZERO, Cost
 from flopcount.formulas import complex as complex_numbers
+from flopcount.formulas import traffic
 from flopcount.formulas.primitives import elementwise
 from flopcount.formulas.registry import Formula, Gradients, formula, free
 
@@ -88,7 +89,6 @@ steps("sinc", mul=1, special=1, div=1, compare=1)  # sin(π · x) / (π · x), o
 # activations
 steps("relu", "threshold", compare=1)  # max(x, 0)
 steps("leaky_relu", "_prelu_kernel", compare=1, mul=1)  # x if x > 0 else slope · x
-steps("rrelu_with_noise", compare=1, mul=1)  # the slope is drawn, which is free
 steps("hardshrink", compare=2)  # x if |x| > λ else 0
 steps("softshrink", compare=2, add=2)  # x - λ if x > λ, x + λ if x < -λ, else 0
 steps("hardsigmoid", add=1, compare=2, div=1)  # clamp(x + 3, 0, 6) / 6
@@ -373,8 +373,12 @@ def glu_backward_jvp(
     return elementwise(g, special=1, compare=1, add=1 + 1 + 1 + 3, div=1, mul=1 + 3 + 6)
 
 
-@formula("aten::rrelu_with_noise_functional")
-def rrelu_with_noise_functional(x: Tensor, noise: Tensor, *args: Any, out: Any, **how: Any) -> Cost:
+@formula(
+    "aten::rrelu_with_noise",
+    "aten::rrelu_with_noise_functional",
+    traffic=traffic.reading_all_but(1),  # the noise is written
+)
+def rrelu_with_noise(x: Tensor, noise: Tensor, *args: Any, out: Any, **how: Any) -> Cost:
     """x if x > 0 else slope·x; the slope is drawn, which is free."""
     return elementwise(x, compare=1, mul=1)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -59,6 +60,11 @@ class TestBytes:
     def test_an_op_with_out_writes_it(self) -> None:
         x, y, out = torch.ones(5), torch.ones(5), torch.empty(5)
         assert self.moved(lambda: torch.mul(x, y, out=out), "aten.mul") == (4 * 10, 4 * 5)
+
+    def test_noise_is_drawn_into_its_place_and_not_read(self) -> None:
+        x = torch.ones(5, requires_grad=True)
+        run = partial(F.rrelu, x, training=True)
+        assert self.moved(run, "aten.rrelu_with_noise") == (4 * 5, 4 * 10)
 
     def test_foreach_ops_that_change_their_inputs(self) -> None:
         xs, ys = [torch.ones(5), torch.ones(3)], [torch.ones(5), torch.ones(3)]
