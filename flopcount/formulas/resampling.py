@@ -108,14 +108,17 @@ def upsample_nearest_backward(grad: Tensor, *args: Any, out: Tensor) -> Gradient
     return Gradients(input=elementwise(grad, add=1))
 
 
-def antialiased_taps(length: int, count: int, radius: int) -> int:
+def antialiased_taps(length: int, count: int, radius: int, align_corners: bool) -> int:
     """Taps of all ``count`` places of an axis that is resized with a filter of ``radius``.
 
-    Shrinking widens the filter by the factor s = length / count: the taps of place i are those
-    within radius·s of s·(i + ½), cut off at the borders. A scale factor that was given apart
-    from the sizes is not looked at.
+    Shrinking widens the filter by the factor s = length / count, or (length - 1) / (count - 1)
+    where corners are aligned: the taps of place i are those within radius·s of s·(i + ½), cut off
+    at the borders (torch, UpSampleKernel.cpp). A scale factor that was given apart from the sizes
+    is not looked at.
     """
     scale = length / count
+    if align_corners:
+        scale = (length - 1) / (count - 1) if count > 1 else 0.0
     support = radius * max(scale, 1.0)
     centers = [scale * (i + 0.5) for i in range(count)]
     return sum(
@@ -130,24 +133,29 @@ def antialiasing(radius: int, name: str) -> None:
     Weights are left out: they are computed once for each axis, not for each row and channel.
     """
 
-    def passes(small: Tensor, large: Sequence[int]) -> tuple[int, int, int]:
+    def passes(small: Tensor, large: Sequence[int], aligned: bool) -> tuple[int, int, int]:
         """Taps of both passes, and the values that they make."""
         *outer, rows, columns = large
         *_, out_rows, out_columns = small.shape
-        across = prod(outer) * rows * antialiased_taps(columns, out_columns, radius)
-        down = prod(outer) * out_columns * antialiased_taps(rows, out_rows, radius)
+        across = prod(outer) * rows * antialiased_taps(columns, out_columns, radius, aligned)
+        down = prod(outer) * out_columns * antialiased_taps(rows, out_rows, radius, aligned)
         return across, down, prod(outer) * (rows + out_rows) * out_columns
 
-    def upsample(x: Tensor, *args: Any, out: Tensor) -> Cost:
+    def upsample(x: Tensor, output_size: Any, align_corners: bool, *args: Any, out: Tensor) -> Cost:
         """t multiplications and t - 1 additions for each value of each pass."""
-        across, down, values = passes(out, x.shape)
+        across, down, values = passes(out, x.shape, align_corners)
         return Cost(arith=2 * (across + down) - values)
 
     def upsample_backward(
-        grad: Tensor, output_size: Any, input_size: Sequence[int], *args: Any, out: Tensor
+        grad: Tensor,
+        output_size: Any,
+        input_size: Sequence[int],
+        align_corners: bool,
+        *args: Any,
+        out: Tensor,
     ) -> Gradients:
         """The passes transposed: t products and t additions for each value."""
-        across, down, _ = passes(grad, input_size)
+        across, down, _ = passes(grad, input_size, align_corners)
         return Gradients(input=Cost(arith=2 * (across + down)))
 
     formula(f"aten::{name}")(upsample)

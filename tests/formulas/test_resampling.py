@@ -111,7 +111,7 @@ def test_nearest_only_copies_and_its_gradient_adds_each_result(mode, dimensions)
 # antialiasing
 
 
-def filter_taps(length, count, mode):
+def filter_taps(length, count, mode, aligned):
     """Elements and weights of each place, by the definition of a widened filter."""
 
     def triangle(x):
@@ -127,6 +127,8 @@ def filter_taps(length, count, mode):
         return np.sinc(x) * np.sinc(x / 3) if abs(x) < 3 else 0
 
     scale = length / count
+    if aligned:
+        scale = (length - 1) / (count - 1) if count > 1 else 0
     stretch = max(scale, 1)
     shapes = {"bilinear": (1, triangle), "bicubic": (2, keys), "lanczos": (3, windowed)}
     radius, shape = shapes[mode]
@@ -140,10 +142,10 @@ def filter_taps(length, count, mode):
         yield elements, [weight / sum(weights) for weight in weights]
 
 
-def resampled(values, count, mode):
+def resampled(values, count, mode, aligned):
     """One pass, along the last dimension."""
     result = np.empty((*values.shape[:-1], count), dtype=object)
-    for i, (elements, weights) in enumerate(filter_taps(values.shape[-1], count, mode)):
+    for i, (elements, weights) in enumerate(filter_taps(values.shape[-1], count, mode, aligned)):
         for row in np.ndindex(*values.shape[:-1]):
             terms = [w * values[(*row, j)] for j, w in zip(elements, weights, strict=True)]
             result[(*row, i)] = total(terms)
@@ -163,18 +165,23 @@ def resampled(values, count, mode):
         ),
     ],
 )
-@pytest.mark.parametrize("resized", [(4, 3), (9, 11), (3, 11)], ids=["smaller", "larger", "both"])
-def test_antialiasing_is_two_passes(mode, resized):
+@pytest.mark.parametrize("aligned", [False, True], ids=["", "corners aligned"])
+@pytest.mark.parametrize(
+    "resized", [(4, 3), (9, 11), (3, 11), (1, 4)], ids=["smaller", "larger", "both", "to one row"]
+)
+def test_antialiasing_is_two_passes(mode, resized, aligned):
+    if aligned and mode == "lanczos":
+        pytest.skip("torch refuses it")
     x = torch.rand(2, 1, 7, 8, dtype=torch.double, requires_grad=True)
     with counting() as tally:
-        across = resampled(numbers(x), resized[1], mode)
-        down = resampled(across.swapaxes(2, 3), resized[0], mode).swapaxes(2, 3)
-    y = F.interpolate(x, resized, mode=mode, antialias=True)
+        across = resampled(numbers(x), resized[1], mode, aligned)
+        down = resampled(across.swapaxes(2, 3), resized[0], mode, aligned).swapaxes(2, 3)
+    y = F.interpolate(x, resized, mode=mode, antialias=True, align_corners=aligned)
     np.testing.assert_allclose(floats(down), y.detach(), atol=1e-6)
     op = getattr(aten, f"_upsample_{mode}2d_aa")
-    assert measured(op.default, x, resized, False) == tally.cost
+    assert measured(op.default, x, resized, aligned) == tally.cost
     with flopcount.FlopCounter() as counter:
-        F.interpolate(x, resized, mode=mode, antialias=True).sum().backward()
+        F.interpolate(x, resized, mode=mode, antialias=True, align_corners=aligned).sum().backward()
     backward = counter.report().by_operator()[f"aten._upsample_{mode}2d_aa_backward"]
     # each tap a product and an addition: where forward has one addition less a value
     assert backward.flops == tally.arith + across.size + down.size
