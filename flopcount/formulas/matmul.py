@@ -10,7 +10,7 @@ from torch import Tensor, ops
 
 from flopcount.cost import ZERO, Cost
 from flopcount.formulas import traffic
-from flopcount.formulas.pointwise import gelu
+from flopcount.formulas.pointwise import gelu, scaling_steps
 from flopcount.formulas.primitives import contraction, elementwise, fold
 from flopcount.formulas.registry import Gradients, formula
 
@@ -42,13 +42,15 @@ def mv(a: Tensor, b: Tensor, *, out: Tensor) -> Cost:
 # -- added to something, beta·bias + alpha·(a @ b)
 
 
-def combined(out: Tensor, beta: float, alpha: float) -> Cost:
+def combined(out: Tensor, beta: complex, alpha: complex) -> Cost:
     """beta·x + alpha·y: an addition for each element of ``out``.
 
     A factor that is not 1 is a product for each; with beta = 0 there is nothing to add.
     """
-    scaled = elementwise(out, mul=int(alpha != 1))
-    return scaled + elementwise(out, add=1, mul=int(beta != 1)) if beta != 0 else scaled
+    scaled = Cost(arith=out.numel() * scaling_steps(alpha, out))
+    if beta == 0:
+        return scaled
+    return scaled + elementwise(out, add=1) + Cost(arith=out.numel() * scaling_steps(beta, out))
 
 
 def added(out: Tensor, length: int, beta: float, alpha: float) -> Cost:

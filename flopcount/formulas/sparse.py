@@ -16,7 +16,7 @@ from torch import Tensor
 from flopcount.cost import Cost
 from flopcount.formulas import traffic
 from flopcount.formulas.matmul import added
-from flopcount.formulas.pointwise import add, mul
+from flopcount.formulas.pointwise import add, scaling_steps
 from flopcount.formulas.primitives import elementwise, fold
 from flopcount.formulas.reduction import norm_steps, rows, softmax_backward_steps, softmax_steps
 from flopcount.formulas.registry import Gradients, Uncountable, formula, formula_of, free
@@ -75,10 +75,11 @@ def added_product(
     if is_sparse(out):
         raise Uncountable("which of the sums are stored depends on where values are")
     cost = product(a, b, out=out)
-    scaled = elementwise(out, cost.dots, mul=int(alpha != 1))
+    scaled = cost + Cost(arith=cost.dots * scaling_steps(alpha, out))
     if beta == 0:
-        return cost + scaled
-    return cost + scaled + elementwise(out, cost.dots, add=1) + elementwise(out, mul=int(beta != 1))
+        return scaled
+    sums = elementwise(out, cost.dots, add=1)
+    return scaled + sums + Cost(arith=out.numel() * scaling_steps(beta, out))
 
 
 @formula("aten::hspmm", sparse=True)
@@ -172,7 +173,7 @@ def sum_of(a: Any, b: Any, scale: complex = 1, *, alpha: complex = 1, out: Tenso
     """
     factor = alpha if scale == 1 else scale
     held = values(b)
-    scaling = mul(held, factor, out=held) if factor != 1 else Cost()
+    scaling = Cost(arith=held.numel() * scaling_steps(factor, held))
     if is_sparse(a) and is_sparse(b):
         return scaling + elementwise(values(out), fold(stored(a) + stored(b), stored(out)), add=1)
     return scaling + add(values(a), held, out=held if is_sparse(b) else values(a))

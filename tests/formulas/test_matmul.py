@@ -81,6 +81,7 @@ def test_all_ones_sum_to_the_macs(b: int, m: int, k: int, n: int) -> None:
 m, k, n, b = 3, 5, 7, 2
 bias, x, y = torch.ones(m, n), torch.ones(m, k), torch.ones(k, n)
 bias3, x3, y3 = torch.ones(b, m, n), torch.ones(b, m, k), torch.ones(b, k, n)
+complex_numbers = [each.to(torch.complex64) for each in (bias, x, y)]
 product = Cost(macs=m * n * k, dots=m * n)
 
 
@@ -162,6 +163,16 @@ product = Cost(macs=m * n * k, dots=m * n)
             lambda: x.to(torch.complex64) @ y.to(torch.complex64),
             Cost(macs=4 * m * n * k, dots=2 * m * n),
             id="a complex product is four real ones: two real dot products of twice the length",
+        ),
+        pytest.param(
+            lambda: torch.addmm(*complex_numbers, beta=2, alpha=3),
+            Cost(macs=4 * m * n * k, dots=2 * m * n, arith=(2 + 2 + 2) * m * n),
+            id="complex addmm: a real factor scales two parts, a sum adds two",
+        ),
+        pytest.param(
+            lambda: torch.addmm(*complex_numbers, beta=2j, alpha=3 + 1j),
+            Cost(macs=4 * m * n * k, dots=2 * m * n, arith=(6 + 2 + 6) * m * n),
+            id="complex addmm with complex factors: a product takes 6 operations",
         ),
         pytest.param(lambda: x.long() @ y.long(), product, id="an integer product keeps its MACs"),
         pytest.param(

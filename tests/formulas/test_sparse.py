@@ -75,6 +75,11 @@ def test_each_stored_value_meets_a_row_of_the_other_factor(a: Tensor) -> None:
             id="factors are products",
         ),
         pytest.param(
+            lambda a: torch.addmm(*(each.to(torch.complex64) for each in (C, a, B)), alpha=3),
+            Cost(macs=4 * S * N, dots=2 * M * N, arith=(2 + 2) * M * N),
+            id="a real factor scales both parts of a complex number",
+        ),
+        pytest.param(
             lambda a: torch.sparse.mm(a, B),
             Cost(macs=S * N, dots=M * N),
             id="sparse.mm has no bias",
