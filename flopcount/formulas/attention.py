@@ -36,7 +36,8 @@ class Attention:
     d: int
     v: int
     seen: int  # (query, key) pairs of one head that no structural mask hides
-    steps: int  # of scaling and masking, for each score
+    scaled: bool  # by another number than 1
+    biased: bool  # by an additive mask
     selects: int  # of causal masking, for each score
     dropout: int  # 2 if there is one: P·mask / (1 - p)
     saves: bool  # the logsumexp of each row, for the backward pass
@@ -59,7 +60,8 @@ class Attention:
     def masked_scores(self) -> Cost:
         """S, n dot products of length d, scaled and masked."""
         n = self.scores
-        return self.product(self.d, n) + Cost(arith=self.steps * n, compare=self.selects * n)
+        steps = Cost(arith=self.scaled + self.biased, compare=self.selects)
+        return self.product(self.d, n) + n * steps
 
     def forward(self) -> Cost:
         """S, P and O, the latter m·v dot products of length k; max + log Σ for each row."""
@@ -85,7 +87,7 @@ class Attention:
             + self.product(self.d, keys * self.d)
         )
         row_sums = Cost(arith=m * self.v + fold(m * self.v, m))
-        steps = Cost(arith=(2 + self.dropout + 1) * n)  # difference, product; mask; scale
+        steps = Cost(arith=(2 + self.dropout + self.scaled) * n)  # difference, product
         return Gradients(input=products + row_sums + steps, recompute=again)
 
 
@@ -148,7 +150,8 @@ def attention(
         d=d,
         v=v,
         seen=seen,
-        steps=int(scale != 1) + (mask is not None),
+        scaled=scale != 1,
+        biased=mask is not None,
         selects=int(min(left, right) < q + k),
         dropout=2 if dropout_p else 0,
         saves=saves,

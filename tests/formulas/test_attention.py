@@ -90,9 +90,11 @@ class NaiveAttention:
                     weights = self.weights_again(head)
                 sums = [dot(*rows) for rows in zip(g[head], self.out[head], strict=True)]
                 score_grads = [
-                    [p * (dot(gi, vj) - s) * self.scale for p, vj in zip(row, vectors, strict=True)]
+                    [p * (dot(gi, vj) - s) for p, vj in zip(row, vectors, strict=True)]
                     for row, gi, s in zip(weights, g[head], sums, strict=True)
                 ]
+                if self.scale != 1:
+                    score_grads = [[ds * self.scale for ds in row] for row in score_grads]
                 dq.append([[dot(row, col) for col in transposed(keys)] for row in score_grads])
                 all_weights.extend(weights)
                 all_scores.extend(score_grads)
@@ -116,6 +118,7 @@ class NaiveAttention:
         pytest.param(3, 3, 1, 1, {}, id="one query and one key"),
         pytest.param(2, 2, 3, 4, {"mask": True}, id="an additive mask"),
         pytest.param(2, 2, 3, 4, {"scale": 0.3}, id="a scale of its own"),
+        pytest.param(2, 2, 3, 4, {"scale": 1.0}, id="no scale, in no direction"),
     ],
 )
 def test_a_loop_that_counts_its_operations_gives_the_same_numbers_and_gradients(
