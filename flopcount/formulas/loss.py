@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, broadcast_shapes
 
 from flopcount.cost import ZERO, Cost
 from flopcount.formulas import traffic
@@ -27,13 +27,19 @@ def reduced(x: Tensor, values: int, reduction: int) -> Cost:
     return elementwise(x, fold(values, 1), add=1) + elementwise(x, int(reduction == MEAN), div=1)
 
 
+def losses(x: Tensor, t: Tensor, reduction: int, **steps: int) -> Cost:
+    """So many steps for each prediction and its target, which broadcast, and their reduction."""
+    n = broadcast_shapes(x.shape, t.shape).numel()
+    return elementwise(x, n, **steps) + reduced(x, n, reduction)
+
+
 # -- distances
 
 
 @formula("aten::mse_loss")
 def mse_loss(x: Tensor, t: Tensor, reduction: int = MEAN, *, out: Tensor) -> Cost:
     """(x - t)²."""
-    return elementwise(x, add=1, mul=1) + reduced(x, x.numel(), reduction)
+    return losses(x, t, reduction, add=1, mul=1)
 
 
 @formula("aten::mse_loss_backward")
@@ -49,8 +55,7 @@ def smooth_l1_loss(
     x: Tensor, t: Tensor, reduction: int = MEAN, beta: float = 1.0, *, out: Tensor
 ) -> Cost:
     """With z = |x - t|: z < β ? ½·z² / β : z - ½·β."""
-    steps = elementwise(x, add=2, compare=2, mul=2, div=1)
-    return steps + reduced(x, x.numel(), reduction)
+    return losses(x, t, reduction, add=2, compare=2, mul=2, div=1)
 
 
 @formula("aten::smooth_l1_loss_backward")
@@ -66,7 +71,7 @@ def huber_loss(
     x: Tensor, t: Tensor, reduction: int = MEAN, delta: float = 1.0, *, out: Tensor
 ) -> Cost:
     """With z = |x - t|: z < δ ? ½·z·z : δ·(z - ½·δ)."""
-    return elementwise(x, add=2, compare=2, mul=3) + reduced(x, x.numel(), reduction)
+    return losses(x, t, reduction, add=2, compare=2, mul=3)
 
 
 @formula("aten::huber_loss_backward")
@@ -85,8 +90,8 @@ def binary_cross_entropy(
     x: Tensor, t: Tensor, weight: Tensor | None = None, reduction: int = MEAN, *, out: Tensor
 ) -> Cost:
     """(t - 1)·max(log1p(-x), -100) - t·max(log x, -100), times w."""
-    steps = elementwise(x, add=2, mul=2 + (weight is not None), compare=3, special=2)
-    return steps + reduced(x, x.numel(), reduction)
+    weighted = int(weight is not None)
+    return losses(x, t, reduction, add=2, mul=2 + weighted, compare=3, special=2)
 
 
 @formula("aten::binary_cross_entropy_backward")
@@ -119,16 +124,16 @@ def binary_cross_entropy_with_logits(
     A weight of the positive class comes before logsigmoid as a factor (p - 1)·t + 1.
     Its gradient arrives as element-wise ops.
     """
-    steps = elementwise(x, add=3, mul=1 + (weight is not None), compare=3, special=2)
-    if pos_weight is not None:
-        steps += elementwise(pos_weight, add=1) + elementwise(x, mul=2, add=1)
-    return steps + reduced(x, x.numel(), reduction)
+    weighted, skewed = int(weight is not None), int(pos_weight is not None)
+    products, sums = 1 + weighted + 2 * skewed, 3 + skewed
+    cost = losses(x, t, reduction, add=sums, mul=products, compare=3, special=2)
+    return cost if pos_weight is None else cost + elementwise(pos_weight, add=1)
 
 
 @formula("aten::soft_margin_loss")
 def soft_margin_loss(x: Tensor, t: Tensor, reduction: int = MEAN, *, out: Tensor) -> Cost:
     """log1p(exp(-x·t))."""
-    return elementwise(x, compare=1, mul=1, special=2) + reduced(x, x.numel(), reduction)
+    return losses(x, t, reduction, compare=1, mul=1, special=2)
 
 
 @formula("aten::soft_margin_loss_backward")

@@ -137,6 +137,14 @@ def test_a_loop_that_counts_its_operations_agrees(name: str, reduction: str) -> 
 results: list[Tensor] = []
 
 
+@pytest.mark.parametrize("reduction", [0, 1, 2])
+@pytest.mark.parametrize("name", ["mse_loss", "smooth_l1_loss", "huber_loss"])
+def test_a_prediction_broadcasts_against_its_targets(name: str, reduction: int) -> None:
+    op, row, targets = getattr(torch.ops.aten, name), torch.rand(1, C), torch.rand(N, C)
+    broadcast = rows(lambda: op(row, targets, reduction))
+    assert broadcast == rows(lambda: op(row.expand(N, C), targets, reduction))
+
+
 @pytest.mark.parametrize(
     ("options", "more"),
     [
