@@ -147,10 +147,12 @@ def _with_values(name: str) -> Any:
     return cost
 
 
-_KEEP_ZERO = ["abs", "asin", "asinh", "atan", "atanh", "ceil", "div", "erf", "erfinv", "expm1"]
-_KEEP_ZERO += ["floor", "frac", "isinf", "isnan", "log1p", "mul", "neg", "pow", "relu", "round"]
-_KEEP_ZERO += ["sgn", "sign", "sin", "sinh", "sqrt", "square", "tan", "tanh", "trunc"]
-on_values(*(f"aten::{name}" for name in _KEEP_ZERO))
+_KEEP_ZERO = """
+    abs angle asin asinh atan atanh ceil deg2rad div erf erfinv expm1 floor floor_divide frac isinf
+    isnan isneginf isposinf log1p mul nan_to_num neg pow rad2deg relu round sgn sign signbit sin
+    sinh sqrt square tan tanh threshold_backward trunc
+"""
+on_values(*(f"aten::{name}" for name in _KEEP_ZERO.split()))
 
 
 def met(

@@ -240,7 +240,7 @@ def test_what_depends_on_places_is_uncounted(call: Callable[[], Any]) -> None:
 
 
 ROUNDED = "ceil floor round trunc"
-TOLD_APART = "abs isnan relu sgn sign"
+TOLD_APART = "abs isnan isneginf isposinf relu sgn sign signbit"
 TRANSCENDENTAL = "asin asinh atan atanh erf erfinv expm1 log1p sin sinh tan tanh"
 
 
@@ -251,13 +251,30 @@ TRANSCENDENTAL = "asin asinh atan atanh erf erfinv expm1 log1p sin sinh tan tanh
         pytest.param("frac", Cost(arith=S, compare=S), id="what a rounding takes away"),
         pytest.param(TOLD_APART, Cost(compare=S), id="a comparison"),
         pytest.param("isinf", Cost(compare=2 * S), id="a comparison with each of two infinities"),
+        pytest.param("nan_to_num", Cost(compare=3 * S), id="selects: no number, two infinities"),
         pytest.param("sqrt square", Cost(arith=S), id="a root, a product"),
+        pytest.param("deg2rad rad2deg", Cost(arith=S), id="a product with a number"),
         pytest.param(TRANSCENDENTAL, Cost(special=S), id="a function"),
     ],
 )
 def test_what_keeps_zeros_is_done_on_stored_values_alone(names: str, expected: Cost) -> None:
     for name in names.split():
         assert measured(getattr(torch, name), COO) == expected, name
+
+
+def test_more_that_keeps_zeros() -> None:
+    assert measured(torch.angle, CSR) == Cost(compare=S)
+    assert measured(torch.floor_divide, COO, 2) == Cost(arith=S, compare=S)
+
+
+@pytest.mark.parametrize("layout", [COO, CSR], ids=["COO", "CSR"])
+def test_relus_gradient_is_a_select_for_each_stored_value(layout: Tensor) -> None:
+    x = layout.clone().requires_grad_()
+    with FlopCounter() as counter:
+        x.relu().backward(layout)
+    report = counter.report()
+    assert not report.uncounted
+    assert report.phases["backward"].flops == report.phases["backward"].compare == S
 
 
 def test_a_square_that_arrives_whole_is_a_product_of_each_stored_value() -> None:
