@@ -147,22 +147,24 @@ def dequantize(q: Any, *, out: Any) -> Cost:
     return sum((elementwise(t, mul=1) for t in traffic.tensors([out])), ZERO)
 
 
+ON_INTEGERS = """
+    add add_scalar batch_norm batch_norm1d batch_norm2d batch_norm3d cat celu clamp dropout elu
+    group_norm hardswish instance_norm layer_norm leaky_relu max_pool1d max_pool2d mul mul_scalar
+    prelu relu6 sigmoid softmax threshold
+"""
+"""What makes integers of integers; some, and ReLU after it, or into a place for the result."""
+
 free(
     "aten::int_repr",
     "aten::quantized_batch_norm",
     "aten::quantized_max_pool1d",
     "aten::quantized_max_pool2d",
     "aten::quantized_max_pool3d",
-)
-INTEGERS = ["add", "add_scalar", "mul", "mul_scalar", "cat", "batch_norm"]
-INTEGERS += [f"batch_norm{d}d" for d in (1, 2, 3)]
-ENDS = ["", "_relu", "_out", "_relu_out"]
-free(*(f"quantized::{name}{end}" for name in INTEGERS for end in ENDS))
-free(
-    *(f"quantized::{name}" for name in ("celu", "clamp", "dropout", "elu", "hardswish")),
-    *(f"quantized::{name}" for name in ("leaky_relu", "prelu", "relu6", "sigmoid", "softmax")),
-    *(f"quantized::{name}" for name in ("threshold", "max_pool1d", "max_pool2d")),
-    *(f"quantized::{name}_norm" for name in ("group", "instance", "layer")),
+    *(
+        f"quantized::{name}{end}"
+        for name in ON_INTEGERS.split()
+        for end in ("", "_relu", "_out", "_relu_out")
+    ),
 )
 PREPACKED = ["linear", *CONVOLUTIONS]
 free(*(f"quantized::{name}_prepack" for name in PREPACKED), "quantized::linear_prepack_fp16")

@@ -292,3 +292,26 @@ def test_dequantising_multiplies_each_element_by_the_scale() -> None:
 def test_integer_work_moves_bytes_and_is_no_flop(work: Any, read: int) -> None:
     total, _ = cost_of(work, quantized(3, 4))
     assert (total.flops, total.read, total.written) == (0, read, 12)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("add_scalar", (2.0,)),
+        ("elu", (0.1, 0)),
+        ("group_norm", (2, None, None, 1e-5, 0.1, 0)),
+        ("layer_norm", ([5, 5], None, None, 1e-5, 0.1, 0)),
+        ("leaky_relu", (0.1, False, 0.1, 0)),
+        ("mul_scalar", (2.0,)),
+        ("relu6", ()),
+        ("sigmoid", (0.1, 0)),
+        ("softmax", (1, 0.1, 0)),
+    ],
+)
+def test_a_layer_from_integers_to_integers_is_no_flop(name: str, settings: Any) -> None:
+    x = quantized(1, 4, 5, 5)
+    with flopcount.FlopCounter() as counter:
+        getattr(torch.ops.quantized, name)(x, *settings)
+    report = counter.report()
+    assert not report.uncounted
+    assert (report.total.flops, report.total.read, report.total.written) == (0, 100, 100)
