@@ -11,7 +11,7 @@ from flopcount.cost import ZERO, Cost
 from flopcount.formulas.attention import Attention
 from flopcount.formulas.normalization import native_layer_norm
 from flopcount.formulas.primitives import contraction, elementwise
-from flopcount.formulas.registry import Uncountable, formula
+from flopcount.formulas.registry import formula
 
 
 def projected(x: Tensor, vectors: int, length: int, results: int) -> Cost:
@@ -43,8 +43,6 @@ def multi_head_attention(
     The weights that are asked for are there anyhow; their mean takes h - 1 additions and a
     division each.
     """
-    if query.is_nested:
-        raise Uncountable("the lengths of packed sequences")
     (b, q, e), k, h = query.shape, key.shape[1], num_head
     attention = Attention(
         b=b,

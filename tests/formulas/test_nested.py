@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from flopcount import FlopCounter
+from flopcount import FlopCounter, UncountedOpWarning
 
 aten = torch.ops.aten
 pytestmark = pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
@@ -64,3 +64,11 @@ def test_account_of_lengths_is_free() -> None:
     assert not report.uncounted
     assert report.total.flops == report.total.read == 0
     assert report.total.written == 4 * 2 * 3 * 2  # what is padded
+
+
+def test_arithmetic_on_nested_tensors_is_uncounted_and_says_why() -> None:
+    x = nested()
+    with FlopCounter() as counter:
+        x.sin()
+    with pytest.warns(UncountedOpWarning, match="nested tensors"):
+        counter.report()
