@@ -55,7 +55,8 @@ class Attention:
     def product(self, length: int, dots: int) -> Cost:
         """A product in which each (query, key) pair meets ``length`` numbers."""
         hidden = self.b * self.h * (self.q * self.k - self.seen)
-        return Cost(macs=self.scores * length, dots=dots, void_macs=hidden * length)
+        macs = self.scores * length
+        return Cost(macs=macs, dots=dots if macs else 0, void_macs=hidden * length)
 
     def masked_scores(self) -> Cost:
         """S, n dot products of length d, scaled and masked."""
@@ -133,7 +134,7 @@ def attention(
     """
     if any(others.get(name) is not None for name in PACKED):
         raise Uncountable("the lengths of packed sequences")
-    (b, h, q, d), g, k, v = query, query[1] // key[1], key[2], value[3]
+    (b, h, q, d), g, k, v = query, max(query[1], 1) // max(key[1], 1), key[2], value[3]
     diagonal = 0 if is_causal or custom_mask_type == 1 else k - q
     right = 0 if is_causal or is_lower_right or custom_mask_type else window_size_right
     # torch's -1 and None are no bound: one as far away as the longest sequence

@@ -387,6 +387,30 @@ def test_masks_of_any_rectangle_by_brute_force(
     assert first_backward.valid_macs == b * h * sees * (2 * v + 2 * d)  # dV, dP; dQ, dK
 
 
+@pytest.mark.parametrize(
+    ("b", "h", "q", "k", "d"),
+    [
+        pytest.param(0, 2, 3, 4, 5, id="no batch"),
+        pytest.param(1, 0, 3, 4, 5, id="no heads"),
+        pytest.param(1, 2, 0, 4, 5, id="no queries"),
+        pytest.param(1, 2, 3, 0, 5, id="no keys"),
+    ],
+)
+def test_without_a_pair_of_query_and_key_there_is_no_dot_product(
+    b: int, h: int, q: int, k: int, d: int
+) -> None:
+    query, key, rows = meta(b, h, q, d), meta(b, h, k, d), meta(b, h, q)
+    forward = billed(
+        aten._scaled_dot_product_efficient_attention.default, query, key, key, None, False
+    )
+    backward = billed(
+        aten._scaled_dot_product_efficient_attention_backward.default,
+        *(query, query, key, key, None, query, rows, SEED, SEED, 0.0, [True, True, True, False]),
+    )
+    assert forward == Cost()
+    assert (backward.macs, backward.dots) == (0, 0)
+
+
 def test_values_of_another_length_than_keys() -> None:
     v = meta(2, 4, 5, 3)
     cost = report_of(
