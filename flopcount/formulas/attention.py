@@ -19,7 +19,7 @@ from typing import Any
 from torch import Tensor
 
 from flopcount.cost import ZERO, Cost
-from flopcount.formulas.primitives import fold
+from flopcount.formulas.primitives import dot_products, fold
 from flopcount.formulas.reduction import softmax_steps
 from flopcount.formulas.registry import Formula, Gradients, Uncountable, formula
 
@@ -55,8 +55,7 @@ class Attention:
     def product(self, length: int, dots: int) -> Cost:
         """A product in which each (query, key) pair meets ``length`` numbers."""
         hidden = self.b * self.h * (self.q * self.k - self.seen)
-        macs = self.scores * length
-        return Cost(macs=macs, dots=dots if macs else 0, void_macs=hidden * length)
+        return dot_products(macs=self.scores * length, dots=dots, void_macs=hidden * length)
 
     def masked_scores(self) -> Cost:
         """S, n dot products of length d, scaled and masked."""

@@ -15,7 +15,7 @@ from torch import Tensor, ops
 
 from flopcount.cost import ZERO, Cost
 from flopcount.formulas import traffic
-from flopcount.formulas.primitives import elementwise, fold
+from flopcount.formulas.primitives import dot_products, elementwise, fold
 from flopcount.formulas.registry import Formula, Gradients, formula
 
 aten = ops.aten
@@ -87,7 +87,7 @@ def convolution_backward(
     for_input, for_weight, for_bias = output_mask
     return Gradients(
         input=Cost(**products, dots=x.numel() if transposed else 0) if for_input else ZERO,
-        weight=Cost(**products, dots=weight.numel()) if for_weight else ZERO,
+        weight=dot_products(**products, dots=weight.numel()) if for_weight else ZERO,
         bias=Cost(arith=fold(grad.numel(), grad.shape[1])) if for_bias else ZERO,
     )
 

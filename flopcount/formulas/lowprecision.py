@@ -17,7 +17,7 @@ from torch import Tensor
 
 from flopcount.cost import ZERO, Cost
 from flopcount.formulas.matmul import mm
-from flopcount.formulas.primitives import contraction, elementwise, fold
+from flopcount.formulas.primitives import contraction, dot_products, elementwise, fold
 from flopcount.formulas.registry import formula, free
 
 formula("aten::_int_mm")(mm)
@@ -121,7 +121,7 @@ def group_products(a: Tensor, b: Tensor, out: Tensor) -> Cost:
     """
     k = packed_length(a, -1)
     if a.dim() == b.dim() == 2:
-        return Cost(macs=a.shape[0] * b.shape[1] * k, dots=out.numel())
+        return dot_products(macs=a.shape[0] * b.shape[1] * k, dots=out.numel())
     return contraction(dots=out.numel(), length=k)
 
 

@@ -8,12 +8,17 @@ from flopcount.cost import Cost
 from flopcount.formulas.complex import PRODUCT, QUOTIENT, ROOT, SELECT, SUM
 from flopcount.formulas.registry import Uncountable
 
-__all__ = ["contraction", "elementwise", "fold"]
+__all__ = ["contraction", "dot_products", "elementwise", "fold"]
 
 
 def contraction(*, dots: int, length: int) -> Cost:
     """``dots`` dot products of ``length`` multiplications and ``length - 1`` additions each."""
-    return Cost(macs=dots * length, dots=dots if length else 0)
+    return dot_products(macs=dots * length, dots=dots)
+
+
+def dot_products(*, macs: int, dots: int, void_macs: int = 0) -> Cost:
+    """``macs`` in so many dot products, of any lengths; those of length 0 are none."""
+    return Cost(macs=macs, dots=dots if macs else 0, void_macs=void_macs)
 
 
 def elementwise(

@@ -17,7 +17,7 @@ from flopcount.cost import Cost
 from flopcount.formulas import traffic
 from flopcount.formulas.matmul import added
 from flopcount.formulas.pointwise import add, scaling_steps
-from flopcount.formulas.primitives import elementwise, fold
+from flopcount.formulas.primitives import dot_products, elementwise, fold
 from flopcount.formulas.reduction import norm_steps, rows, softmax_backward_steps, softmax_steps
 from flopcount.formulas.registry import Gradients, Uncountable, formula, formula_of, free
 from flopcount.formulas.traffic import is_sparse
@@ -126,8 +126,8 @@ def mm_reduce_backward(
         return Gradients(unsplit=wanted * elementwise(grad, mul=1, add=1))
     s, n = stored(a), grad.shape[-1]
     dots = s * output_mask[0] + min(b.shape[0], s) * n * output_mask[1]
-    mean = s * wanted if reduce == "mean" else 0
-    return Gradients(unsplit=Cost(macs=wanted * s * n, dots=dots, arith=mean))
+    mean = Cost(arith=s * wanted if reduce == "mean" else 0)
+    return Gradients(unsplit=dot_products(macs=wanted * s * n, dots=dots) + mean)
 
 
 # -- element by element

@@ -370,3 +370,11 @@ def test_gradients_of_a_convolution_on_a_device_of_its_own() -> None:
     # dx is scattered, dw a dot product for each weight, db a sum over 2·6·6 positions
     macs = 2 * 4 * 6 * 6 * 27
     assert cost == Cost(macs=2 * macs, dots=4 * 27, arith=4 * (2 * 6 * 6 - 1))
+
+
+@pytest.mark.parametrize("transposed", [False, True], ids=["plain", "transposed"])
+def test_a_batch_of_no_images_has_no_dot_products(transposed: bool) -> None:
+    layer = (torch.nn.ConvTranspose2d if transposed else torch.nn.Conv2d)(3, 4, 3)
+    with FlopCounter() as counter:
+        layer(torch.empty(0, 3, 8, 8, requires_grad=True)).sum().backward()
+    assert counter.report().total.exact_flops == 0

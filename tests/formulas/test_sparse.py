@@ -262,6 +262,13 @@ def test_what_keeps_zeros_is_done_on_stored_values_alone(names: str, expected: C
         assert measured(getattr(torch, name), COO) == expected, name
 
 
+def test_a_factor_without_columns_has_no_dot_products() -> None:
+    a, b = CSR.clone().requires_grad_(), torch.rand(K, 0, requires_grad=True)
+    with FlopCounter() as counter:
+        torch.sparse.mm(a, b, "sum").sum().backward()
+    assert counter.report().total.dots == 0
+
+
 def test_more_that_keeps_zeros() -> None:
     assert measured(torch.angle, CSR) == Cost(compare=S)
     assert measured(torch.floor_divide, COO, 2) == Cost(arith=S, compare=S)
