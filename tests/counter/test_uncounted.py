@@ -191,9 +191,3 @@ class TestUserFormulas:
         with pytest.warns(UncountedOpWarning, match=complaint):
             report = counter.report()
         assert report.total == Cost(read=4 * 7, written=4 * 7)
-
-    def test_the_reason_names_the_kind_of_tensor(self) -> None:
-        with FlopCounter() as counter:
-            torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]).relu()
-        with pytest.warns(UncountedOpWarning, match="shapes of nested tensors do not tell"):
-            counter.report()
