@@ -15,8 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flopcount.cost import ZERO, Cost
+from flopcount.cost import Cost
 from flopcount.formulas.matmul import mm
+from flopcount.formulas.onednn import unary
 from flopcount.formulas.primitives import contraction, dot_products, elementwise, fold
 from flopcount.formulas.registry import formula, free
 
@@ -204,14 +205,6 @@ def weight_int8pack_mm(x: Tensor, weight: Tensor, scales: Tensor, *, out: Tensor
     return contraction(dots=out.numel(), length=x.shape[-1]) + elementwise(out, mul=1)
 
 
-ACTIVATIONS: dict[str, dict[str, int]] = {
-    "none": {},
-    "relu": {"compare": 1},
-    "silu": {"special": 1, "compare": 1, "add": 1, "div": 1, "mul": 1},
-}
-"""What the kernel runs on a result: x · sigmoid(x) in the steps of the op of that name."""
-
-
 @formula("aten::_mixed_dtypes_linear")
 def mixed_dtypes_linear(
     x: Tensor,
@@ -224,7 +217,7 @@ def mixed_dtypes_linear(
 ) -> Cost:
     """φ((x @ q)·scale + bias), by columns; φ is none, ReLU or SiLU."""
     cost = weight_int8pack_mm(x, weight, scale, out=out) + finished(out, bias)
-    return cost + (elementwise(out, **ACTIVATIONS[activation]) if activation else ZERO)
+    return cost + unary(out, activation)
 
 
 @formula("aten::_weight_int4pack_mm", "aten::_weight_int4pack_mm_for_cpu")
