@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+import torch
 from torch import ScriptObject, Tensor
 
 from flopcount.cost import ZERO, Cost
@@ -24,13 +25,18 @@ from flopcount.formulas.registry import formula, free
 def held(values: Iterable[Any]) -> Iterator[Tensor]:
     """The tensors among ``values``, and in the opaque objects among them, packed weights."""
     for value in values:
+        opaque: Any = value
         if isinstance(value, (list, tuple)):
             yield from held(value)
-        elif isinstance(value, ScriptObject):
-            opaque: Any = value
-            yield from held(opaque.unpack() if hasattr(opaque, "unpack") else opaque.__getstate__())
-        else:
+        elif not isinstance(value, ScriptObject):
             yield from traffic.tensors([value])
+        elif not hasattr(value, "unpack"):  # both weights of a recurrent layer
+            yield from held(opaque.__getstate__())
+        else:
+            weight, bias = opaque.unpack()
+            if not weight.is_quantized:  # kept in 16 bits, and unpacked to 32
+                weight = torch.empty_like(weight, dtype=torch.half, device="meta")
+            yield from traffic.tensors([weight, bias])
 
 
 def packed_traffic(

@@ -186,6 +186,7 @@ def test_a_weight_of_half_as_many_bits_costs_what_the_float_layer_does(
     theirs = flopcount.count(floating, torch.rand(4, 7), backward=False).total
     assert replace(ours, read=0, written=0) == replace(theirs, read=0, written=0)
     assert ours.macs == 4 * 7 * 3
+    assert ours.read == 4 * (4 * 7) + 2 * (7 * 3) + 4 * 3  # its weight alone
 
 
 def test_a_weight_that_is_no_packed_one() -> None:

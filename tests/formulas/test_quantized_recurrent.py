@@ -94,13 +94,14 @@ def test_dropout_between_layers_in_training() -> None:
     assert dropped.arith - kept.arith == 2 * TOKENS * HIDDEN
 
 
-def test_packed_weights_are_read() -> None:
-    layer = narrowed(nn.LSTM(INPUTS, HIDDEN))
+@pytest.mark.parametrize(("dtype", "size"), [(torch.qint8, 1), (torch.float16, 2)])
+def test_packed_weights_are_read(dtype: torch.dtype, size: int) -> None:
+    layer = narrowed(nn.LSTM(INPUTS, HIDDEN), dtype)
     h, c = torch.zeros(1, BATCH, HIDDEN), torch.zeros(1, BATCH, HIDDEN)
     with flopcount.FlopCounter() as counter:
         layer(X, (h, c))
     (row,) = (r for r in counter.report().rows() if r["op"] == "aten.quantized_lstm")
-    weights, biases = 4 * HIDDEN * (INPUTS + HIDDEN), 2 * 4 * (4 * HIDDEN)
+    weights, biases = size * 4 * HIDDEN * (INPUTS + HIDDEN), 2 * 4 * (4 * HIDDEN)
     states = 4 * 2 * h.numel()
     assert row["read"] == 4 * X.numel() + states + weights + biases
     assert row["written"] == 4 * TOKENS * HIDDEN + states
