@@ -169,8 +169,8 @@ def nll_loss_forward(
 ) -> Cost:
     """-w[t]·x[t], or 0 where t is ignored: a negation and a select for each sample.
 
-    A mean divides by the weights' sum, for which they are added as well; without weights the
-    samples are counted, in integers.
+    With a sum goes that of the weights, by which a mean divides; without weights the samples are
+    counted, in integers.
     """
     samples = t.numel()
     loss = elementwise(x, samples, compare=2) + reduced(x, samples, reduction)
