@@ -180,7 +180,6 @@ def slow_conv2d_backward(
     output_mask: Sequence[bool] = (True, True, True),
     *,
     out: Sequence[Tensor | None],
-    **results: Tensor,
 ) -> Gradients:
     """The gradients of a convolution in two dimensions, without dilation."""
     return convolution_backward(

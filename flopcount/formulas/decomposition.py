@@ -37,8 +37,8 @@ def decomposed(func: OpOverload, plan_of: Callable[[Any], Plan]) -> Formula | No
     def cost(*args: Any, out: Any, **kwargs: Any) -> Cost:
         steps = Steps(plan_of)
         with without_modes():
-            args, kwargs = _on_meta(args, kwargs)
             try:
+                args, kwargs = _on_meta(args, kwargs)
                 with steps:
                     decomposition(*args, **kwargs)
             except Uncountable:

@@ -114,13 +114,13 @@ def linalg_ldl_factor_ex(a: Tensor, *, out: Any, **kwargs: Any) -> Cost:
 
 
 @formula("aten::_linalg_det")
-def linalg_det(a: Tensor, *, out: Any, **results: Any) -> Cost:
+def linalg_det(a: Tensor, *, out: Any) -> Cost:
     """The factor's diagonal multiplied, n - 1 times and by the sign of the permutation."""
     return linalg_lu(a) + steps(a, mul=a.shape[-1], add=0)
 
 
 @formula("aten::_linalg_slogdet")
-def linalg_slogdet(a: Tensor, *, out: Any, **results: Any) -> Cost:
+def linalg_slogdet(a: Tensor, *, out: Any) -> Cost:
     """Of the diagonal: n signs, their product and the permutation's, and Σ log|u|.
 
     The sign of a complex number is u / |u|: 4 operations for the modulus, 2 divisions.
@@ -166,7 +166,6 @@ def triangular_solve(
     unitriangular: bool = False,
     *,
     out: tuple[Tensor, Tensor],
-    **results: Tensor,
 ) -> Cost:
     """T·X = B, the old name."""
     return substitution(out[0], a.shape[-1], unit=unitriangular)
@@ -268,7 +267,7 @@ def reflected(x: Tensor, vectors: int, length: int, r: int, *, left: bool = True
 
 
 @formula("aten::geqrf")
-def geqrf(a: Tensor, *, out: Any, **results: Any) -> Cost:
+def geqrf(a: Tensor, *, out: Any) -> Cost:
     """R and the reflectors of Q."""
     return reflectors(a, *a.shape[-2:])
 
@@ -281,7 +280,7 @@ def linalg_householder_product(a: Tensor, tau: Tensor, *, out: Tensor) -> Cost:
 
 
 @formula("aten::linalg_qr")
-def linalg_qr(a: Tensor, mode: str = "reduced", *, out: Any, **results: Any) -> Cost:
+def linalg_qr(a: Tensor, mode: str = "reduced", *, out: Any) -> Cost:
     """R and Q's reflectors, then r columns of Q, or all m; none with mode "r"."""
     m, n = a.shape[-2:]
     r = min(m, n)
@@ -322,7 +321,7 @@ def linalg_eigh(
 
 
 @formula("aten::linalg_eig")
-def linalg_eig(a: Tensor, *, out: Any, **results: Any) -> Cost:
+def linalg_eig(a: Tensor, *, out: Any) -> Cost:
     """QR iteration to the Schur form Q·T·Qᴴ: 25·n³ (GVL, algorithm 7.5.2).
 
     The back substitution for the vectors (4/3·n³) is less than the iterations may vary.
@@ -371,7 +370,6 @@ def linalg_lstsq(
     *,
     driver: str | None = None,
     out: tuple[Tensor, ...],
-    **results: Tensor,
 ) -> Cost:
     """Qᴴ·B by reflectors, and R·X = Qᴴ·B; of a wide A the same with the factors of Aᴴ.
 

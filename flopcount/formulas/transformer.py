@@ -55,7 +55,7 @@ def multi_head_attention(
         seen=q * k,
         scaled=True,
         biased=False,
-        selects=int(mask is not None),
+        selects=2 * (mask is not None),  # as aten::_masked_softmax, which the kernel calls
         dropout=0,
         saves=False,
     )

@@ -63,13 +63,15 @@ def test_the_mean_of_the_weights_over_heads_is_counted() -> None:
     assert each.total.flops == plain.total.flops
 
 
-def test_a_mask_is_a_select_for_each_score() -> None:
+def test_a_mask_is_two_selects_for_each_score() -> None:
     layer = torch.nn.TransformerEncoderLayer(E, H, WIDE, batch_first=True).eval()
     x = torch.rand(B, S, E)
     name = "aten._transformer_encoder_layer_fwd"
     plain = counting(layer, x, grad=False).by_operator()[name]
     masked = counting(layer, x, src_mask=torch.zeros(S, S), grad=False).by_operator()[name]
-    assert masked.compare - plain.compare == B * H * S * S
+    assert (
+        masked.compare - plain.compare == 2 * B * H * S * S
+    )  # hides scores; clears rows that it hides whole
 
 
 def test_biases_of_queries_keys_and_values_and_the_scale_of_queries() -> None:
