@@ -23,6 +23,7 @@ from torch.utils._python_dispatch import (
 )
 
 __all__ = [
+    "BINDINGS",
     "COO_PARTS",
     "DENSE_LAYOUTS",
     "GRADIENT_ORDER",
@@ -189,9 +190,37 @@ def has_symbolic_sizes(value: Any) -> bool:
     return isinstance(value, torch.Tensor) and value._has_symbolic_sizes_strides
 
 
+_METHODS = """
+    add_.Tensor detach div_.Tensor expand mul_.Tensor permute t transpose.int unsqueeze view
+"""
+_FUNCTIONS = """
+    add.Tensor addmm bmm cat convolution div.Tensor exp mm mul.Tensor neg relu sigmoid sqrt
+    sub.Tensor sum.dim_IntList tanh
+"""
+
+
+def _bindings() -> dict[OpOverload, Callable[..., Any]]:
+    homes = {_METHODS: torch._C.TensorBase, _FUNCTIONS: torch._C._VariableFunctions}
+    found = {}
+    for names, home in homes.items():
+        for name in names.split():
+            packet, _, overload = name.partition(".")
+            op = getattr(getattr(torch.ops.aten, packet), overload or "default")
+            found[op] = getattr(home, packet)
+    return found
+
+
+BINDINGS = _bindings()
+"""Common ops, with the function behind ``torch.mm`` or ``Tensor.t`` that calls each of them.
+
+It reads its arguments by code made for them, in half to two thirds of the time that an overload
+takes to read them by its schema.
+"""
+
+
 def bound_call(op: Any) -> Callable[..., Any]:
-    """What calling ``op`` comes down to; an OpOverload's own call is a Python frame around it."""
-    return op._op if type(op) is OpOverload else op
+    """The quickest way to call ``op``: an OpOverload's own is a Python frame around another."""
+    return BINDINGS.get(op) or (op._op if type(op) is OpOverload else op)
 
 
 def never_compile(function: Any) -> None:
