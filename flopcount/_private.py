@@ -191,11 +191,13 @@ def has_symbolic_sizes(value: Any) -> bool:
 
 
 _METHODS = """
-    add_.Tensor detach div_.Tensor expand mul_.Tensor permute t transpose.int unsqueeze view
+    add_.Tensor clone detach div_.Tensor expand mul_.Tensor permute select.int t transpose.int
+    unsqueeze view
 """
 _FUNCTIONS = """
-    add.Tensor addmm bmm cat convolution div.Tensor exp mm mul.Tensor neg relu sigmoid sqrt
-    sub.Tensor sum.dim_IntList tanh
+    add.Tensor addmm bmm cat convolution div.Tensor embedding exp mean.dim mm mul.Tensor
+    native_batch_norm native_layer_norm neg relu relu_ rsqrt sigmoid sqrt stack sub.Tensor sum
+    sum.dim_IntList tanh
 """
 
 
