@@ -34,7 +34,7 @@ from flopcount import FlopCounter, zoo
 Step = Callable[[], object]
 
 
-LEAST_SECONDS = 5
+LEAST_SECONDS = 20
 """How long each step is repeated at least, in all modes together."""
 
 
