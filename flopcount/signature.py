@@ -44,6 +44,8 @@ UNUSUAL = AttributeError, IndexError, *NO_SIGNATURE
 
 def signer(plan: Plan) -> Sign:
     """The quickest function that makes keys of calls of ``plan``."""
+    if plan.values:
+        return _sign_nothing
     # most ops begin with one to three tensors, and many have nothing else
     unrolled = {1: _sign_one, 2: _sign_two, 3: _sign_three}
     return _sign if plan.dynamic else unrolled.get(plan.operands, _sign)
@@ -101,6 +103,10 @@ def _sign_three(where: Any, plan: Plan, args: Any, kwargs: Any, out: Any) -> Key
     except UNUSUAL:
         return _sign(where, plan, args, kwargs, out)
     return _rest(key, 3, args, kwargs) if kwargs or len(args) > 3 else key
+
+
+def _sign_nothing(where: Any, plan: Plan, args: Any, kwargs: Any, out: Any) -> None:
+    """Two calls of one shape may differ in the values of a tensor."""
 
 
 def _sign(where: Any, plan: Plan, args: Any, kwargs: Any, out: Any) -> Key | None:

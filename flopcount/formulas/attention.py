@@ -12,14 +12,16 @@ softmax counts. Dao et al., arXiv 2205.14135, has the algorithm and its backward
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from torch import Tensor
 
 from flopcount.cost import ZERO, Cost
-from flopcount.formulas.primitives import dot_products, fold
+from flopcount.formulas.primitives import dot_products, fold, lengths
 from flopcount.formulas.reduction import softmax_steps
 from flopcount.formulas.registry import Formula, Gradients, Uncountable, formula
 
@@ -128,11 +130,10 @@ def attention(
     """The sizes of a call on shapes (b, h, s, d).
 
     A causal mask begins at the first query and key, or ends at the last ones (``lower_right``);
-    windows go with the latter. Sequences packed into one, or of which a part is used, have
-    lengths that only values tell.
+    windows go with the latter.
     """
-    if any(others.get(name) is not None for name in PACKED):
-        raise Uncountable("the lengths of packed sequences")
+    if given := [name for name in PARTIAL if others.get(name) is not None]:
+        raise Uncountable(f"what {' and '.join(given)} leave out")
     (b, h, q, d), g, k, v = query, max(query[1], 1) // max(key[1], 1), key[2], value[3]
     diagonal = 0 if is_causal or custom_mask_type == 1 else k - q
     right = 0 if is_causal or is_lower_right or custom_mask_type else window_size_right
@@ -158,8 +159,8 @@ def attention(
     )
 
 
-PACKED = ["cum_seq_q", "cum_seq_k", "seqused_k", "seqlen_k", "block_table", "window_size"]
-"""Arguments that hold lengths of sequences, or of which no kernel here says what they hide."""
+PARTIAL = ["cum_seq_q", "cum_seq_k", "seqused_k", "seqlen_k", "block_table", "window_size"]
+"""Arguments that leave out a part of the operands, or that no kernel here explains."""
 
 KERNELS = {
     "_scaled_dot_product_flash_attention_for_cpu": "query key value dropout_p is_causal",
@@ -216,6 +217,17 @@ KERNELS_LENGTH_FIRST = {
     "_flash_attention_backward": (
         "_ query key value _ _ cum_seq_q cum_seq_k max_q max_k dropout_p is_lower_right _ _"
     ),
+    "torch_attn::_varlen_attn": (
+        "query key value cum_seq_q cum_seq_k max_q max_k is_lower_right scale window_size _ "
+        "seqused_k block_table _"
+    ),
+    "torch_attn::_varlen_attn_out": (
+        "_ query key value cum_seq_q cum_seq_k max_q max_k is_lower_right scale window_size _ "
+        "seqused_k block_table _"
+    ),
+    "torch_attn::_varlen_attn_backward": (
+        "_ query key value _ _ cum_seq_q cum_seq_k max_q max_k is_lower_right _ scale window_size"
+    ),
     "_efficient_attention_backward": (
         "_ query key value mask _ cum_seq_q cum_seq_k max_q max_k _ dropout_p _ _ "
         "custom_mask_type _"
@@ -227,20 +239,45 @@ BATCH_HEADS_LENGTH_SIZE, BATCH_LENGTH_HEADS_SIZE = (0, 1, 2, 3), (0, 2, 1, 3)
 """Where the axes b, h, s, d are."""
 
 
-def read(parameters: str, axes: Sequence[int], args: Sequence[Any], given: Any) -> Attention:
-    """The sizes of a call, whose positional arguments have the names in ``parameters``."""
+def read(parameters: str, axes: Sequence[int], args: Sequence[Any], given: Any) -> list[Attention]:
+    """The sizes of a call, whose positional arguments have the names in ``parameters``.
+
+    Sequences of several lengths in one row are as many calls, those of the same lengths one.
+    """
     named = dict(zip(parameters.split(), args, strict=False)) | given
     named |= {name: named.pop(alias) for alias, name in ALIASES.items() if alias in named}
+    if isinstance(named.get("window_size"), (list, tuple)):
+        named["window_size_left"], named["window_size_right"] = named.pop("window_size")
     shapes = [list(named.pop(name).shape) for name in ("query", "key", "value")]
-    if axes == BATCH_LENGTH_HEADS_SIZE:
-        shapes = unpacked(shapes, named)
-    if any(len(shape) != 4 for shape in shapes):
-        raise Uncountable("the lengths of packed sequences")
-    return attention(*([shape[axis] for axis in axes] for shape in shapes), **named)
+    ends = [named.get(name) for name in ("cum_seq_q", "cum_seq_k")]
+    is_batch = len(shapes[0]) == 4 and axes == BATCH_HEADS_LENGTH_SIZE
+    if is_batch or any(end is None for end in ends):
+        return [attention(*([shape[axis] for axis in axes] for shape in shapes), **named)]
+    del named["cum_seq_q"], named["cum_seq_k"]
+    tokens = [shape[-3] for shape in shapes[:2]]
+    longest = named.get("max_q"), named.get("max_k")
+    each = [sequences(*packed) for packed in zip(ends, tokens, longest, strict=True)]
+    return [
+        attention(*([n, h, s, d] for s, (*_, h, d) in zip((q, k, k), shapes, strict=True)), **named)
+        for (q, k), n in Counter(zip(*each, strict=True)).items()
+    ]
+
+
+def sequences(ends: Tensor, tokens: int, longest: int | None) -> list[int]:
+    """The lengths of sequences in one row, which end at ``ends``; the first of these is 0.
+
+    They are values, unless all are as long as the longest.
+    """
+    count = ends.numel() - 1
+    if longest is not None and tokens == count * longest:
+        return [longest] * count
+    return [end - start for start, end in pairwise(lengths(ends))]
 
 
 ALIASES = {
     "attn_mask": "mask",
+    "cu_seq_q": "cum_seq_q",
+    "cu_seq_k": "cum_seq_k",
     "cu_seqlens_q": "cum_seq_q",
     "cu_seqlens_k": "cum_seq_k",
     "max_seqlen_q": "max_q",
@@ -249,36 +286,23 @@ ALIASES = {
 """What some kernels call what others call something else."""
 
 
-def unpacked(shapes: list[list[int]], named: dict[str, Any]) -> list[list[int]]:
-    """Shapes with a batch, of n packed sequences if all are as long as the longest.
-
-    That is so if together they are n times as long; ``cum_seq`` has n + 1 places.
-    """
-    ends, other, *longest = map(named.get, ("cum_seq_q", "cum_seq_k", "max_q", "max_k", "max_k"))
-    if ends is None or other is None or None in longest:
-        return shapes
-    n = ends.numel() - 1
-    tokens = [shape[-3] for shape in shapes]
-    if n < 1 or tokens != [n * length for length in longest]:
-        return shapes
-    del named["cum_seq_q"], named["cum_seq_k"]
-    return [[n, t // n, *shape[-2:]] for t, shape in zip(tokens, shapes, strict=True)]
-
-
 def register(kernels: dict[str, str], axes: Sequence[int]) -> None:
     """Register kernels, forward or backward, with the names of their positional arguments."""
     for kernel, parameters in kernels.items():
-        formula(f"aten::{kernel}")(_formula(kernel, parameters, axes))
+        name = kernel if "::" in kernel else f"aten::{kernel}"
+        is_packed = "cum_seq_q" in parameters
+        formula(name, values=is_packed)(_formula(kernel, parameters, axes))
 
 
 def _formula(kernel: str, parameters: str, axes: Sequence[int]) -> Formula:
     def forward(*args: Any, out: Any, **given: Any) -> Cost:
         """softmax(q·kᵀ·scale)·v: two products and a softmax, for the pairs that a mask leaves."""
-        return read(parameters, axes, args, given).forward()
+        return sum((each.forward() for each in read(parameters, axes, args, given)), ZERO)
 
     def backward(*args: Any, out: Any, **given: Any) -> Gradients:
         """Five products, one of which forward did already: dv, dp, dq, dk, and the scores."""
-        return read(parameters, axes, args, given).backward()
+        each = [one.backward() for one in read(parameters, axes, args, given)]
+        return sum(each, Gradients())
 
     return backward if kernel.endswith("_backward") else forward
 
@@ -287,14 +311,14 @@ def _formula(kernel: str, parameters: str, axes: Sequence[int]) -> Formula:
 def math_for_mps(*args: Any, out: tuple[Tensor, Tensor], **given: Any) -> Cost:
     """The second result is P, there anyhow, and no logsumexp."""
     parameters = "query key value mask dropout_p is_causal _"
-    return read(parameters, BATCH_HEADS_LENGTH_SIZE, args, given | {"saves": False}).forward()
+    return read(parameters, BATCH_HEADS_LENGTH_SIZE, args, given | {"saves": False})[0].forward()
 
 
 @formula("aten::_triton_scaled_dot_attention")
 def triton_attention(*args: Any, out: Tensor, **given: Any) -> Cost:
     """softmax(scale·Q·Kᵀ)·V, with nothing kept for a backward pass."""
     parameters = "query key value dropout_p"
-    return read(parameters, BATCH_HEADS_LENGTH_SIZE, args, given | {"saves": False}).forward()
+    return read(parameters, BATCH_HEADS_LENGTH_SIZE, args, given | {"saves": False})[0].forward()
 
 
 register(KERNELS, BATCH_HEADS_LENGTH_SIZE)

@@ -1,8 +1,7 @@
 """Connectionist temporal classification: Graves et al., ICML 2006, with logarithms throughout.
 
 A sample of T frames and S labels has 2·S + 1 states in each frame: its labels, with blanks before,
-between and after them. Lengths that are in tensors are values: such samples are counted as padded,
-at the length of the longest.
+between and after them. Lengths in tensors are read.
 """
 
 from __future__ import annotations
@@ -13,18 +12,18 @@ from typing import Any
 from torch import Tensor
 
 from flopcount.cost import ZERO, Cost
-from flopcount.formulas.primitives import elementwise
+from flopcount.formulas.primitives import elementwise, lengths
 from flopcount.formulas.registry import Gradients, formula
 
 Lengths = Sequence[int] | Tensor
 
 
-def samples(inputs: Lengths, targets: Lengths, log_alpha: Tensor) -> Iterator[tuple[int, int]]:
-    """The frames and states of each sample; ``log_alpha`` is (samples, frames, states)."""
-    count, frames, states = log_alpha.shape
-    lengths = [frames] * count if isinstance(inputs, Tensor) else inputs
-    labels = [states // 2] * count if isinstance(targets, Tensor) else targets
-    return ((t, 2 * s + 1) for t, s in zip(lengths, labels, strict=True))
+def samples(inputs: Lengths, targets: Lengths) -> Iterator[tuple[int, int]]:
+    """The frames and states of each sample."""
+    frames, labels = (
+        lengths(each) if isinstance(each, Tensor) else each for each in (inputs, targets)
+    )
+    return ((t, 2 * s + 1) for t, s in zip(frames, labels, strict=True))
 
 
 def recursion(log_probs: Tensor, frames: int, states: int) -> Cost:
@@ -36,6 +35,7 @@ def recursion(log_probs: Tensor, frames: int, states: int) -> Cost:
     return elementwise(log_probs, max(frames - 1, 0) * states, compare=2, add=7, special=4)
 
 
+@formula("aten::_ctc_loss.Tensor", values=True)
 @formula("aten::_ctc_loss")
 def ctc_loss(
     log_probs: Tensor,
@@ -51,8 +51,7 @@ def ctc_loss(
     That is a maximum, 2 differences, 2 exponentials, an addition, a logarithm, the maximum added
     and a negation.
     """
-    _, log_alpha = out
-    each = samples(input_lengths, target_lengths, log_alpha)
+    each = samples(input_lengths, target_lengths)
     return sum((recursion(log_probs, *sizes) + end(log_probs) for sizes in each), ZERO)
 
 
@@ -61,6 +60,7 @@ def end(log_probs: Tensor) -> Cost:
     return elementwise(log_probs, 1, compare=2, add=4, special=3)
 
 
+@formula("aten::_ctc_loss_backward.Tensor", values=True)
 @formula("aten::_ctc_loss_backward")
 def ctc_loss_backward(
     grad: Tensor,
@@ -79,7 +79,7 @@ def ctc_loss_backward(
     The recursion of β runs backwards. A state's α + β is one addition, and comes to its class's sum
     by max + log(e^(a - max) + e^(b - max)): 1 comparison, 4 additions and 3 evaluations.
     """
-    each = samples(input_lengths, target_lengths, log_alpha)
+    each = samples(input_lengths, target_lengths)
     return Gradients(input=sum((slope(log_probs, *sizes) for sizes in each), ZERO))
 
 
@@ -90,6 +90,7 @@ def slope(log_probs: Tensor, frames: int, states: int) -> Cost:
     return cost + elementwise(log_probs, frames * log_probs.shape[-1], add=3, mul=1, special=2)
 
 
+@formula("aten::_cudnn_ctc_loss.Tensor", "aten::miopen_ctc_loss.Tensor", values=True)
 @formula("aten::_cudnn_ctc_loss", "aten::miopen_ctc_loss")
 def cudnn_ctc_loss(
     log_probs: Tensor,
@@ -99,18 +100,8 @@ def cudnn_ctc_loss(
     *args: Any,
     out: tuple[Tensor, Tensor],
 ) -> Gradients:
-    """The loss, and its gradient at once, which waits for the factor g.
-
-    Of lengths in tensors only the sum of those of the targets is known, which are in one row.
-    """
-    frames, count = log_probs.shape[0], log_probs.shape[1]
-    inputs = [frames] * count if isinstance(input_lengths, Tensor) else input_lengths
-    if isinstance(target_lengths, Tensor):
-        known = divmod(targets.numel(), count)
-        labels = [known[0] + (i < known[1]) for i in range(count)]
-    else:
-        labels = list(target_lengths)
-    sizes = [(t, 2 * s + 1) for t, s in zip(inputs, labels, strict=True)]
+    """The loss, and its gradient at once, which waits for the factor g."""
+    sizes = list(samples(input_lengths, target_lengths))
     forward = sum((recursion(log_probs, *each) + end(log_probs) for each in sizes), ZERO)
     backward = sum((slope(log_probs, *each) for each in sizes), ZERO)
     factor = sum(t for t, _ in sizes) * log_probs.shape[-1]

@@ -77,6 +77,7 @@ class Plan:
         dynamic: its result's shape depends on values, so that its signature includes it.
         operands: how many arguments it begins with that are tensors.
         sparse: the rule for calls with sparse tensors.
+        values: its formula reads values of tensors, so that calls have no signature.
         why: the reason for which it is free, if it has one of its own.
         bills: the cost of calls that were seen before, by their signatures.
     """
@@ -91,6 +92,7 @@ class Plan:
         "operands",
         "sparse",
         "traffic",
+        "values",
         "why",
         "written",
     )
@@ -102,7 +104,7 @@ class Plan:
         self.formula: Formula | None = None
         self.traffic: Traffic = traffic.operands_and_results
         self.sparse: Rule | None = None
-        self.why = ""
+        self.why, self.values = "", False
         self.written: tuple[tuple[int, str], ...] = ()
         schema = schema_of(func)
         if schema is None:  # a higher-order op
@@ -140,6 +142,7 @@ class Plan:
         if rule := rule_of(spellings):
             self.decision = Decision.FORMULA if rule.formula else Decision.FREE
             self.formula, self.traffic, self.why = rule.formula, rule.traffic, rule.why
+            self.values = rule.values
             return
         returns = schema_of(self.func).returns
         if not self.written and any(returned.alias_info is not None for returned in returns):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
+from flopcount._private import without_modes
 from flopcount.cost import Cost
 from flopcount.formulas.complex import PRODUCT, QUOTIENT, ROOT, SELECT, SUM
 from flopcount.formulas.registry import Uncountable
 
-__all__ = ["contraction", "dot_products", "elementwise", "fold"]
+__all__ = ["contraction", "dot_products", "elementwise", "fold", "lengths"]
 
 
 def contraction(*, dots: int, length: int) -> Cost:
@@ -50,3 +52,19 @@ def elementwise(
 def fold(values: int, results: int) -> int:
     """Operations that reduce ``values`` values to ``results``: one less than values, each."""
     return max(values - results, 0)
+
+
+def lengths(tensor: Tensor) -> list[int]:
+    """The values of a tensor of lengths, for formulas that are registered with ``values=True``.
+
+    Raises:
+        Uncountable: it has no values (on the meta device, or fake), or they cannot be had now:
+            while a CUDA graph is recorded, nothing may wait for the device.
+    """
+    if type(tensor) is not Tensor or tensor.is_meta:
+        raise Uncountable("lengths of sequences are values, and here there are none")
+    if tensor.is_cuda and torch.cuda.is_current_stream_capturing():
+        raise Uncountable("lengths of sequences are values, which a CUDA graph does not tell")
+    with without_modes():
+        values: list[int] = tensor.tolist()
+    return values

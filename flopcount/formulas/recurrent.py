@@ -130,12 +130,6 @@ class Pass:
         return Cost(arith=sums)
 
 
-def added(parts: Sequence[Gradients]) -> Gradients:
-    """The sum of each gradient's cost over all parts."""
-    names = Gradients.__slots__
-    return Gradients(**{name: sum((getattr(p, name) for p in parts), ZERO) for name in names})
-
-
 # -- oneDNN: one layer in one direction
 
 
@@ -238,7 +232,7 @@ class Stack:
             parts += [each.backward(*ends) for each in layer]
             inputs = layer[0].tokens * layer[0].inputs * (len(layer) - 1)
             parts.append(Gradients(input=Cost(arith=inputs if leaves else 0)))
-        return added(parts)
+        return sum(parts, Gradients())
 
 
 def stacked(

@@ -58,6 +58,10 @@ class Gradients:
     bias: Cost = ZERO
     recompute: Cost = ZERO
 
+    def __add__(self, other: Gradients) -> Gradients:
+        names = self.__slots__
+        return Gradients(**{name: getattr(self, name) + getattr(other, name) for name in names})
+
 
 Formula = Callable[..., "Cost | Gradients"]
 F = TypeVar("F", bound=Formula)
@@ -72,11 +76,13 @@ class Rule:
         formula: None for a free op.
         traffic: counts its bytes.
         why: the reason for which an op is free, if it is not that it only moves bytes.
+        values: the formula reads values of tensors.
     """
 
     formula: Formula | None
     traffic: Traffic
     why: str = ""
+    values: bool = False
 
 
 _rules: dict[str, Rule] = {}
@@ -85,7 +91,10 @@ _listeners: list[Callable[[], None]] = []
 
 
 def formula(
-    *ops: Any, traffic: Traffic = traffic.operands_and_results, sparse: bool = False
+    *ops: Any,
+    traffic: Traffic = traffic.operands_and_results,
+    sparse: bool = False,
+    values: bool = False,
 ) -> Callable[[F], F]:
     """Register the decorated function as the formula of ``ops``.
 
@@ -111,10 +120,12 @@ def formula(
             written)``; by default every distinct operand is read and every result written.
         sparse: the function is for calls with a sparse tensor among the arguments or results,
             of which shapes tell nothing; without one such calls are uncounted.
+        values: the cost depends on values of tensors, such as lengths of sequences, so that the
+            function is asked at every call.
 
     The function gets the op's own arguments, and its result as ``out``; it may look at shapes,
-    dtypes and numbers, never at the values of a tensor. It returns a :class:`Cost` without
-    bytes, or :class:`Gradients` for a backward op.
+    dtypes and numbers, but not at the values of a tensor unless ``values`` says so. It returns a
+    :class:`Cost` without bytes, or :class:`Gradients` for a backward op.
 
     Raises:
         TypeError: an op is neither a packet, nor an overload, nor a name with ``::``; or what
@@ -125,7 +136,8 @@ def formula(
 
     def register(function: F) -> F:
         _require_callable(function)
-        _register(names, Rule(function, traffic), _sparse_rules if sparse else _rules)
+        rule = Rule(function, traffic, values=values)
+        _register(names, rule, _sparse_rules if sparse else _rules)
         return function
 
     return register

@@ -12,6 +12,7 @@ from torch import Tensor
 
 import flopcount
 from flopcount import Cost
+from flopcount.formulas import plan
 from tests.formulas.counting import Number, counting, floats, numbers
 from tests.formulas.decomposed import billed
 
@@ -105,16 +106,25 @@ def bare(counter: flopcount.FlopCounter) -> Cost:
     return Cost(arith=total.arith, compare=total.compare, special=total.special)
 
 
-@pytest.mark.parametrize("lengths", [LENGTHS, torch.tensor(LENGTHS)], ids=["numbers", "tensor"])
-def test_of_lengths_in_tensors_only_the_longest_is_known(lengths: Any) -> None:
+def test_lengths_in_tensors_are_read_at_each_call() -> None:
     """A state of all frames but the first takes 13 steps; 9 sum up a sample's last states."""
-    known = isinstance(lengths, list)
     log_probs = torch.randn(FRAMES, SAMPLES, CLASSES).log_softmax(-1)
-    labels = LABELS if known else torch.tensor(LABELS)
+    calls = (LENGTHS, LABELS), (torch.tensor(LENGTHS), torch.tensor(LABELS))
+    for inputs, labels in calls:
+        with flopcount.FlopCounter() as counter:
+            aten._ctc_loss(log_probs, TARGETS, inputs, labels)
+        assert bare(counter).flops == 13 * (5 * 5 + 3 * 3 + 4 * 5) + 9 * SAMPLES
     with flopcount.FlopCounter() as counter:
-        aten._ctc_loss(log_probs, TARGETS, lengths, labels)
-    states = 5 * 5 + 3 * 3 + 4 * 5 if known else 3 * (5 * 5)
-    assert bare(counter).flops == 13 * states + 9 * SAMPLES
+        for inputs in (torch.tensor([6, 6, 6]), torch.tensor([6, 6, 5])):
+            aten._ctc_loss(log_probs, TARGETS, inputs, torch.tensor([2, 2, 2]))
+    assert bare(counter).flops == 13 * (3 * 25 + 3 * 25 - 5) + 2 * 9 * SAMPLES
+
+
+def test_lengths_without_values_are_unknown() -> None:
+    log_probs = torch.empty(FRAMES, SAMPLES, CLASSES, device="meta")
+    lengths = torch.empty(SAMPLES, dtype=torch.int64, device="meta")
+    bill = plan(aten._ctc_loss.Tensor).bill([log_probs, log_probs, lengths, lengths], {}, ())
+    assert bill.unknown == "lengths of sequences are values, and here there are none"
 
 
 def test_a_training_step_has_nothing_uncounted() -> None:
@@ -143,9 +153,4 @@ def test_an_accelerator_computes_the_gradient_with_the_loss(name: str) -> None:
     assert cost + Cost(arith=factors) == both
 
     lengths = torch.tensor(LENGTHS), torch.tensor(LABELS)
-    cost = billed(op.Tensor, log_probs, flat, *lengths, 0, False, False, out=out)
-    # 2·5 + 3 states in 6 frames, of which 13 steps lead to the next, forward and backward, and 9
-    # to the sum of a class; 9 for each loss; 5 for each class and frame
-    states = 2 * 5 + 3
-    steps = 2 * 13 * 5 * states + 9 * 6 * states + 9 * SAMPLES + 5 * 6 * SAMPLES * CLASSES
-    assert cost.flops == steps
+    assert billed(op.Tensor, log_probs, flat, *lengths, 0, False, False, out=out) == cost

@@ -1,4 +1,4 @@
-"""Sequences in one row after each other: their lengths are values, unless all are equal."""
+"""Sequences in one row after each other: their lengths are values, which are read."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.attention.varlen
 from torch import Tensor
 
 import flopcount
@@ -30,7 +31,7 @@ def meta(*shape: int) -> Tensor:
 SEED = torch.empty((), device="meta", dtype=torch.long)
 
 
-def test_packed_sequences_are_uncounted() -> None:
+def test_packed_sequences_without_values_are_uncounted() -> None:
     packed, lengths = meta(11, 4, 8), torch.empty(3, device="meta", dtype=torch.int32)
     report = report_of(
         lambda: aten._flash_attention_forward(
@@ -76,7 +77,80 @@ def test_packed_sequences_that_are_all_as_long_as_the_longest_are_a_batch(sequen
     assert back.total.macs == efficient_back.total.macs == (4 + 1) * product  # scores again
 
 
-def test_packed_sequences_of_other_lengths_are_uncounted_in_backward_too() -> None:
+def ends(lengths: list[int]) -> Tensor:
+    return torch.tensor([0, *lengths]).cumsum(0).int()
+
+
+QUERIES, KEYS = [3, 6, 2, 3], [4, 5, 5, 4]  # (3, 4) twice
+H, D = 4, 8
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("kind", ["flash", "efficient", "varlen"])
+def test_sequences_of_several_lengths_cost_what_they_do_one_by_one(kind: str, causal: bool) -> None:
+    if kind == "varlen" and not hasattr(torch.ops.torch_attn, "_varlen_attn"):
+        pytest.skip("this torch has no such op")
+    longest = max(QUERIES), max(KEYS)
+
+    def cost(queries: list[int], keys: list[int], backward: bool) -> Cost:
+        q, k = meta(sum(queries), H, D), meta(sum(keys), H, D)
+        limits = ends(queries), ends(keys), *longest
+        if kind == "efficient":
+            q, k = q[None], k[None]
+            forward = (aten._efficient_attention_forward, None, *limits, 0.0, 2 * causal, True)
+            back = (
+                aten._efficient_attention_backward,
+                *(None, q, *limits, meta(len(queries), H, 6), 0.0, SEED, SEED, 2 * causal, False),
+            )
+        elif kind == "flash":
+            forward = aten._flash_attention_forward, *limits, 0.0, causal, False
+            back = (
+                aten._flash_attention_backward,
+                *(q, meta(H, sum(queries)), *limits, 0.0, causal, SEED, SEED),
+            )
+        else:
+            forward = torch.ops.torch_attn._varlen_attn, *limits, causal
+            back = (
+                torch.ops.torch_attn._varlen_attn_backward,
+                *(q, meta(H, sum(queries)), *limits, causal, SEED),
+            )
+        (op, *rest), given = (back, (q, q, k, k)) if backward else (forward, (q, k, k))
+        return billed(op.default, *given, *rest, out=(q, k, k))
+
+    for backward in (False, True):
+        together = cost(QUERIES, KEYS, backward)
+        each = [cost([q], [k], backward) for q, k in zip(QUERIES, KEYS, strict=True)]
+        assert plain(together) == plain(sum(each, Cost()))
+        pairs = 3 * 4 + 6 * 5 + 2 * 5 + 3 * 4  # backward's fifth product is recomputation
+        assert together.macs == (4 if backward else 2) * H * pairs * D
+        # the last query sees all keys: of (3, 4) the first two miss 2 and 1, of (6, 5) 5, 4, 3, 2
+        # and 1, of (2, 5) 1
+        missed = (2 + 1) + (5 + 4 + 3 + 2 + 1) + 1 + (2 + 1)
+        assert together.void_macs == causal * (4 if backward else 2) * H * missed * D
+
+
+def test_lengths_are_read_at_each_call() -> None:
+    q = meta(11, H, D)
+    with flopcount.FlopCounter(strict=True) as counter:
+        for lengths in ([5, 6], [1, 10], [11, 0]):
+            packed = ends(lengths), ends(lengths), 11, 11
+            aten._flash_attention_forward(q, q, q, *packed, 0.0, False, False)
+    pairs = (25 + 36) + (1 + 100) + 121
+    assert counter.report().total.macs == 2 * H * pairs * D
+
+
+def test_a_window_of_packed_sequences() -> None:
+    op = getattr(torch.ops.torch_attn, "_varlen_attn", None)
+    if op is None:
+        pytest.skip("this torch has no such op")
+    q = meta(6, H, D)
+    limits = ends([4, 2]), ends([4, 2]), 4, 4
+    cost = billed(op.default, q, q, q, *limits, False, None, [1, 0], out=(q,))
+    seen = (1 + 2 + 2 + 2) + (1 + 2)  # itself, and the one before
+    assert cost.macs - cost.void_macs == 2 * H * seen * D
+
+
+def test_packed_sequences_without_values_are_uncounted_in_backward_too() -> None:
     packed, lengths = meta(11, 4, 8), torch.empty(3, device="meta", dtype=torch.int32)
     report = report_of(
         lambda: aten._flash_attention_backward(
