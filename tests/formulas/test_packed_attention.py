@@ -148,6 +148,9 @@ def test_a_window_of_packed_sequences() -> None:
     cost = billed(op.default, q, q, q, *limits, False, None, [1, 0], out=(q,))
     seen = (1 + 2 + 2 + 2) + (1 + 2)  # itself, and the one before
     assert cost.macs - cost.void_macs == 2 * H * seen * D
+    if into := getattr(torch.ops.torch_attn, "_varlen_attn_out", None):
+        again = billed(into.default, q, q, q, q, *limits, False, None, [1, 0], out=q)
+        assert again == cost
 
 
 def test_packed_sequences_without_values_are_uncounted_in_backward_too() -> None:
