@@ -25,6 +25,7 @@ from flopcount.attribution import Attribution, Thread
 from flopcount.compilation import EAGERLY
 from flopcount.errors import UncountedOpError, UncountedOpWarning
 from flopcount.formulas import (
+    CONTROL_FLOW,
     Bill,
     Decision,
     Formula,
@@ -207,13 +208,25 @@ class FlopCounter(TorchDispatchMode):
             return out
         return OURS
 
+    def _within(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """``function``, whose ops this mode sees; inside a handler it would not."""
+
+        def run(*args: Any, **kwargs: Any) -> Any:
+            super(FlopCounter, self).__enter__()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                super(FlopCounter, self).__exit__(None, None, None)
+
+        return run
+
     def _open(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """Run a composite op by the ops that it is made of, under this mode."""
-        super().__enter__()
-        try:
-            return composite_kernel(func)(*args, **kwargs)
-        finally:
-            super().__exit__(None, None, None)
+        """Run a composite op by the ops that it is made of."""
+        return self._within(composite_kernel(func))(*args, **kwargs)
+
+    def _branch(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Run an op that calls functions, of which this mode sees those that are called."""
+        return func(*(self._within(arg) if callable(arg) else arg for arg in args), **kwargs)
 
     def _count_new(
         self, thread: Thread, key: Any, where: Where, plan: Plan, args: Any, kwargs: Any, out: Any
@@ -290,6 +303,7 @@ def _passing(plan: Plan) -> Handler:
 
 def _opening(plan: Plan) -> Handler:
     """The handler of an op that is made of others, which are counted."""
+    run = FlopCounter._branch if plan.name in CONTROL_FLOW else FlopCounter._open
 
     def handle(
         counter: FlopCounter, func: Any, types: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -297,7 +311,7 @@ def _opening(plan: Plan) -> Handler:
         answer = counter._subclasses(func, types, args, kwargs, plan)
         if answer is not OURS:
             return answer
-        return counter._open(plan.func, args, kwargs)
+        return run(counter, plan.func, args, kwargs)
 
     return handle
 

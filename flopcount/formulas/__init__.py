@@ -38,7 +38,7 @@ from flopcount.formulas import (  # noqa: F401  (each room registers its ops)
     transformer,
     window,
 )
-from flopcount.formulas.plans import Bill, Plan, describe, plan
+from flopcount.formulas.plans import CONTROL_FLOW, Bill, Plan, describe, plan
 from flopcount.formulas.registry import (
     Decision,
     Formula,
@@ -52,6 +52,7 @@ from flopcount.formulas.registry import (
 )
 
 __all__ = [
+    "CONTROL_FLOW",
     "Bill",
     "Decision",
     "Formula",

@@ -30,7 +30,7 @@ from flopcount.formulas.registry import (
     rule_of,
 )
 
-__all__ = ["Bill", "Plan", "describe", "plan"]
+__all__ = ["CONTROL_FLOW", "Bill", "Plan", "describe", "plan"]
 
 BILL_LIMIT = 1 << 12
 """Signatures of one op whose bills are kept."""
@@ -49,6 +49,9 @@ SPARSE_RESULT = "aten::_to_sparse", "aten::_spdiags"
 
 OPENED = frozenset({"flex_attention", "flex_attention_backward"})
 """Higher-order ops whose eager kernel is made of ordinary ones."""
+
+CONTROL_FLOW = frozenset({"associative_scan", "cond", "map_impl", "scan", "while_loop"})
+"""Higher-order ops that call the functions that they are given, as often as values want it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +111,7 @@ class Plan:
         self.written: tuple[tuple[int, str], ...] = ()
         schema = schema_of(func)
         if schema is None:  # a higher-order op
-            opens = func.name() in OPENED
+            opens = func.name() in OPENED | CONTROL_FLOW
             self.decision = Decision.COMPOSITE if opens else Decision.UNCOUNTED
             self.dynamic, self.operands = False, 0
             return
