@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from flopcount.errors import UncountedOpError as UncountedOpError
     from flopcount.errors import UncountedOpWarning as UncountedOpWarning
     from flopcount.errors import UnknownModuleError as UnknownModuleError
+    from flopcount.errors import UnwatchedThreadWarning as UnwatchedThreadWarning
     from flopcount.formulas import Gradients as Gradients
     from flopcount.formulas import formula as formula
     from flopcount.report import ModuleNode as ModuleNode
@@ -35,6 +36,7 @@ _HOMES = {
     "UncountedOpError": "errors",
     "UncountedOpWarning": "errors",
     "UnknownModuleError": "errors",
+    "UnwatchedThreadWarning": "errors",
     "count": "step",
     "formula": "formulas",
 }

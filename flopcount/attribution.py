@@ -169,6 +169,8 @@ class Attribution:
         self.root = Scope("", None)
         self.unattributed = Scope("unattributed", self.root)
         self.threads: list[Thread] = []
+        # a module that ran unwatched, and its thread; empty once that was said
+        self.missed: tuple[str, ...] | None = None
         self.model: Scope | None = None
         if model is not None:
             inner = innermost(model)
@@ -233,7 +235,9 @@ class Attribution:
             self._enter_recomputed(thread, module)
             return
         if not thread.entries:
-            return  # a thread that nobody watches
+            if self.missed is None:
+                self.missed = type_name(module), threading.current_thread().name
+            return
         place = thread.place
         try:
             _, scope, is_call = place.entered[id(module)]

@@ -23,7 +23,7 @@ from flopcount._private import (
 )
 from flopcount.attribution import Attribution, Thread
 from flopcount.compilation import EAGERLY
-from flopcount.errors import UncountedOpError, UncountedOpWarning
+from flopcount.errors import UncountedOpError, UncountedOpWarning, UnwatchedThreadWarning
 from flopcount.formulas import (
     CONTROL_FLOW,
     Bill,
@@ -151,6 +151,7 @@ class FlopCounter(TorchDispatchMode):
 
         Warns:
             UncountedOpWarning: once for each op whose cost is not known, with the reason.
+            UnwatchedThreadWarning: once, if a module ran in a thread that had not entered.
         """
         ledger = Ledger()
         with self._lock:
@@ -164,6 +165,15 @@ class FlopCounter(TorchDispatchMode):
             if reason:
                 self._unknown[op] = ""
                 warnings.warn(f"{op} is uncounted: {reason}", UncountedOpWarning, stacklevel=2)
+        if self._attribution.missed:
+            module, name = self._attribution.missed
+            self._attribution.missed = ()
+            warnings.warn(
+                f"{module} ran in thread {name!r}, which had not entered the counter: nothing is "
+                "counted there; use `with counter:` in that thread, too",
+                UnwatchedThreadWarning,
+                stacklevel=2,
+            )
         return snapshot(ledger, self._attribution)
 
     def reset(self) -> None:

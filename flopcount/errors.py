@@ -10,6 +10,7 @@ __all__ = [
     "UncountedOpError",
     "UncountedOpWarning",
     "UnknownModuleError",
+    "UnwatchedThreadWarning",
     "did_you_mean",
 ]
 
@@ -24,6 +25,10 @@ class UncountedOpError(FlopcountError):
 
 class UncountedOpWarning(UserWarning):
     """An op of the report was not counted; said once for each op of a counter."""
+
+
+class UnwatchedThreadWarning(UserWarning):
+    """A module ran in a thread that had not entered the counter; said once by a counter."""
 
 
 class UnknownModuleError(FlopcountError, KeyError):

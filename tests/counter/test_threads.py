@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import threading
+import warnings
 
+import pytest
 import torch
 from torch import nn
 
-from flopcount import FlopCounter
+from flopcount import FlopCounter, UnwatchedThreadWarning
 from flopcount.cost import ZERO
 from tests.counter.units import PRODUCT, batch, linear
 from tests.invariants import check
@@ -43,15 +45,31 @@ class TestThreads:
         assert report.phases["backward"].macs == 2 * steps * 3 * PRODUCT
         assert report["0"].phases["backward"].macs == 2 * steps * PRODUCT
 
-    def test_a_thread_that_does_not_enter_is_not_watched(self) -> None:
+    def test_a_thread_that_does_not_enter_is_not_watched_and_the_report_says_so(self) -> None:
         layer = linear()
         with FlopCounter() as counter:
-            thread = threading.Thread(target=lambda: layer(batch()).sum().backward())
+            thread = threading.Thread(target=lambda: layer(batch()).sum().backward(), name="aside")
             thread.start()
             thread.join()
-        report = counter.report()
+        with pytest.warns(UnwatchedThreadWarning, match="Linear ran in thread 'aside'") as caught:
+            report = counter.report()
+        assert caught[0].filename == __file__
         assert report.total == ZERO
         assert report.root.children == ()
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            counter.report()  # it was said
+
+    def test_after_the_block_other_threads_are_their_own_masters(self) -> None:
+        layer, counter = linear(), FlopCounter()
+        with counter:
+            layer(batch())
+        thread = threading.Thread(target=lambda: layer(batch()))
+        thread.start()
+        thread.join()
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert counter.report().total.macs == PRODUCT
 
     def test_backward_in_another_thread_than_forward(self) -> None:
         layer = linear()
