@@ -36,6 +36,7 @@ from flopcount.formulas import (
     rule_count,
     when_registered,
 )
+from flopcount.formulas.traffic import tensors
 from flopcount.gradients import finder
 from flopcount.ledger import BACKWARD, RECOMPUTE, Key, Ledger
 from flopcount.report import Report, snapshot
@@ -314,6 +315,7 @@ def _passing(plan: Plan) -> Handler:
 def _opening(plan: Plan) -> Handler:
     """The handler of an op that is made of others, which are counted."""
     run = FlopCounter._branch if plan.name in CONTROL_FLOW else FlopCounter._open
+    count_whole = _counting(plan)
 
     def handle(
         counter: FlopCounter, func: Any, types: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -321,6 +323,8 @@ def _opening(plan: Plan) -> Handler:
         answer = counter._subclasses(func, types, args, kwargs, plan)
         if answer is not OURS:
             return answer
+        if any(tensor.is_nested for tensor in tensors(args)):
+            return count_whole(counter, func, types, args, kwargs)  # it may be made of others then
         return run(counter, plan.func, args, kwargs)
 
     return handle

@@ -54,6 +54,13 @@ CONTROL_FLOW = frozenset({"associative_scan", "cond", "map_impl", "scan", "while
 """Higher-order ops that call the functions that they are given, as often as values want it."""
 
 
+UNKNOWN = {
+    Decision.UNCOUNTED: "it has no formula",
+    Decision.COMPOSITE: "shapes of nested tensors do not tell what they hold",
+}
+"""Why a call is uncounted that has come so far; a composite op is opened but for nested tensors."""
+
+
 @dataclass(frozen=True, slots=True)
 class Bill:
     """What one call of an op costs, ready to be posted."""
@@ -177,7 +184,7 @@ class Plan:
         if out is None and mutated:  # an in-place foreach op answers None
             out = mutated[0]
         dtype = _working_dtype(operands, out)
-        unknown = "it has no formula" if self.decision is Decision.UNCOUNTED else ""
+        unknown = UNKNOWN.get(self.decision, "")
         moved, answer = ZERO, Gradients()
         try:
             read, written = moving(args, named, out, mutated)

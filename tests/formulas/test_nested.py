@@ -72,3 +72,26 @@ def test_arithmetic_on_nested_tensors_is_uncounted_and_says_why() -> None:
         x.sin()
     with pytest.warns(UncountedOpWarning, match="shapes of nested tensors do not tell"):
         counter.report()
+
+
+def attended() -> list[torch.Tensor]:
+    parts = [torch.arange(length * 16.0).view(length, 2, 8) for length in (3, 5, 2)]
+    x = torch.nested.nested_tensor(parts, layout=torch.jagged).transpose(1, 2)
+    return list(torch.nn.functional.scaled_dot_product_attention(x, x, x).unbind())
+
+
+def multiplied() -> list[torch.Tensor]:
+    parts = [torch.arange(length * 8.0).view(length, 8) for length in (3, 5, 2)]
+    x = torch.nested.nested_tensor(parts)
+    return list(torch.matmul(x, x.transpose(1, 2)).unbind())
+
+
+@pytest.mark.parametrize("program", [attended, multiplied])
+def test_a_composite_op_on_nested_tensors_runs_as_it_would_alone(program: Any) -> None:
+    expected = program()
+    with FlopCounter() as counter:
+        found = program()
+    for ours, theirs in zip(found, expected, strict=True):
+        assert torch.equal(ours, theirs)
+    with pytest.warns(UncountedOpWarning, match="nested tensors do not tell"):
+        assert counter.report().uncounted
