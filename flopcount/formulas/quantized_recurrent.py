@@ -67,82 +67,51 @@ def layers(
     return cost
 
 
-@formula("aten::quantized_lstm.input", traffic=packed_traffic)
-def quantized_lstm(
-    x: Tensor,
-    hx: Sequence[Tensor],
-    params: Sequence[Any],
-    has_biases: bool,
-    num_layers: int,
-    dropout: float,
-    train: bool,
-    bidirectional: bool,
-    batch_first: bool,
-    *,
-    out: Sequence[Tensor],
-    **kwargs: Any,
-) -> Cost:
-    """LSTM layers."""
-    steps, dropped = x.shape[1 if batch_first else 0], dropout if train else 0.0
-    return layers(LSTM_CELL, x, steps, hx[0], params, dropped, bidirectional)
+def register(op: str, cell: Cell) -> None:
+    """Register both overloads of ``op``: of a batch, and of sequences as long as they are."""
+
+    def batch(
+        x: Tensor,
+        hx: Tensor | Sequence[Tensor],
+        params: Sequence[Any],
+        has_biases: bool,
+        num_layers: int,
+        dropout: float,
+        train: bool,
+        bidirectional: bool,
+        batch_first: bool,
+        *,
+        out: Sequence[Tensor],
+        **kwargs: Any,
+    ) -> Cost:
+        """All layers; weights of 8 bits want x and h quantised, and products scaled."""
+        steps, state = x.shape[1 if batch_first else 0], hx if isinstance(hx, Tensor) else hx[0]
+        return layers(cell, x, steps, state, params, dropout if train else 0.0, bidirectional)
+
+    def packed(
+        x: Tensor,
+        batch_sizes: Tensor,
+        hx: Tensor | Sequence[Tensor],
+        params: Sequence[Any],
+        has_biases: bool,
+        num_layers: int,
+        dropout: float,
+        train: bool,
+        bidirectional: bool,
+        *,
+        out: Sequence[Tensor],
+        **kwargs: Any,
+    ) -> Cost:
+        """All layers; weights of 8 bits want x and h quantised, and products scaled."""
+        steps, state = batch_sizes.shape[0], hx if isinstance(hx, Tensor) else hx[0]
+        return layers(cell, x, steps, state, params, dropout if train else 0.0, bidirectional)
+
+    formula(f"aten::{op}.input", traffic=packed_traffic)(batch)
+    formula(f"aten::{op}.data", traffic=packed_traffic)(packed)
 
 
-@formula("aten::quantized_lstm.data", traffic=packed_traffic)
-def quantized_lstm_packed(
-    x: Tensor,
-    batch_sizes: Tensor,
-    hx: Sequence[Tensor],
-    params: Sequence[Any],
-    has_biases: bool,
-    num_layers: int,
-    dropout: float,
-    train: bool,
-    bidirectional: bool,
-    *,
-    out: Sequence[Tensor],
-    **kwargs: Any,
-) -> Cost:
-    """LSTM layers of sequences as long as they are."""
-    steps, dropped = batch_sizes.shape[0], dropout if train else 0.0
-    return layers(LSTM_CELL, x, steps, hx[0], params, dropped, bidirectional)
-
-
-@formula("aten::quantized_gru.input", traffic=packed_traffic)
-def quantized_gru(
-    x: Tensor,
-    hx: Tensor,
-    params: Sequence[Any],
-    has_biases: bool,
-    num_layers: int,
-    dropout: float,
-    train: bool,
-    bidirectional: bool,
-    batch_first: bool,
-    *,
-    out: Sequence[Tensor],
-) -> Cost:
-    """GRU layers."""
-    steps, dropped = x.shape[1 if batch_first else 0], dropout if train else 0.0
-    return layers(GRU_CELL, x, steps, hx, params, dropped, bidirectional)
-
-
-@formula("aten::quantized_gru.data", traffic=packed_traffic)
-def quantized_gru_packed(
-    x: Tensor,
-    batch_sizes: Tensor,
-    hx: Tensor,
-    params: Sequence[Any],
-    has_biases: bool,
-    num_layers: int,
-    dropout: float,
-    train: bool,
-    bidirectional: bool,
-    *,
-    out: Sequence[Tensor],
-) -> Cost:
-    """GRU layers of sequences as long as they are."""
-    steps, dropped = batch_sizes.shape[0], dropout if train else 0.0
-    return layers(GRU_CELL, x, steps, hx, params, dropped, bidirectional)
+register("quantized_lstm", LSTM_CELL)
+register("quantized_gru", GRU_CELL)
 
 
 @formula("quantized::quantized_lstm_cell_dynamic", traffic=packed_traffic)
