@@ -182,6 +182,7 @@ class FlopCounter(TorchDispatchMode):
         with self._lock:
             self._ledger = Ledger()
         self._unknown.clear()
+        self._attribution.missed = None
         for thread in self._attribution.threads:
             thread.tally.clear()
         for scope in self._attribution.scopes():

@@ -37,9 +37,9 @@ def test_weights_may_be_fractions() -> None:
 
 def test_a_weight_that_is_no_number_is_refused() -> None:
     with pytest.raises(TypeError, match="special must be a number, got 'eight'"):
-        Convention(special="eight")  # type: ignore[arg-type]
+        Convention(special="eight")  # type: ignore[arg-type]  # the mistake
 
 
 def test_it_reads_costs() -> None:
     with pytest.raises(TypeError, match=r"expected a Cost, such as report\.total, got dict"):
-        Convention().flops({})  # type: ignore[arg-type]
+        Convention().flops({})  # type: ignore[arg-type]  # the mistake

@@ -60,6 +60,17 @@ class TestThreads:
             warnings.simplefilter("error")
             counter.report()  # it was said
 
+    def test_reset_forgets_the_threads_that_did_not_enter(self) -> None:
+        layer = linear()
+        with FlopCounter() as counter:
+            thread = threading.Thread(target=lambda: layer(batch()))
+            thread.start()
+            thread.join()
+            counter.reset()
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            counter.report()
+
     def test_after_the_block_other_threads_are_their_own_masters(self) -> None:
         layer, counter = linear(), FlopCounter()
         with counter:

@@ -164,16 +164,17 @@ class TestUserFormulas:
 
     def test_one_that_is_no_function_is_refused(self) -> None:
         with pytest.raises(TypeError, match=r"expected a function .* got Cost\("):
-            flopcount.formula(MYSTERY)(Cost())  # type: ignore[type-var]
+            flopcount.formula(MYSTERY)(Cost())  # type: ignore[type-var]  # the mistake
         with pytest.raises(TypeError, match=r"expected a function .* got 3"):
-            FlopCounter(formulas={MYSTERY: 3})  # type: ignore[dict-item]
+            FlopCounter(formulas={MYSTERY: 3})  # type: ignore[dict-item]  # the mistake
         with pytest.raises(TypeError, match=r"expected formulas={op: function}, got"):
-            FlopCounter(formulas=[MYSTERY])  # type: ignore[arg-type]
+            FlopCounter(formulas=[MYSTERY])  # type: ignore[arg-type]  # the mistake
 
     @pytest.mark.parametrize(
         ("answer", "complaint"),
         [
             (3, "it returned 3; expected a Cost or Gradients"),
+            # the mistakes that are tried
             (Cost(arith=2.5), "expected whole numbers"),  # type: ignore[arg-type]
             (Cost(arith=-1), "expected whole numbers"),
             (Cost(arith=torch.tensor(3)), "expected whole numbers"),  # type: ignore[arg-type]
