@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from importlib import import_module
 from types import FrameType
 from typing import Any
 
@@ -27,6 +28,7 @@ __all__ = [
     "BINDINGS",
     "COO_PARTS",
     "DENSE_LAYOUTS",
+    "FORWARD_TAG",
     "GRADIENT_ORDER",
     "NO_SEQUENCE_NR",
     "CustomOpDef",
@@ -41,7 +43,10 @@ __all__ = [
     "composite_kernel",
     "custom_op_name",
     "decomposition_of",
+    "forget_compiled",
     "has_symbolic_sizes",
+    "is_captured",
+    "is_compiling_for_op",
     "is_composite",
     "is_traceable_wrapper_subclass_type",
     "never_compile",
@@ -51,6 +56,7 @@ __all__ = [
     "packet_name",
     "running_node",
     "schema_of",
+    "set_stance",
     "sharding_is_planned",
     "will_execute",
     "without_modes",
@@ -234,6 +240,31 @@ def never_compile(function: Any) -> None:
     dynamo = torch._C._dynamo.eval_frame
     skip = dynamo._FrameAction.SKIP
     dynamo.set_code_exec_strategy(function.__code__, dynamo._FrameExecStrategy(skip, skip))
+
+
+is_compiling_for_op: Callable[[], bool] = torch._higher_order_ops.utils._in_hop_compile
+"""Whether torch compiles the functions given to an op such as ``cond``, on its own account."""
+
+is_captured: Callable[[], bool] = torch.compiler.is_dynamo_compiling
+"""False; for torch's compiler, when it reads code that asks this, True."""
+
+
+FORWARD_TAG = "is_forward"
+"""What ``node.meta["partitioner_tag"]`` says of the forward part of a graph with gradients."""
+
+
+def set_stance(stance: Any) -> Any:
+    """Tell torch's compiler what to do with functions; returns what it did before.
+
+    ``torch.compiler.set_stance`` takes the name of a stance, here it is an object that has one:
+    the compiler reads ``stance.stance`` at each call of a compiled function.
+    """
+    return import_module("torch._dynamo.eval_frame")._set_stance(stance)
+
+
+def forget_compiled() -> None:
+    """Forget what torch's compiler remembers of functions, those among them that it leaves be."""
+    import_module("torch._dynamo").reset_code_caches()
 
 
 _will_execute: Callable[[Any], bool] = torch._C._will_engine_execute_node

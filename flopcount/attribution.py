@@ -13,11 +13,12 @@ import weakref
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
-from torch import is_grad_enabled, nn
+from torch import fx, is_grad_enabled, nn
 from torch.nn.modules.module import (
     register_module_forward_hook,
     register_module_forward_pre_hook,
@@ -32,6 +33,8 @@ from flopcount._private import (
     backward_started_here,
     backward_task,
     checkpoint_recomputes,
+    is_captured,
+    is_compiling_for_op,
     next_sequence_nr,
     open_calls,
     running_node,
@@ -230,6 +233,8 @@ class Attribution:
     # -- forward and optimizer: a stack of what is open
 
     def _enter_module(self, module: nn.Module, inputs: Any) -> None:
+        if is_captured():
+            return
         thread = self.local.thread
         if backward_task() != -1:
             self._enter_recomputed(thread, module)
@@ -251,17 +256,33 @@ class Attribution:
         thread.record.note(place, next_sequence_nr())
 
     def _enter_recomputed(self, thread: Thread, module: nn.Module) -> None:
-        task, node = backward_task(), running_node()
-        if thread.place_task == task:
-            caller = thread.place.scope
-        else:
-            caller = self._owner(thread, node, node._sequence_nr()) if node else self.root
-        _, scope, _ = self._find(thread, caller, module, in_backward=True)
+        _, scope, _ = self._find(thread, self._running(thread), module, in_backward=True)
         thread.stack.append((module, thread.place, thread.place_task))
-        thread.place, thread.place_task = scope.places[RECOMPUTE], task
+        thread.place, thread.place_task = scope.places[RECOMPUTE], backward_task()
         thread.record.note(thread.place, next_sequence_nr())
 
+    @contextmanager
+    def recomputing(self) -> Iterator[None]:
+        """What runs here, while backward runs, is forward work that is done again."""
+        thread = self.local.thread
+        before = thread.place, thread.place_task
+        thread.place = self._running(thread).places[RECOMPUTE]
+        thread.place_task = backward_task()
+        try:
+            yield
+        finally:
+            thread.place, thread.place_task = before
+
+    def _running(self, thread: Thread) -> Scope:
+        """The scope that backward is in: of the module that runs again, or of the node."""
+        if thread.place_task == backward_task():
+            return thread.place.scope
+        node = running_node()
+        return self._owner(thread, node, node._sequence_nr()) if node else self.root
+
     def _exit_module(self, module: nn.Module, inputs: Any, output: Any) -> None:
+        if is_captured():
+            return
         thread = self.local.thread
         stack = thread.stack
         if not stack:
@@ -314,6 +335,8 @@ class Attribution:
         known = caller.entered.get(id(module))
         if known is not None and known[0]() is module:
             return known
+        if isinstance(module, fx.GraphModule) and is_compiling_for_op():
+            return caller.remember(module, caller, False)  # a branch, as torch's compiler has it
         inner = innermost(module)
         with self._lock:
             self._parameters = {}  # it may own parameters that an outer row stood in for

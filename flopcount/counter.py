@@ -22,7 +22,8 @@ from flopcount._private import (
     sharding_is_planned,
 )
 from flopcount.attribution import Attribution, Thread
-from flopcount.compilation import EAGERLY
+from flopcount.branch import branch
+from flopcount.compilation import EAGERLY, captures
 from flopcount.errors import UncountedOpError, UncountedOpWarning, UnwatchedThreadWarning
 from flopcount.formulas import (
     CONTROL_FLOW,
@@ -100,6 +101,15 @@ class FlopCounter(TorchDispatchMode):
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
         return False  # True would wrap __torch_dispatch__, at every call
+
+    @classmethod
+    def ignore_compile_internals(cls) -> bool:
+        """Whether torch's compiler may take in a function that is called under a counter.
+
+        It asks before it does so; it may have been loaded since the counter was entered.
+        """
+        EAGERLY.begin_late()
+        return captures()
 
     def __new__(
         cls,
@@ -238,7 +248,10 @@ class FlopCounter(TorchDispatchMode):
 
     def _branch(self, func: Any, args: Any, kwargs: Any) -> Any:
         """Run an op that calls functions, of which this mode sees those that are called."""
-        return func(*(self._within(arg) if callable(arg) else arg for arg in args), **kwargs)
+        called = (
+            self._within(branch(arg, self._attribution)) if callable(arg) else arg for arg in args
+        )
+        return func(*called, **kwargs)
 
     def _count_new(
         self, thread: Thread, key: Any, where: Where, plan: Plan, args: Any, kwargs: Any, out: Any

@@ -16,6 +16,7 @@ from flopcount import _private
 from flopcount._private import (
     COO_PARTS,
     DENSE_LAYOUTS,
+    FORWARD_TAG,
     GRADIENT_ORDER,
     NO_SEQUENCE_NR,
     CustomOpDef,
@@ -29,7 +30,10 @@ from flopcount._private import (
     composite_kernel,
     custom_op_name,
     decomposition_of,
+    forget_compiled,
     has_symbolic_sizes,
+    is_captured,
+    is_compiling_for_op,
     is_composite,
     is_traceable_wrapper_subclass_type,
     next_sequence_nr,
@@ -38,6 +42,7 @@ from flopcount._private import (
     packet_name,
     running_node,
     schema_of,
+    set_stance,
     sharding_is_planned,
     will_execute,
     without_modes,
@@ -48,6 +53,8 @@ aten = torch.ops.aten
 
 class Ops(TorchDispatchMode):
     """Writes down what ``look(op, arguments)`` answers for every op."""
+
+    supports_higher_order_operators = True
 
     def __init__(self, look: Any) -> None:
         super().__init__()
@@ -417,6 +424,92 @@ class TestNamesOfOps:
         symbolic = FakeTensorMode(shape_env=ShapeEnv()).from_tensor(x)
         assert has_symbolic_sizes([1, (symbolic,)])
         assert not has_symbolic_sizes((x, FakeTensorMode().from_tensor(x), 2))
+
+
+class TestCompiler:
+    @pytest.fixture(autouse=True)
+    def fresh(self) -> Any:
+        torch._dynamo.reset()
+        yield
+        torch._dynamo.reset()
+
+    @staticmethod
+    def compiled() -> tuple[Any, list[Any]]:
+        graphs: list[Any] = []
+
+        def backend(graph: Any, inputs: Any) -> Any:
+            graphs.append(graph)
+            return graph.forward
+
+        return torch.compile(lambda x: x + is_captured(), backend=backend), graphs
+
+    def test_code_that_it_reads_is_told_so(self) -> None:
+        function, _ = self.compiled()
+        assert function(torch.tensor(1)) == 2
+        assert not is_captured()
+
+    def test_it_asks_a_stance_at_each_call(self) -> None:
+        class Stance:
+            skip_guard_eval_unsafe = False
+            backend = None
+            stance = "force_eager"
+
+        function, graphs = self.compiled()
+        stance = Stance()
+        prior = set_stance(stance)
+        try:
+            assert function(torch.tensor(1)) == 1
+            assert not graphs
+            stance.stance = "default"
+            assert function(torch.tensor(1)) == 2
+        finally:
+            assert set_stance(prior) is stance
+        assert len(graphs) == 1
+
+    def test_it_leaves_a_function_alone_that_it_met_under_a_mode_until_it_forgets(self) -> None:
+        function, graphs = self.compiled()
+        with Ops(lambda op, args: None):
+            function(torch.tensor(1))
+        function(torch.tensor(1))
+        assert not graphs
+        forget_compiled()
+        function(torch.tensor(1))
+        assert len(graphs) == 1
+
+    def test_it_is_at_work_for_an_op_while_that_calls_its_functions(self) -> None:
+        x = torch.ones(2)
+        mode = Ops(lambda op, args: (op, is_compiling_for_op()))
+        with mode:
+            torch.cond(x[0] > 0, lambda x: x.sin(), lambda x: x.cos(), (x,))
+        assert mode.seen[-2:] == [
+            (aten.gt.Scalar, False),
+            (torch.ops.higher_order.cond, True),
+        ]
+        assert not is_compiling_for_op()
+
+    def test_it_tells_forward_from_backward_in_the_graph_of_a_gradient(self) -> None:
+        """sin forward; cos and a product backward."""
+
+        class Graphs(Ops):
+            @classmethod
+            def ignore_compile_internals(cls) -> bool:
+                return True
+
+        def graph(op: Any, args: Any) -> Any:
+            return args[1] if isinstance(args[1:2], tuple) and op is cond else None
+
+        cond = torch.ops.higher_order.cond
+        mode, x = Graphs(graph), torch.ones(2, requires_grad=True)
+        with mode:
+            y = torch.cond(torch.tensor(True), lambda x: x.sin(), lambda x: x * 2, (x,))
+            torch.autograd.grad(y.sum(), x)
+        _, gradient = filter(None, mode.seen)
+        tags = {
+            node.target: node.meta.get("partitioner_tag") == FORWARD_TAG
+            for node in gradient.graph.nodes
+            if node.op == "call_function"
+        }
+        assert tags == {aten.sin.default: True, aten.cos.default: False, aten.mul.Tensor: False}
 
 
 def test_a_coo_tensor_holds_values_and_their_places() -> None:

@@ -50,7 +50,9 @@ SPARSE_RESULT = "aten::_to_sparse", "aten::_spdiags"
 OPENED = frozenset({"flex_attention", "flex_attention_backward"})
 """Higher-order ops whose eager kernel is made of ordinary ones."""
 
-CONTROL_FLOW = frozenset({"associative_scan", "cond", "map_impl", "scan", "while_loop"})
+CONTROL_FLOW = frozenset(
+    {"associative_scan", "cond", "map_impl", "scan", "while_loop", "while_loop_stack_output"}
+)
 """Higher-order ops that call the functions that they are given, as often as values want it."""
 
 

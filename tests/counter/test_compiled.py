@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +15,31 @@ from torch import Tensor, nn
 from flopcount import FlopCounter
 from tests.counter.units import PRODUCT, batch, linear, mm
 from tests.invariants import check
+
+LATE = """
+import sys
+import torch
+from flopcount import FlopCounter
+
+graphs = []
+
+def backend(graph, inputs):
+    graphs.append(graph)
+    return graph.forward
+
+def product(x):
+    return x @ torch.ones(8, 8)
+
+x = torch.ones(4, 8)
+assert "torch._dynamo" not in sys.modules
+with FlopCounter() as counter:
+    function = torch.compile(product, backend=backend, fullgraph=True)
+    y = function(x)
+print(counter.report().total.macs)
+print(len(graphs), torch.equal(y, product(x)))
+z = function(x)
+print(len(graphs), torch.equal(z, y))
+"""
 
 
 class TestCompiledFunctions:
@@ -71,6 +98,11 @@ class TestCompiledFunctions:
         check(report, plain=True)
         assert [node.calls for node in report.model.walk()] == [2] * 4
         assert report.model.total.macs == 2 * (2 + 3) * PRODUCT
+
+    def test_first_called_inside_it_by_a_program_that_loads_the_compiler_there(self) -> None:
+        """In a process of its own: here the compiler is loaded."""
+        run = subprocess.run([sys.executable, "-c", LATE], capture_output=True, text=True)
+        assert (run.stdout, run.returncode) == (f"{PRODUCT}\n0 True\n1 True\n", 0), run.stderr
 
     def test_threads_that_leave_in_another_order_leave_no_trace(self) -> None:
         first_in, second_in, first_out = (threading.Event() for _ in range(3))
