@@ -44,6 +44,13 @@ ELSEWHERE = {
 
 Formula = registry.Formula
 
+RULES = {
+    "": registry._rules,
+    " of sparse tensors": registry._sparse_rules,
+    " of nested tensors": registry._nested_rules,
+}
+"""What is registered, by the kind of tensors that it is for."""
+
 
 def tests_of(rooms: Iterable[str]) -> list[str]:
     """The test files of ``rooms``, or of all formulas when none is named."""
@@ -55,7 +62,7 @@ def tests_of(rooms: Iterable[str]) -> list[str]:
 def formulas(rooms: Sequence[str]) -> dict[Formula, list[str]]:
     """The formulas of ``rooms`` (of all without one), each with the ops it is registered for."""
     ops = defaultdict(list)
-    for kind, rules in (("", registry._rules), (" of sparse tensors", registry._sparse_rules)):
+    for kind, rules in RULES.items():
         for name, rule in rules.items():
             if rule.formula and (not rooms or room_of(rule.formula) in rooms):
                 ops[rule.formula].append(name + kind)
@@ -83,7 +90,7 @@ def doubled(formula: Formula) -> Formula:
 def put(changed: Callable[[Formula], Formula]) -> None:
     """Register ``changed(formula)`` in place of each formula."""
     changed = functools.cache(changed)  # one function serves many ops
-    for rules in (registry._rules, registry._sparse_rules):
+    for rules in RULES.values():
         for name, rule in rules.items():
             if rule.formula:
                 rules[name] = replace(rule, formula=changed(rule.formula))
@@ -93,6 +100,8 @@ def put(changed: Callable[[Formula], Formula]) -> None:
             plan.formula = changed(plan.formula)
         if plan.sparse and plan.sparse.formula:
             plan.sparse = replace(plan.sparse, formula=changed(plan.sparse.formula))
+        if plan.nested and plan.nested.formula:
+            plan.nested = replace(plan.nested, formula=changed(plan.nested.formula))
 
 
 def forget() -> None:

@@ -40,10 +40,12 @@ __all__ = [
     "backward_task",
     "bound_call",
     "checkpoint_recomputes",
+    "component_shapes",
     "composite_kernel",
     "custom_op_name",
     "decomposition_of",
     "forget_compiled",
+    "has_nested_kernel",
     "has_symbolic_sizes",
     "is_captured",
     "is_compiling_for_op",
@@ -155,6 +157,21 @@ def is_composite(op: OpOverload) -> bool:
     return has_kernel(op, "CompositeImplicitAutograd") and not (
         has_kernel(op, "CPU") or has_kernel(op, "CUDA")
     )
+
+
+def has_nested_kernel(op: Any) -> bool:
+    """Whether ``op`` has a kernel of its own for nested tensors, beside a composite one."""
+    return has_kernel(op, "NestedTensorCPU") or has_kernel(op, "NestedTensorCUDA")
+
+
+def component_shapes(nested: torch.Tensor) -> list[tuple[int, ...]]:
+    """The shape of each component of a nested tensor of the strided layout.
+
+    They are kept on the host, so that no accelerator is waited for.
+    """
+    with without_modes():
+        shapes = nested._nested_tensor_size()
+        return list(map(tuple, shapes.tolist())) if shapes.dim() else []  # a scalar: of none
 
 
 def composite_kernel(op: Any) -> Callable[..., Any]:

@@ -15,6 +15,7 @@ from flopcount._private import (
     TorchDispatchMode,
     bound_call,
     composite_kernel,
+    has_nested_kernel,
     has_symbolic_sizes,
     is_traceable_wrapper_subclass_type,
     never_compile,
@@ -329,7 +330,8 @@ def _passing(plan: Plan) -> Handler:
 def _opening(plan: Plan) -> Handler:
     """The handler of an op that is made of others, which are counted."""
     run = FlopCounter._branch if plan.name in CONTROL_FLOW else FlopCounter._open
-    count_whole = _counting(plan)
+    # a kernel for nested tensors is not made of others: opened, it would be another
+    count_whole = _counting(plan) if has_nested_kernel(plan.func) else None
 
     def handle(
         counter: FlopCounter, func: Any, types: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -337,8 +339,8 @@ def _opening(plan: Plan) -> Handler:
         answer = counter._subclasses(func, types, args, kwargs, plan)
         if answer is not OURS:
             return answer
-        if any(tensor.is_nested for tensor in tensors(args)):
-            return count_whole(counter, func, types, args, kwargs)  # it may be made of others then
+        if count_whole and any(tensor.is_nested for tensor in tensors(args)):
+            return count_whole(counter, func, types, args, kwargs)
         return run(counter, plan.func, args, kwargs)
 
     return handle

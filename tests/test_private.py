@@ -27,10 +27,12 @@ from flopcount._private import (
     backward_task,
     bound_call,
     checkpoint_recomputes,
+    component_shapes,
     composite_kernel,
     custom_op_name,
     decomposition_of,
     forget_compiled,
+    has_nested_kernel,
     has_symbolic_sizes,
     is_captured,
     is_compiling_for_op,
@@ -517,6 +519,28 @@ def test_a_coo_tensor_holds_values_and_their_places() -> None:
     assert not twice.is_coalesced()
     values, places = (part(twice) for part in COO_PARTS)
     assert (values.tolist(), places.tolist()) == ([2, 3], [[1, 1]])
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+class TestNestedTensors:
+    def test_they_tell_the_shape_of_each_component_and_no_mode_sees_it(self) -> None:
+        shapes = [(2, 4), (0, 4), (3, 4)]
+        nested = torch.nested.nested_tensor([torch.ones(shape) for shape in shapes])
+        with Ops(lambda func, args: func) as ops:
+            assert component_shapes(nested) == shapes
+            assert component_shapes(nested.transpose(1, 2)) == [(4, 2), (4, 0), (4, 3)]
+        assert ops.seen == [aten.transpose.int]
+
+    def test_of_no_component_and_of_scalars(self) -> None:
+        assert component_shapes(torch.nested.nested_tensor([])) == []
+        scalars = torch.nested.nested_tensor([torch.tensor(1.0), torch.tensor(2.0)])
+        assert component_shapes(scalars) == [(), ()]
+
+    def test_some_ops_have_a_kernel_of_their_own_for_them(self) -> None:
+        assert has_nested_kernel(aten.matmul.default)
+        assert has_nested_kernel(aten.linear.default)
+        assert not has_nested_kernel(aten.softmax.int)
+        assert not has_nested_kernel(aten.mm.default)
 
 
 def test_without_modes_no_mode_sees_anything_and_all_are_back_afterwards() -> None:

@@ -18,6 +18,7 @@ from flopcount._private import (
 )
 from flopcount.cost import ZERO, Cost
 from flopcount.formulas import traffic
+from flopcount.formulas.components import Call, components
 from flopcount.formulas.decomposition import decomposed
 from flopcount.formulas.registry import (
     Decision,
@@ -43,8 +44,8 @@ DYNAMIC = frozenset({torch.Tag.dynamic_output_shape, torch.Tag.data_dependent_ou
 """Tags of ops whose result has a shape that depends on values."""
 
 
-SPARSE_RESULT = "aten::_to_sparse", "aten::_spdiags"
-"""Ops that make sparse tensors of dense ones: how much these hold depends on values, too."""
+VALUES_DECIDE = "aten::_to_sparse", "aten::_spdiags", "aten::_nested_"
+"""Ops that make sparse or nested tensors of dense ones: what these hold depends on values, too."""
 
 
 OPENED = frozenset({"flex_attention", "flex_attention_backward"})
@@ -58,9 +59,9 @@ CONTROL_FLOW = frozenset(
 
 UNKNOWN = {
     Decision.UNCOUNTED: "it has no formula",
-    Decision.COMPOSITE: "shapes of nested tensors do not tell what they hold",
+    Decision.COMPOSITE: "its kernel for nested tensors has no formula",
 }
-"""Why a call is uncounted that has come so far; a composite op is opened but for nested tensors."""
+"""Why a call is uncounted that has come so far; a composite op is opened but for such kernels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +90,7 @@ class Plan:
         dynamic: its result's shape depends on values, so that its signature includes it.
         operands: how many arguments it begins with that are tensors.
         sparse: the rule for calls with sparse tensors.
+        nested: the rule for calls with nested tensors, if not each of their components counts.
         values: its formula reads values of tensors, so that calls have no signature.
         why: the reason for which it is free, if it has one of its own.
         bills: the cost of calls that were seen before, by their signatures.
@@ -101,6 +103,7 @@ class Plan:
         "formula",
         "func",
         "name",
+        "nested",
         "operands",
         "sparse",
         "traffic",
@@ -116,6 +119,7 @@ class Plan:
         self.formula: Formula | None = None
         self.traffic: Traffic = traffic.operands_and_results
         self.sparse: Rule | None = None
+        self.nested: Rule | None = None
         self.why, self.values = "", False
         self.written: tuple[tuple[int, str], ...] = ()
         schema = schema_of(func)
@@ -138,7 +142,7 @@ class Plan:
         sized = self.operands == 0 or any(
             argument.name.startswith("scale") for argument in schema.arguments
         )
-        sized = sized or func.namespace != "aten" or func.name().startswith(SPARSE_RESULT)
+        sized = sized or func.namespace != "aten" or func.name().startswith(VALUES_DECIDE)
         self.dynamic = sized or not DYNAMIC.isdisjoint(func.tags)
         self._decide(_spellings(func), formulas or {})
 
@@ -151,6 +155,7 @@ class Plan:
                 self.decision, self.formula = Decision.FORMULA, formulas[spelling]
                 return
         self.sparse = rule_of(spellings, sparse=True)
+        self.nested = rule_of(spellings, nested=True)
         if rule := rule_of(spellings):
             self.decision = Decision.FORMULA if rule.formula else Decision.FREE
             self.formula, self.traffic, self.why = rule.formula, rule.traffic, rule.why
@@ -164,8 +169,8 @@ class Plan:
         else:
             self.formula = decomposed(self.func, plan)
             self.decision = Decision.DECOMPOSED if self.formula else Decision.UNCOUNTED
-            if self.sparse and not self.formula:
-                self.decision, self.formula = Decision.FORMULA, _sparse_alone
+            if (self.sparse or self.nested) and not self.formula:
+                self.decision, self.formula = Decision.FORMULA, _special_alone
 
     def bill(self, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> Bill:
         """The cost of one call, from the shapes and dtypes of its arguments and result."""
@@ -176,17 +181,19 @@ class Plan:
             for name, value in kwargs.items()
             if name != "out" and id(value) not in places
         }
-        formula, moving = self.formula, self.traffic
         is_sparse = any(map(traffic.is_sparse, traffic.tensors([*operands, out])))
-        if is_sparse and self.sparse:
-            formula, moving = self.sparse.formula, self.sparse.traffic
+        is_nested = any(tensor.is_nested for tensor in traffic.tensors([*operands, out]))
+        special = self.sparse if is_sparse else self.nested if is_nested else None
+        formula, moving = self.formula, self.traffic
+        if special:
+            formula, moving = special.formula, special.traffic
         mutated = [
             args[index] if index < len(args) else kwargs.get(name) for index, name in self.written
         ]
         if out is None and mutated:  # an in-place foreach op answers None
             out = mutated[0]
         dtype = _working_dtype(operands, out)
-        unknown = UNKNOWN.get(self.decision, "")
+        unknown = "" if special else UNKNOWN.get(self.decision, "")
         moved, answer = ZERO, Gradients()
         try:
             read, written = moving(args, named, out, mutated)
@@ -194,7 +201,11 @@ class Plan:
             if formula is not None:
                 if formula is self.formula:
                     _require_dense([*operands, out])
-                answer = _as_gradients(formula(*args, **named, out=out))
+                calls: Iterable[Call] = [(1, args, named, out)]
+                if is_nested and not special:
+                    calls = components(args, named, out)
+                for times, each, given, result in calls:
+                    answer += times * _as_gradients(formula(*each, **given, out=result))
         except Uncountable as error:
             unknown = str(error) or "its formula gives no answer"
         except Exception as error:  # a user's program must not fail for a formula's sake
@@ -300,16 +311,15 @@ def _as_gradients(answer: Any) -> Gradients:
 
 
 def _require_dense(values: Iterable[Any]) -> None:
-    """Formulas read shapes, which do not tell what a sparse or nested tensor holds."""
+    """Formulas read shapes, which do not tell what a sparse tensor holds."""
     for tensor in traffic.tensors(values):
-        if tensor.layout not in DENSE_LAYOUTS or tensor.is_nested:
-            kind = "nested" if tensor.is_nested else tensor.layout
-            raise Uncountable(f"shapes of {kind} tensors do not tell what they hold")
+        if tensor.layout not in DENSE_LAYOUTS:
+            raise Uncountable(f"shapes of {tensor.layout} tensors do not tell what they hold")
 
 
-def _sparse_alone(*args: Any, **kwargs: Any) -> Cost:
-    """Counts calls with sparse tensors only."""
-    raise Uncountable("no tensor is sparse")
+def _special_alone(*args: Any, **kwargs: Any) -> Cost:
+    """Counts calls with sparse or nested tensors only."""
+    raise Uncountable("no tensor is sparse or nested")
 
 
 def _is_inexact(dtype: torch.dtype) -> bool:

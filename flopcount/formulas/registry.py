@@ -62,6 +62,9 @@ class Gradients:
         names = self.__slots__
         return Gradients(**{name: getattr(self, name) + getattr(other, name) for name in names})
 
+    def __rmul__(self, times: int) -> Gradients:
+        return Gradients(**{name: times * getattr(self, name) for name in self.__slots__})
+
 
 Formula = Callable[..., "Cost | Gradients"]
 F = TypeVar("F", bound=Formula)
@@ -87,6 +90,7 @@ class Rule:
 
 _rules: dict[str, Rule] = {}
 _sparse_rules: dict[str, Rule] = {}
+_nested_rules: dict[str, Rule] = {}
 _listeners: list[Callable[[], None]] = []
 
 
@@ -94,6 +98,7 @@ def formula(
     *ops: Any,
     traffic: Traffic = traffic.operands_and_results,
     sparse: bool = False,
+    nested: bool = False,
     values: bool = False,
 ) -> Callable[[F], F]:
     """Register the decorated function as the formula of ``ops``.
@@ -120,6 +125,9 @@ def formula(
             written)``; by default every distinct operand is read and every result written.
         sparse: the function is for calls with a sparse tensor among the arguments or results,
             of which shapes tell nothing; without one such calls are uncounted.
+        nested: the function is for calls with a nested tensor among the arguments or results, of
+            the strided layout; without one such calls cost what calls on their components cost,
+            each a batch of one.
         values: the cost depends on values of tensors, such as lengths of sequences, so that the
             function is asked at every call.
 
@@ -137,7 +145,7 @@ def formula(
     def register(function: F) -> F:
         _require_callable(function)
         rule = Rule(function, traffic, values=values)
-        _register(names, rule, _sparse_rules if sparse else _rules)
+        _register(names, rule, _sparse_rules if sparse else _nested_rules if nested else _rules)
         return function
 
     return register
@@ -173,12 +181,12 @@ def when_registered(listener: Callable[[], None]) -> None:
 
 def rule_count() -> int:
     """How many ops have been decided by name: a plan made at another count may be outdated."""
-    return len(_rules) + len(_sparse_rules)
+    return len(_rules) + len(_sparse_rules) + len(_nested_rules)
 
 
-def rule_of(names: Iterable[str], *, sparse: bool = False) -> Rule | None:
+def rule_of(names: Iterable[str], *, sparse: bool = False, nested: bool = False) -> Rule | None:
     """The rule that is registered under the first of ``names`` that has one."""
-    rules = _sparse_rules if sparse else _rules
+    rules = _sparse_rules if sparse else _nested_rules if nested else _rules
     return next((rules[name] for name in names if name in rules), None)
 
 

@@ -37,13 +37,13 @@ def size(tensor: Tensor) -> int:
     """Bytes of the distinct elements of ``tensor``: an expanded dimension is there once.
 
     oneDNN keeps every element, in an order that it does not tell. Of a sparse tensor those of its
-    values and indices are taken; what a nested one holds is not looked at.
+    values and indices are taken, of a nested one the elements of its components.
     """
     if is_sparse(tensor):
         return sum(map(size, sparse_parts(tensor)))
-    if tensor.layout not in DENSE_LAYOUTS or tensor.is_nested:
+    if tensor.layout not in DENSE_LAYOUTS:
         return 0
-    if tensor.layout != strided:
+    if tensor.layout != strided or tensor.is_nested:
         return tensor.numel() * tensor.dtype.itemsize
     elements = 1
     for length, stride in zip(tensor.shape, tensor.stride(), strict=True):

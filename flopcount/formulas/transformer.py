@@ -7,11 +7,13 @@ from typing import Any
 
 from torch import Tensor
 
+from flopcount._private import component_shapes
 from flopcount.cost import ZERO, Cost
 from flopcount.formulas.attention import Attention
+from flopcount.formulas.components import components
 from flopcount.formulas.normalization import native_layer_norm
-from flopcount.formulas.primitives import contraction, elementwise
-from flopcount.formulas.registry import formula
+from flopcount.formulas.primitives import contraction, dot_products, elementwise
+from flopcount.formulas.registry import Uncountable, formula
 
 
 def projected(x: Tensor, vectors: int, length: int, results: int) -> Cost:
@@ -72,12 +74,14 @@ def triton_multi_head_attention(*args: Any, out: Tensor, **given: Any) -> Cost:
     return multi_head_attention(*args, **given, out=out)
 
 
+@formula("aten::_transform_bias_rescale_qkv", nested=True)
 @formula("aten::_transform_bias_rescale_qkv")
 def transform_bias_rescale_qkv(
     qkv: Tensor, qkv_bias: Tensor, num_heads: int, *, out: Sequence[Tensor]
 ) -> Cost:
-    """q, k, v + b, and q / √d, which is one product."""
-    return elementwise(qkv, add=1) + elementwise(qkv, qkv.numel() // 3, mul=1)
+    """q, k, v + b, and q / √d, which is one product; of nested tensors they are padded before."""
+    q, _, _ = out
+    return elementwise(q, add=3, mul=1)
 
 
 @formula("aten::_transformer_encoder_layer_fwd")
@@ -117,3 +121,55 @@ def transformer_encoder_layer(
     activation = elementwise(x, tokens * wide, **(gelu if use_gelu else {"compare": 1}))
     norm = native_layer_norm(x, [e], norm_weight_1, norm_bias_1, eps, out=None)
     return attention + forward + activation + 2 * (norm + elementwise(x, add=1))
+
+
+# -- on nested tensors
+
+
+def padding(sequences: Tensor, num_head: int, size: int) -> Cost:
+    """What the two products of attention do in vain, since they pad sequences to the longest.
+
+    Of L·L pairs of a query and a key, L being the longest length, t·t are there.
+
+    Raises:
+        Uncountable: on accelerators, whose kernels may pad otherwise.
+    """
+    if sequences.device.type != "cpu":
+        raise Uncountable("how far this kernel pads nested tensors is not known")
+    lengths = [shape[0] for shape in component_shapes(sequences)]
+    longest = max(lengths, default=0)
+    pairs = num_head * sum(longest**2 - t**2 for t in lengths)
+    queries = num_head * sum(longest - t for t in lengths)
+    macs = 2 * pairs * size
+    return dot_products(macs=macs, dots=pairs + queries * size, void_macs=macs)
+
+
+@formula("aten::_native_multi_head_attention", nested=True)
+def nested_multi_head_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    embed_dim: int,
+    num_head: int,
+    *others: Any,
+    out: object,
+    **given: Any,
+) -> Cost:
+    """Each sequence alone, and padding in the products of attention."""
+    cost = padding(query, num_head, embed_dim // num_head)
+    for times, (q, k, v), _, _ in components([query, key, value], {}, None):
+        alone = multi_head_attention(q, k, v, embed_dim, num_head, *others, **given, out=None)
+        cost += times * alone
+    return cost
+
+
+@formula("aten::_transformer_encoder_layer_fwd", nested=True)
+def nested_transformer_encoder_layer(
+    x: Tensor, embed_dim: int, num_heads: int, *others: Any, out: Tensor, **given: Any
+) -> Cost:
+    """Each sequence alone, and padding in the products of attention."""
+    cost = padding(x, num_heads, embed_dim // num_heads)
+    for times, (each,), _, _ in components([x], {}, None):
+        alone = transformer_encoder_layer(each, embed_dim, num_heads, *others, **given, out=each)
+        cost += times * alone
+    return cost

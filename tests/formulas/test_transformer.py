@@ -1,13 +1,19 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+from math import prod
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
 
 import flopcount
 from flopcount import Cost, Report
-from flopcount.formulas import plan
+from flopcount.formulas import Uncountable, plan
+from flopcount.formulas.transformer import padding
+from tests.formulas.decomposed import plain
 
 B, S, E, H, WIDE = 3, 5, 8, 2, 16
 
@@ -92,3 +98,109 @@ def test_tritons_attention_layer_costs_what_the_native_one_does() -> None:
     bill = plan(op).bill([x, x, x, E, H, *weights], {}, x)
     assert without_bytes(bill.cost) == without_bytes(counter.report().total)
     assert bill.cost.macs == B * S * E * E * 4 + 2 * B * S * S * E
+
+
+# -- nested tensors
+
+LENGTHS = 3, 5, 2
+ignored = pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+
+
+def nested() -> Tensor:
+    return torch.nested.nested_tensor([torch.rand(length, E) for length in LENGTHS])
+
+
+def attended(x: Tensor) -> Any:
+    torch.manual_seed(0)
+    module = torch.nn.MultiheadAttention(E, H, batch_first=True).eval()
+    return module(x, x, x, need_weights=False)[0]
+
+
+def encoded(x: Tensor, **options: Any) -> Any:
+    torch.manual_seed(0)
+    layer = torch.nn.TransformerEncoderLayer(E, H, WIDE, batch_first=True, **options).eval()
+    return layer(x)
+
+
+LAYERS = [
+    pytest.param(attended, {}, id="attention"),
+    pytest.param(encoded, {}, id="an encoder layer"),
+    pytest.param(encoded, {"norm_first": True, "activation": "gelu"}, id="norm first, GELU"),
+]
+
+
+def counted(function: Callable[[], Any]) -> Cost:
+    with flopcount.FlopCounter(strict=True) as counter:
+        function()
+    return counter.report().total
+
+
+def products(function: Callable[[], Any]) -> int:
+    """The MACs of all matrix products that torch's own profiler sees, inside of kernels, too."""
+    with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as profiler:
+        function()
+    places = {"aten::mm": 0, "aten::bmm": 0, "aten::addmm": 1, "aten::_addmm_activation": 1}
+    macs = 0
+    for event in profiler.events():
+        if event.name in places:
+            a, b = event.input_shapes[places[event.name] :][:2]
+            macs += prod(a) * b[-1]
+    return macs
+
+
+@ignored
+@pytest.mark.parametrize(("layer", "options"), LAYERS)
+@torch.no_grad()
+def test_a_layer_on_nested_tensors_is_padded_in_its_attention_alone(
+    layer: Any, options: dict[str, Any]
+) -> None:
+    x = nested()
+    expected = layer(x, **options).unbind()
+    found: list[Tensor] = []
+
+    def one_by_one() -> None:
+        for part in x.unbind():
+            layer(part[None], **options)
+
+    whole = counted(lambda: found.extend(layer(x, **options).unbind()))
+    alone = counted(one_by_one)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert torch.equal(ours, theirs)
+    # each pads to five: of 25 pairs of a head there are 9, 25 and 4, of five rows 3, 5 and 2
+    pairs, rows = H * (3 * 25 - (9 + 25 + 4)), H * (2 + 0 + 3)
+    void = 2 * pairs * (E // H)
+    padding = Cost(macs=void, void_macs=void, dots=pairs + rows * (E // H))
+    assert plain(whole) == plain(alone) + padding
+    assert whole.macs == products(lambda: layer(x, **options))
+
+
+@ignored
+@torch.no_grad()
+def test_a_padding_mask_makes_an_encoder_count_tokens_that_are_there() -> None:
+    layer = torch.nn.TransformerEncoderLayer(E, H, WIDE, batch_first=True)
+    encoder = torch.nn.TransformerEncoder(layer, 2).eval()
+    x = torch.rand(3, 5, E)
+    mask = torch.arange(5) >= torch.tensor(LENGTHS)[:, None]
+    expected = encoder(x, src_key_padding_mask=mask)
+    found: list[Tensor] = []
+    cost = counted(lambda: found.append(encoder(x, src_key_padding_mask=mask)))
+    assert torch.equal(found[0], expected)
+    tokens = 3 + 5 + 2
+    of_a_token = 4 * E * E + 2 * E * WIDE
+    assert cost.valid_macs == 2 * (tokens * of_a_token + 2 * (9 + 25 + 4) * E)
+    assert cost.void_macs == 2 * 2 * (3 * 25 - (9 + 25 + 4)) * E
+
+
+@ignored
+@torch.no_grad()
+def test_biases_of_nested_queries_keys_and_values_are_added_to_padding_too() -> None:
+    qkv = torch.nested.nested_tensor([torch.rand(length, 3 * E) for length in LENGTHS])
+    bias = torch.zeros(3 * E)
+    cost = counted(lambda: torch.ops.aten._transform_bias_rescale_qkv(qkv, bias, H))
+    assert cost.flops == cost.arith == 3 * 5 * (3 * E + E)
+    assert cost.written == 4 * 3 * 5 * 3 * E
+
+
+def test_how_far_an_accelerator_pads_is_not_known() -> None:
+    with pytest.raises(Uncountable, match="how far this kernel pads"):
+        padding(torch.empty(3, 5, E, device="meta"), H, E // H)
