@@ -31,11 +31,11 @@ from flopcount.formulas.registry import Gradients, formula
 
 
 @formula("aten::matmul", nested=True)
-def matmul(*args: Tensor, out: Tensor) -> Cost:
+def matmul(a: Tensor, b: Tensor, *, out: Tensor) -> Cost:
     """(…, m, k) @ (…, k, n) for each component: a dot product of length k for each element."""
     cost = ZERO
-    for times, (a, _), _, product in components(args, {}, out):
-        cost += times * contraction(dots=product.numel(), length=a.shape[-1])
+    for times, (x, _), _, product in components([a, b], {}, out):
+        cost += times * contraction(dots=product.numel(), length=x.shape[-1])
     return cost
 
 
