@@ -6,7 +6,7 @@ decided when a Cost is read, never when it is counted.
 
 from __future__ import annotations
 
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 
 __all__ = ["ZERO", "Cost", "format_quantity"]
 
@@ -64,12 +64,21 @@ class Cost:
         return self + -1 * other
 
     def __mul__(self, times: int) -> Cost:
-        return Cost(*(times * count for count in astuple(self)))
+        return Cost(
+            times * self.macs,
+            times * self.dots,
+            times * self.void_macs,
+            times * self.arith,
+            times * self.compare,
+            times * self.special,
+            times * self.read,
+            times * self.written,
+        )
 
     __rmul__ = __mul__
 
     def __bool__(self) -> bool:
-        return any(astuple(self))
+        return self != ZERO
 
     @property
     def flops(self) -> int:
