@@ -15,7 +15,7 @@ from torch import Tensor
 from flopcount._private import component_shapes, without_modes
 from flopcount.formulas.traffic import tensors
 
-__all__ = ["Call", "components"]
+__all__ = ["components"]
 
 Call = tuple[int, Sequence[Any], Mapping[str, Any], Any]
 """How often, the arguments in order, those by name, and the result."""

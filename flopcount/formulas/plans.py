@@ -18,7 +18,7 @@ from flopcount._private import (
 )
 from flopcount.cost import ZERO, Cost
 from flopcount.formulas import traffic
-from flopcount.formulas.components import Call, components
+from flopcount.formulas.components import components
 from flopcount.formulas.decomposition import decomposed
 from flopcount.formulas.registry import (
     Decision,
@@ -201,11 +201,14 @@ class Plan:
             if formula is not None:
                 if formula is self.formula:
                     _require_dense([*operands, out])
-                calls: Iterable[Call] = [(1, args, named, out)]
                 if is_nested and not special:
-                    calls = components(args, named, out)
-                for times, each, given, result in calls:
-                    answer += times * _as_gradients(formula(*each, **given, out=result))
+                    alone = (
+                        times * _as_gradients(formula(*each, **given, out=result))
+                        for times, each, given, result in components(args, named, out)
+                    )
+                    answer = sum(alone, Gradients())
+                else:
+                    answer = _as_gradients(formula(*args, **named, out=out))
         except Uncountable as error:
             unknown = str(error) or "its formula gives no answer"
         except Exception as error:  # a user's program must not fail for a formula's sake

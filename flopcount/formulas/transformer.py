@@ -137,7 +137,7 @@ def padding(sequences: Tensor, num_head: int, size: int) -> Cost:
     if sequences.device.type != "cpu":
         raise Uncountable("how far this kernel pads nested tensors is not known")
     lengths = [shape[0] for shape in component_shapes(sequences)]
-    longest = max(lengths, default=0)
+    longest = max(lengths)
     pairs = num_head * sum(longest**2 - t**2 for t in lengths)
     queries = num_head * sum(longest - t for t in lengths)
     macs = 2 * pairs * size

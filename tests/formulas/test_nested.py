@@ -410,6 +410,8 @@ def test_a_formula_is_asked_for_each_component_unless_there_is_one_for_nested_te
     def cubes(x: Tensor, *, out: Tensor) -> Gradients:
         return Gradients(input=Cost(arith=x.shape[1] ** 3))
 
+    assert plan(torch.ops.nested_tests.squares.default).nested is None
+
     @formula("nested_tests::squares", nested=True)
     def squares(x: Tensor, *, out: Tensor) -> Cost:
         return Cost(arith=100 * x.size(0))
