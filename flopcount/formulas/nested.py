@@ -93,6 +93,13 @@ def softmax_with_shape(scores: Tensor, query: Tensor, *, out: Tensor) -> Cost:
 
 # -- what moves
 
+
+@formula("aten::chunk", "aten::narrow", traffic=traffic.nothing, nested=True)
+def part(*args: Any, out: Any) -> Cost:
+    """A view of a part of each component."""
+    return ZERO
+
+
 # lengths and places, which are integers
 moves("_nested_compute_contiguous_strides_offsets", "_nested_tensor_size", traffic=traffic.nothing)
 moves("_nested_tensor_strides", "_nested_tensor_storage_offsets", traffic=traffic.nothing)

@@ -162,10 +162,10 @@ class Plan:
             self.values = rule.values
             return
         returns = schema_of(self.func).returns
-        if not self.written and any(returned.alias_info is not None for returned in returns):
-            self.decision = Decision.VIEW
-        elif is_composite(self.func):
+        if is_composite(self.func):  # even if it says that it gives a view: reshape() may copy
             self.decision = Decision.COMPOSITE
+        elif not self.written and any(returned.alias_info is not None for returned in returns):
+            self.decision = Decision.VIEW
         else:
             self.formula = decomposed(self.func, plan)
             self.decision = Decision.DECOMPOSED if self.formula else Decision.UNCOUNTED

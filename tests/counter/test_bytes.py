@@ -53,6 +53,21 @@ class TestBytes:
             x.T.reshape(5, 3)[0].unsqueeze(0).expand(7, 3)
         assert counter.report().total == ZERO
 
+    @pytest.mark.parametrize("mode", [torch.enable_grad, torch.inference_mode])
+    def test_what_gives_a_view_or_a_copy_is_counted_as_what_it_is(self, mode: Any) -> None:
+        """24 elements of 4 bytes, read and written; in inference mode such ops come whole."""
+        x = torch.ones(4, 6)
+        with mode(), FlopCounter() as counter:
+            x.reshape(24)
+            x.contiguous()
+            x.to(torch.float32)
+        assert counter.report().total.bytes == 0
+        with mode(), counter:
+            x.t().reshape(24)
+            x.t().contiguous()
+            x.to(torch.float64)
+        assert counter.report().total.bytes == 2 * (96 + 96) + (96 + 192)
+
     def test_an_op_in_place_writes_what_it_changes(self) -> None:
         x, y = torch.ones(5), torch.ones(5)
         assert self.moved(lambda: x.add_(y), "aten.add_") == (4 * 10, 4 * 5)

@@ -293,6 +293,14 @@ def test_components_of_another_shape_are_another_call() -> None:
     assert counter.report().total.macs == 4 * ((4 + 9) + (1 + 16) + (4 + 4))
 
 
+def test_a_part_of_each_component_is_a_view() -> None:
+    x = torch.nested.nested_tensor([torch.rand(2, 4), torch.rand(3, 4)])
+    with FlopCounter(strict=True) as counter:
+        parts = x.chunk(2, -1)
+    assert [tuple(part.shape) for part in parts[1].unbind()] == [(2, 2), (3, 2)]
+    assert not counter.report().total
+
+
 def test_every_op_that_torch_has_a_kernel_for_is_decided() -> None:
     undecided = set()
     for name in torch._C._dispatch_get_registrations_for_dispatch_key("NestedTensorCPU"):
