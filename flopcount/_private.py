@@ -18,6 +18,7 @@ import torch
 import torch.utils.checkpoint
 from torch._decomp import decomposition_table
 from torch._library.custom_ops import CustomOpDef
+from torch.nn.modules.module import _global_backward_hooks, _global_backward_pre_hooks
 from torch.utils._python_dispatch import (
     TorchDispatchMode,
     _disable_current_modes,
@@ -47,6 +48,7 @@ __all__ = [
     "forget_compiled",
     "has_nested_kernel",
     "has_symbolic_sizes",
+    "hook_nodes",
     "is_captured",
     "is_compiling_for_op",
     "is_composite",
@@ -315,6 +317,24 @@ def _frames() -> Iterator[FrameType]:
 def open_calls() -> list[object]:
     """The modules that are being called, and the optimizers that step, innermost first."""
     return [frame.f_locals.get("self") for frame in _frames() if frame.f_code in CALLS]
+
+
+def hook_nodes(module: torch.nn.Module, results: Any) -> int:
+    """How many autograd nodes torch adds to a call, after its forward hooks have seen ``results``.
+
+    Full backward hooks run in a node that is put around the results.
+    """
+    if not (
+        module._backward_hooks
+        or module._backward_pre_hooks
+        or _global_backward_hooks
+        or _global_backward_pre_hooks
+    ):
+        return 0
+    hooks = (*module._get_backward_hooks()[0], *module._get_backward_pre_hooks())
+    outputs = results if isinstance(results, tuple) else (results,)
+    needed = any(isinstance(output, torch.Tensor) and output.requires_grad for output in outputs)
+    return int(bool(hooks) and needed and torch.is_grad_enabled())
 
 
 def backward_started_here() -> bool:

@@ -33,6 +33,7 @@ from flopcount._private import (
     backward_started_here,
     backward_task,
     checkpoint_recomputes,
+    hook_nodes,
     is_captured,
     is_compiling_for_op,
     next_sequence_nr,
@@ -296,7 +297,8 @@ class Attribution:
             while opened is not module:
                 opened, place, task = stack.pop()
         thread.place, thread.place_task = place, task
-        thread.record.note(place if thread.entries else None, next_sequence_nr())
+        start = next_sequence_nr() + hook_nodes(module, output)  # its hooks' node is still its own
+        thread.record.note(place if thread.entries else None, start)
 
     def _enter_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
         thread = self.local.thread

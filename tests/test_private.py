@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.modules import module as module_hooks
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
@@ -34,6 +35,7 @@ from flopcount._private import (
     forget_compiled,
     has_nested_kernel,
     has_symbolic_sizes,
+    hook_nodes,
     is_captured,
     is_compiling_for_op,
     is_composite,
@@ -335,6 +337,72 @@ class TestFrames:
         assert ("aten::exp", True) in ops.seen
         # what the reentrant kind runs backward through is a pass of its own
         assert ("aten::cos", False) in ops.seen
+
+
+class TestHookNodes:
+    """After its forward hooks torch wraps what a module returns, to run its backward hooks."""
+
+    @pytest.mark.parametrize(
+        ("register", "results", "count"),
+        [
+            pytest.param(lambda module: None, lambda y: y, 0, id="no hook"),
+            pytest.param(
+                lambda module: module.register_full_backward_hook(print), lambda y: y, 1, id="full"
+            ),
+            pytest.param(
+                lambda module: module.register_full_backward_pre_hook(print),
+                lambda y: (None, y, y),
+                1,
+                id="before, several results",
+            ),
+            pytest.param(
+                lambda module: module_hooks.register_module_full_backward_hook(print),
+                lambda y: y,
+                1,
+                id="of all modules",
+            ),
+            pytest.param(
+                lambda module: module.register_backward_hook(print), lambda y: y, 0, id="not full"
+            ),
+            pytest.param(
+                lambda module: module.register_full_backward_hook(print),
+                lambda y: y.detach(),
+                0,
+                id="no gradient",
+            ),
+            pytest.param(
+                lambda module: module.register_full_backward_hook(print),
+                lambda y: [y],
+                0,
+                marks=pytest.mark.filterwarnings("ignore:For backward hooks to be called"),
+                id="a list",
+            ),
+        ],
+    )
+    def test_they_are_told_before_they_are_made(
+        self, x: Tensor, register: Any, results: Any, count: int
+    ) -> None:
+        class Module(nn.Module):
+            def forward(self, x: Tensor) -> Any:
+                return results(x.sin())
+
+        def look(module: nn.Module, inputs: Any, output: Any) -> None:
+            told.append(hook_nodes(module, output))
+            told.append(next_sequence_nr())
+
+        module, told = Module(), list[int]()
+        module.register_forward_hook(look)
+        handle = register(module)
+        module(x)
+        if handle is not None:
+            handle.remove()
+        assert told == [count, next_sequence_nr() - count]
+
+    def test_there_is_none_without_gradients(self, x: Tensor) -> None:
+        module = nn.Identity()
+        module.register_full_backward_hook(print)
+        with torch.no_grad():
+            assert hook_nodes(module, x) == 0
 
 
 def test_wrapper_subclasses_are_told_from_tensors() -> None:
