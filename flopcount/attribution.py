@@ -431,8 +431,9 @@ class Attribution:
         # what is recomputed here is run by passes that begin here; another thread's nodes may
         # have the same numbers
         if place is None or (place.phase == RECOMPUTE and not self._pass(thread).started_here):
-            others = (t.record.place(number) for t in self.threads if t is not thread)
-            place = next(filter(None, others), self.unattributed.backward)
+            places = [t.record.place(number) for t in self.threads if t is not thread]
+            scopes = {place.scope for place in places if place}
+            return scopes.pop() if len(scopes) == 1 else self.unattributed  # not to guess
         return place.scope
 
     def _parameter_owner(self, parameter: torch.Tensor) -> Scope:
