@@ -1,0 +1,20 @@
+"""Programs that are hard to attribute, each with the rows that are right, derived by hand."""
+
+import torch.distributed
+
+from benchmarks.programs import (  # noqa: F401
+    backward,
+    forward,
+    functional,
+    hooks,
+    pipelines,
+    recompute,
+    structure,
+    threads,
+)
+from benchmarks.programs.catalogue import PROGRAMS, Program, Row, U
+
+if torch.distributed.is_available() and torch.distributed.is_gloo_available():
+    from benchmarks.programs import distributed  # noqa: F401
+
+__all__ = ["PROGRAMS", "Program", "Row", "U"]
