@@ -24,6 +24,7 @@ from torch.utils._python_dispatch import (
     _disable_current_modes,
     is_traceable_wrapper_subclass_type,
 )
+from torch.utils._pytree import tree_leaves
 
 __all__ = [
     "BINDINGS",
@@ -55,6 +56,7 @@ __all__ = [
     "is_traceable_wrapper_subclass_type",
     "never_compile",
     "next_sequence_nr",
+    "notes_of",
     "open_calls",
     "overload_name",
     "packet_name",
@@ -62,6 +64,7 @@ __all__ = [
     "schema_of",
     "set_stance",
     "sharding_is_planned",
+    "tree_leaves",
     "will_execute",
     "without_modes",
 ]
@@ -317,6 +320,12 @@ def _frames() -> Iterator[FrameType]:
 def open_calls() -> list[object]:
     """The modules that are being called, and the optimizers that step, innermost first."""
     return [frame.f_locals.get("self") for frame in _frames() if frame.f_code in CALLS]
+
+
+def notes_of(node: Any) -> dict[Any, Any]:
+    """What others want to remember of an autograd node: it keeps them as long as it lives."""
+    notes: dict[Any, Any] = node.metadata
+    return notes
 
 
 def hook_nodes(module: torch.nn.Module, results: Any) -> int:

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import threading
 import weakref
-from array import array
-from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
@@ -37,59 +35,19 @@ from flopcount._private import (
     is_captured,
     is_compiling_for_op,
     next_sequence_nr,
+    notes_of,
     open_calls,
     running_node,
+    tree_leaves,
 )
 from flopcount.ledger import BACKWARD, OPTIMIZER, RECOMPUTE
+from flopcount.record import Record
 from flopcount.scope import Entered, Place, Scope, innermost, type_name
 
 __all__ = ["Attribution", "Thread"]
 
-RECORD_LIMIT = 1 << 18
-"""Changes of scope that are remembered for each thread; then the older half is forgotten, and
-nodes that were made in it are unattributed."""
-
 PASS_LIMIT = 64
 """Backward passes that are remembered for each thread: far more than ever nest."""
-
-
-class Record:
-    """Where the autograd nodes of one thread were made, by their numbers."""
-
-    __slots__ = ("last", "places", "starts")
-
-    def __init__(self) -> None:
-        self.starts = array("Q", [0])
-        self.places: list[Place | None] = [None]  # one for each start
-        self.last = 0
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether nobody ever watched."""
-        return len(self.starts) == 1 and self.places[0] is None
-
-    def note(self, place: Place | None, start: int) -> None:
-        """Nodes numbered ``start`` and up are made at ``place``; None: nobody watches."""
-        starts = self.starts
-        if starts[-1] >= start:  # the last stretch made no node
-            starts[-1] = start
-            self.places[-1] = place
-        else:
-            self.places.append(place)  # first: another thread may be reading
-            starts.append(start)
-            if len(starts) >= RECORD_LIMIT:
-                self.last = 0
-                del starts[: RECORD_LIMIT // 2]
-                del self.places[: RECORD_LIMIT // 2]
-
-    def place(self, number: int) -> Place | None:
-        """Where node ``number`` was made, or None if nobody watched."""
-        starts = self.starts
-        low = self.last - 8  # backward runs from the last node to the first
-        if low < 0 or starts[low] > number:
-            low = 0
-        self.last = index = bisect_right(starts, number, low)
-        return self.places[index - 1] if index else None
 
 
 class Pass(NamedTuple):
@@ -108,7 +66,7 @@ class Thread:
         "bias",
         "entries",
         "life",
-        "node_number",
+        "node_mark",
         "node_place",
         "passes",
         "place",
@@ -135,7 +93,7 @@ class Thread:
         # the backward passes, the one and the node that ran last, the one whose nodes were noted
         self.passes: dict[int, Pass] = {}
         self.task = -1
-        self.node_number = -1
+        self.node_mark: object = -1
         self.node_place = attribution.unattributed.backward
         self.recorded_task = -1
         # the gradients that this node has still to compute by products, and by a sum, and the
@@ -180,6 +138,9 @@ class Attribution:
             inner = innermost(model)
             self.model = self.root.child(type_name(inner), inner)
         self._parameters: dict[int, tuple[weakref.ref[torch.Tensor], Scope]] = {}
+        # not only the main thread has entered; as each numbers its nodes from 0, they sign them
+        self._is_shared = False
+        self._signature = object()
         self._entries = 0
         self._lock = threading.RLock()
         self._hooks: list[Any] = []
@@ -214,6 +175,7 @@ class Attribution:
         thread = self.local.thread
         thread.entries += 1
         if thread.entries == 1:
+            self._is_shared |= threading.current_thread() is not threading.main_thread()
             thread.record.note(thread.place, next_sequence_nr())
 
     def exit(self) -> None:
@@ -279,7 +241,7 @@ class Attribution:
         if thread.place_task == backward_task():
             return thread.place.scope
         node = running_node()
-        return self._owner(thread, node, node._sequence_nr()) if node else self.root
+        return self._owner(thread, node) if node else self.root
 
     def _exit_module(self, module: nn.Module, inputs: Any, output: Any) -> None:
         if is_captured():
@@ -297,8 +259,28 @@ class Attribution:
             while opened is not module:
                 opened, place, task = stack.pop()
         thread.place, thread.place_task = place, task
+        if self._is_shared and not stack:
+            self._sign(thread, inputs, output)
         start = next_sequence_nr() + hook_nodes(module, output)  # its hooks' node is still its own
         thread.record.note(place if thread.entries else None, start)
+
+    def _sign(self, thread: Thread, inputs: Any, output: Any) -> None:
+        """Note on the nodes from ``inputs`` to ``output`` that this thread made them."""
+        seen = {tensor.grad_fn for tensor in _tensors(inputs)}
+        waiting = [tensor.grad_fn for tensor in _tensors(output)]
+        while waiting:
+            node = waiting.pop()
+            if node is None or node in seen or node._sequence_nr() == NO_SEQUENCE_NR:
+                continue
+            seen.add(node)
+            if self._signed(node) is not thread.record:  # else it is of an earlier call
+                notes_of(node).setdefault(self._signature, thread.record)
+                waiting += [source for source, _ in node.next_functions]
+
+    def _signed(self, node: Any) -> Record | None:
+        """The record of the thread that made ``node``, if that was noted."""
+        record: Record | None = notes_of(node).get(self._signature)
+        return record
 
     def _enter_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
         thread = self.local.thread
@@ -383,12 +365,13 @@ class Attribution:
         if thread.place_task != -1 and thread.place_task == backward_task():
             return thread.place  # a module runs again, or an optimizer steps in a hook
         number = node._sequence_nr()
-        if number != thread.node_number:
+        mark = (number, id(self._signed(node))) if self._is_shared else number
+        if mark != thread.node_mark:
             thread.products = None
             if backward_task() != thread.task:
                 self._pass(thread)
-            thread.node_place = self._owner(thread, node, number).backward
-            thread.node_number = -1 if number == NO_SEQUENCE_NR else number
+            thread.node_place = self._owner(thread, node).backward
+            thread.node_mark = -1 if number == NO_SEQUENCE_NR else mark
         return self._recorded(thread, args) if is_grad_enabled() else thread.node_place
 
     def _recorded(self, thread: Thread, args: Sequence[Any]) -> Place:
@@ -423,18 +406,24 @@ class Attribution:
             known = thread.passes[task] = Pass(backward_started_here(), records)
         return known
 
-    def _owner(self, thread: Thread, node: Any, number: int) -> Scope:
-        """The scope whose forward made ``node``, which has this number."""
+    def _owner(self, thread: Thread, node: Any) -> Scope:
+        """The scope whose forward made ``node``."""
+        number = node._sequence_nr()
         if number == NO_SEQUENCE_NR:
             return self._parameter_owner(node.variable)
+        if self._is_shared and (record := self._signed(node)):
+            return (record.place(number) or self.unattributed.backward).scope
         place = thread.record.place(number) if number < next_sequence_nr() else None
         # what is recomputed here is run by passes that begin here; another thread's nodes may
         # have the same numbers
         if place is None or (place.phase == RECOMPUTE and not self._pass(thread).started_here):
-            places = [t.record.place(number) for t in self.threads if t is not thread]
+            places = [other.record.place(number) for other in self._others(thread)]
             scopes = {place.scope for place in places if place}
             return scopes.pop() if len(scopes) == 1 else self.unattributed  # not to guess
         return place.scope
+
+    def _others(self, thread: Thread) -> Iterator[Thread]:
+        return (other for other in self.threads if other is not thread)
 
     def _parameter_owner(self, parameter: torch.Tensor) -> Scope:
         """The innermost scope that ran and owns ``parameter``; else the block."""
@@ -456,6 +445,11 @@ class Attribution:
                 if holder is None or scope.path.startswith(f"{holder[1].path}."):
                     owners[id(owned)] = weakref.ref(owned), scope
         return owners
+
+
+def _tensors(value: Any) -> Iterator[torch.Tensor]:
+    """The tensors in what a module takes or returns."""
+    return (leaf for leaf in tree_leaves(value) if isinstance(leaf, torch.Tensor))
 
 
 def _needs_gradient(values: Iterable[Any]) -> bool:

@@ -41,6 +41,7 @@ from flopcount._private import (
     is_composite,
     is_traceable_wrapper_subclass_type,
     next_sequence_nr,
+    notes_of,
     open_calls,
     overload_name,
     packet_name,
@@ -48,6 +49,7 @@ from flopcount._private import (
     schema_of,
     set_stance,
     sharding_is_planned,
+    tree_leaves,
     will_execute,
     without_modes,
 )
@@ -279,6 +281,20 @@ class TestBoundCall:
     def test_another_callable_stays_itself(self) -> None:
         cond = torch.ops.higher_order.cond
         assert bound_call(cond) is cond
+
+
+def test_a_node_keeps_notes_as_long_as_it_lives(x: Tensor) -> None:
+    y = x.requires_grad_().sin()
+    notes_of(y.grad_fn)["ours"] = 1
+    z = y.exp()
+    del y
+    assert z.grad_fn is not None
+    assert notes_of(z.grad_fn) == {}
+    assert notes_of(z.grad_fn.next_functions[0][0]) == {"ours": 1}
+
+
+def test_leaves_are_found_in_what_a_module_takes_or_returns() -> None:
+    assert tree_leaves(({"a": [1, None]}, (2,))) == [1, None, 2]
 
 
 class TestFrames:

@@ -71,7 +71,7 @@ def a_step_in_a_thread_that_nobody_watches(device: str) -> Made:
 
 @program({"": Row(2, 3), "0": Row(1, 1), "1": Row(1, 2)})
 def forward_in_another_thread_and_backward_here(device: str, watch: Watch) -> Made:
-    """This thread has made no node before the loss."""
+    """This thread makes no node."""
     model, x = chain(device, 2), batch(device)
 
     def forward() -> Tensor:
@@ -130,6 +130,59 @@ def one_model_called_by_two_threads_on_halves_of_a_batch(device: str, watch: Wat
     def step() -> Any:
         losses = [aside(lambda half=half: call(half)) for half in halves]
         torch.autograd.backward(losses)
+        return losses
+
+    return model, step
+
+
+@program({"": Row(2, 3), "0": Row(1, 1), "1": Row(1, 2)})
+def forward_in_another_thread_and_a_long_loss_and_backward_here(device: str, watch: Watch) -> Made:
+    """Each thread numbers its nodes from 0: the loss has numbers that the layers have, too."""
+    model, x = chain(device, 2), batch(device)
+
+    def forward() -> Tensor:
+        with watch():
+            return model(x)
+
+    def step() -> Any:
+        return descend(aside(forward).sin().cos().tanh().exp() * 3)
+
+    return model, step
+
+
+@program(
+    {
+        "": Row(12, 21, calls=0),
+        "stem": Row(3, 3, calls=3),
+        "left": Row(3, 6, calls=3),
+        "left.0": Row(3, 6, calls=3),
+        "right": Row(6, 12, calls=3),
+        "right.0": Row(3, 6, calls=3),
+        "right.1": Row(3, 6, calls=3),
+    }
+)
+def two_towers_each_in_a_thread_of_its_own_on_a_stem_here(device: str, watch: Watch) -> Made:
+    """Three steps: the stem's input needs no gradient, 1 U back, each layer of a tower has 2 U.
+
+    All three threads make the first nodes of a layer of theirs, and this one runs them all back.
+    """
+    model = nn.ModuleDict(
+        {"stem": linear(device), "left": chain(device, 1), "right": chain(device, 2)}
+    )
+    x = batch(device)
+
+    def step() -> Any:
+        def call(name: str, x: Tensor) -> Tensor:
+            with watch():
+                return model[name](x)
+
+        losses = []
+        with ThreadPoolExecutor(2) as pool:
+            for _ in range(3):
+                stem = model["stem"](x)
+                towers = [pool.submit(call, name, stem) for name in ("left", "right")]
+                left, right = (tower.result() for tower in towers)
+                losses.append(descend(left * right))
         return losses
 
     return model, step

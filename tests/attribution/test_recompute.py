@@ -65,7 +65,7 @@ def test_a_thread_that_another_one_sent_does_not_take_its_nodes_for_recomputed_o
     node = batch(grad=True).sin().grad_fn
     here.record.note(recomputed.places[RECOMPUTE], node._sequence_nr())
     other.record.note(made.forward, node._sequence_nr())
-    owner = attribution._owner(here, node, node._sequence_nr())
+    owner = attribution._owner(here, node)
     assert owner is (recomputed if started_here else made)
 
 
