@@ -18,6 +18,7 @@ import torch
 import torch.utils.checkpoint
 from torch._decomp import decomposition_table
 from torch._library.custom_ops import CustomOpDef
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.modules.module import _global_backward_hooks, _global_backward_pre_hooks
 from torch.utils._python_dispatch import (
     TorchDispatchMode,
@@ -34,6 +35,8 @@ __all__ = [
     "GRADIENT_ORDER",
     "NO_SEQUENCE_NR",
     "CustomOpDef",
+    "FakeTensorMode",
+    "HigherOrderOperator",
     "OpOverload",
     "OpOverloadPacket",
     "TorchDispatchMode",
@@ -46,7 +49,10 @@ __all__ = [
     "composite_kernel",
     "custom_op_name",
     "decomposition_of",
+    "dimension_names",
+    "expression",
     "forget_compiled",
+    "has_kernel",
     "has_nested_kernel",
     "has_symbolic_sizes",
     "hook_nodes",
@@ -56,6 +62,7 @@ __all__ = [
     "is_traceable_wrapper_subclass_type",
     "never_compile",
     "next_sequence_nr",
+    "no_autocast",
     "notes_of",
     "open_calls",
     "overload_name",
@@ -64,6 +71,7 @@ __all__ = [
     "schema_of",
     "set_stance",
     "sharding_is_planned",
+    "traced_range",
     "tree_leaves",
     "will_execute",
     "without_modes",
@@ -107,6 +115,12 @@ OpOverload = torch._ops.OpOverload
 
 OpOverloadPacket = torch._ops.OpOverloadPacket
 """All overloads of an op, ``torch.ops.aten.add``."""
+
+HigherOrderOperator = torch._ops.HigherOrderOperator
+"""An op that calls functions that it is given, ``torch.ops.higher_order.cond``."""
+
+no_autocast = torch._C._DisableAutocast
+"""A context in which no op casts its arguments, whatever the program asked for."""
 
 
 def packet_name(op: OpOverload | OpOverloadPacket) -> str:
@@ -217,6 +231,30 @@ def has_symbolic_sizes(value: Any) -> bool:
     if isinstance(value, (list, tuple)):
         return any(map(has_symbolic_sizes, value))
     return isinstance(value, torch.Tensor) and value._has_symbolic_sizes_strides
+
+
+def expression(number: Any) -> Any:
+    """The sympy expression of a symbolic number, as far as it is known by now."""
+    return number.node.expr
+
+
+def dimension_names(number: Any) -> dict[str, str]:
+    """The names that ``torch.export.Dim`` gave to symbols, by name: ``{"batch": "s77"}``.
+
+    A program that was loaded from a file has lost them.
+    """
+    env = number.node.shape_env
+    named = env.source_name_to_debug_name
+    return {
+        named[source]: str(symbol)
+        for source, symbol in env.source_to_var.items()
+        if source in named
+    }
+
+
+def traced_range(number: Any, symbol: Any) -> Any:
+    """The values of ``symbol`` for which the program of this symbolic number was traced."""
+    return number.node.shape_env.var_to_range[symbol]
 
 
 _METHODS = """

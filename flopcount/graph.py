@@ -1,0 +1,480 @@
+"""What a traced program costs: its nodes say which ops run, and on what shapes."""
+
+from __future__ import annotations
+
+import operator
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, fx, nn, ops
+from torch.export import ExportedProgram
+
+from flopcount._private import (
+    FakeTensorMode,
+    HigherOrderOperator,
+    OpOverload,
+    TorchDispatchMode,
+    composite_kernel,
+    has_kernel,
+    no_autocast,
+    schema_of,
+    without_modes,
+)
+from flopcount.cost import ZERO
+from flopcount.errors import UncountedOpWarning
+from flopcount.formulas import Bill, Decision, Plan, plan
+from flopcount.ledger import BACKWARD, FORWARD, RECOMPUTE, Key, Ledger
+from flopcount.report import Report, snapshot
+from flopcount.scope import Scope
+from flopcount.stacks import Stack, Stacks, stack_of
+from flopcount.symbols import Sizes, Unsized
+
+__all__ = ["count_graph"]
+
+
+def count_graph(
+    *graphs: ExportedProgram | fx.GraphModule, sizes: Mapping[str, int] | None = None
+) -> Report:
+    """Report what traced programs cost, from the shapes that their nodes were traced with.
+
+    >>> import torch, flopcount
+    >>> model = torch.nn.Sequential(torch.nn.Linear(8, 2), torch.nn.ReLU())
+    >>> batch = {0: torch.export.Dim("batch")}
+    >>> program = torch.export.export(model, (torch.ones(4, 8),), dynamic_shapes=(batch,))
+    >>> report = flopcount.count_graph(program, sizes={"batch": 32})
+    >>> report.total.macs, report["0"].params
+    (512, 18)
+
+    Nothing runs, and the graphs stay as they are. Modules are those that the nodes were traced
+    in. What the tracer took for backward is ``backward``; forward ops in a graph of backward are
+    ``recompute``. In a graph without such tags backward is what comes after the gradient of a
+    scalar loss by itself, where autograd starts.
+
+    Args:
+        graphs: a program of ``torch.export``, or the ``torch.fx.GraphModule`` of ``make_fx`` or
+            AOT autograd: a joint graph, or a partitioned forward and backward, which add up.
+        sizes: a number for each symbolic size, by the name of its symbol (``"s77"``) or of its
+            ``torch.export.Dim``. Ops whose sizes depend on values (``nonzero``) are uncounted
+            unless their symbols (``"u0"``) are given, too.
+
+    Raises:
+        TypeError: a graph is neither; ``sizes`` are no mapping to whole numbers.
+        ValueError: a symbol has no size, or one that it was not traced for; a graph calls
+            functions that are no ops, as those do that ``torch.compile`` hands to a backend; or
+            its nodes do not tell what they return.
+
+    Warns:
+        UncountedOpWarning: once for each op whose cost is not known, with the reason.
+    """
+    if not graphs:
+        raise TypeError("expected a graph to count, as count_graph(torch.export.export(…))")
+    programs = [_program(graph) for graph in graphs]
+    walk = Walk(Sizes([(program.module, program.ranges) for program in programs], sizes))
+    with without_modes(), torch.inference_mode(False), torch.enable_grad():
+        for program in programs:
+            walk.program(program)
+    for op, reason in walk.unknown.items():
+        warnings.warn(f"{op} is uncounted: {reason}", UncountedOpWarning, stacklevel=2)
+    return snapshot(walk.ledger, walk.stacks.attribution)
+
+
+class Program(NamedTuple):
+    """A graph; the parameters and the ranges of symbols that are known by name."""
+
+    module: fx.GraphModule
+    parameters: list[tuple[str, nn.Parameter]]
+    ranges: dict[str, Any]
+
+
+def _program(graph: Any) -> Program:
+    if isinstance(graph, ExportedProgram):
+        ranges = {str(symbol): values for symbol, values in graph.range_constraints.items()}
+        known = graph.state_dict.items()
+        parameters = [(name, p) for name, p in known if isinstance(p, nn.Parameter)]
+        program = Program(graph.graph_module, parameters, ranges)
+    elif isinstance(graph, fx.GraphModule):
+        named = graph.named_parameters(remove_duplicate=False)
+        program = Program(graph, list(named), {})
+    else:
+        raise TypeError(
+            "expected a torch.export.ExportedProgram or a torch.fx.GraphModule, such as "
+            f"torch.export.export(model, args), got {type(graph).__name__}"
+        )
+    for node in _calls(program.module):
+        _require_op(node)
+    return program
+
+
+def _graphs(module: fx.GraphModule) -> Iterator[fx.GraphModule]:
+    """A graph, and those that its higher-order ops call."""
+    yield from (inner for inner in module.modules() if isinstance(inner, fx.GraphModule))
+
+
+def _calls(module: fx.GraphModule) -> Iterator[fx.Node]:
+    for inner in _graphs(module):
+        yield from (node for node in inner.graph.nodes if node.op.startswith("call_"))
+
+
+def _require_op(node: fx.Node) -> None:
+    """Python functions make numbers of numbers, or nothing; tensors are made by ops."""
+    if isinstance(node.target, (OpOverload, HigherOrderOperator)) or not node.users:
+        return
+    makes_number = "val" in node.meta and not isinstance(node.meta["val"], Tensor)
+    if node.op != "call_function" or not (makes_number or node.target is operator.getitem):
+        raise ValueError(
+            f"node {node.name!r} calls {node.target!r}, which is no op of torch.ops. A graph that "
+            "torch.compile hands to a backend calls Python functions: count what "
+            "torch._dynamo.backends.common.aot_autograd(fw_compiler=…, bw_compiler=…) makes of "
+            "it; open an exported program with run_decompositions(); trace others with make_fx"
+        )
+
+
+# -- which phase?
+
+
+def _phases(graph: fx.Graph) -> dict[fx.Node, str]:
+    """The phase of each node.
+
+    The tracer tags what it traced while autograd ran backward. A joint graph returns what its
+    forward ops make; a partitioned backward, which has copies of some, returns gradients alone.
+    """
+    calls = [node for node in graph.nodes if node.op == "call_function"]
+    if not any(map(_is_backward, calls)):
+        return _untagged_phases(calls)
+    (output,) = graph.find_nodes(op="output")
+    returned = set(output.all_input_nodes).intersection(calls)
+    first = RECOMPUTE if all(map(_is_backward, returned)) else FORWARD
+    return {node: BACKWARD if _is_backward(node) else first for node in calls}
+
+
+def _is_backward(node: fx.Node) -> bool:
+    tag: str = node.meta.get("partitioner_tag", "")
+    return tag.endswith("backward")  # is_backward, must_be_in_backward
+
+
+def _untagged_phases(calls: Iterable[fx.Node]) -> dict[fx.Node, str]:
+    """Autograd starts backward from the gradient of the loss by itself, which is one."""
+    phases, phase = {}, FORWARD
+    for node in calls:
+        phases[node] = phase
+        value: Any = node.meta.get("val")
+        if node.target is ops.aten.ones_like.default and value.dim() == 0 and _is_inexact(value):
+            phase = BACKWARD
+    return phases
+
+
+def _inner_phases(graph: fx.Graph, outer: str) -> dict[fx.Node, str]:
+    """The phases of a graph that an op calls."""
+    if outer != BACKWARD:
+        return dict.fromkeys(graph.nodes, outer)
+    tagged = any(map(_is_backward, graph.nodes))
+    return {
+        node: RECOMPUTE if tagged and not _is_backward(node) else BACKWARD for node in graph.nodes
+    }
+
+
+def _is_inexact(value: Any) -> bool:
+    return isinstance(value, Tensor) and (value.is_floating_point() or value.is_complex())
+
+
+# -- what is made of other ops
+
+
+class Opened(TorchDispatchMode):
+    """Bills the ops that run; of a composite op those that it is made of.
+
+    Args:
+        only: the op to bill, if others do not count.
+    """
+
+    def __init__(self, only: Any = None) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # torch's has no annotations
+        self.only = only
+        self.bills: list[Bill] = []
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        decided = plan(func)
+        if decided.decision is Decision.COMPOSITE:
+            with self:
+                return composite_kernel(func)(*args, **kwargs)
+        out = func(*args, **kwargs)
+        if decided.decision is not Decision.VIEW and self.only in (None, func):
+            self.bills.append(decided.bill(args, kwargs, out))
+        return out
+
+
+ONCE: dict[str, Callable[..., AbstractContextManager[Any]]] = {
+    "invoke_subgraph": nullcontext,
+    "strict_mode": nullcontext,
+    "tag_activation_checkpoint": nullcontext,
+    "wrap": nullcontext,
+    "wrap_activation_checkpoint": nullcontext,
+    "wrap_with_autocast": torch.autocast,
+    "wrap_with_set_grad_enabled": torch.set_grad_enabled,
+}
+"""Higher-order ops that run their graph once, within what their arguments before it tell."""
+
+LOOPS = {"map_impl": 1, "scan": 2}
+"""Higher-order ops that run their graph for each slice of the tensors in this argument."""
+
+RUN = frozenset(("associative_scan", "flex_attention", "flex_attention_backward"))
+"""Higher-order ops that are ordinary ops, once they run."""
+
+INSTEAD = frozenset(("auto_functionalized", "auto_functionalized_v2"))
+"""Higher-order ops that stand for their first argument, an op that changes its arguments."""
+
+VALUES = {
+    "cond": "which of its graphs runs depends on values",
+    "switch": "which of its graphs runs depends on values",
+    "while_loop": "how often it runs depends on values",
+}
+"""Why shapes do not tell the cost of a higher-order op."""
+
+
+# -- from the first node to the last
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a graph, or so many.
+
+    Attributes:
+        module: the graph.
+        phases: of its nodes.
+        outside: the scope of nodes that remember no module.
+        open: the calls that are open everywhere.
+        seen: the calls of modules that are on record.
+        times: how often the graph runs.
+        casts: autocast is on.
+        values: what its nodes give, tensors without data; an exception where that is unknown.
+    """
+
+    module: fx.GraphModule
+    phases: dict[fx.Node, str]
+    outside: Scope
+    open: Stack = field(default_factory=dict)
+    seen: set[tuple[str, str]] = field(default_factory=set)
+    times: int = 1
+    casts: bool = False
+    values: dict[fx.Node, Any] = field(default_factory=dict)
+
+    def known(self, argument: Any) -> Any:
+        """A node's argument, with values for the nodes in it.
+
+        Raises:
+            Unsized: one of them is unknown.
+        """
+
+        def value(node: fx.Node) -> Any:
+            if node not in self.values:
+                raise ValueError(
+                    f"node {node.name!r} has no meta['val'], which tells the shape of what it "
+                    "gives: trace the program with make_fx, torch.export or AOT autograd"
+                )
+            if isinstance(self.values[node], Unsized):
+                raise self.values[node]
+            return self.values[node]
+
+        return fx.node.map_arg(argument, value)
+
+
+class Walk:
+    """Bills the nodes of graphs, and posts the bills."""
+
+    def __init__(self, sizes: Sizes) -> None:
+        self.ledger = Ledger()
+        self.stacks = Stacks()
+        self.unknown: dict[str, str] = {}
+        self._sizes = sizes
+        self._fakes = FakeTensorMode()
+
+    def program(self, program: Program) -> None:
+        """Count a graph."""
+        graph = program.module.graph
+        opened = self.stacks.begin(graph)
+        self._run(Run(program.module, _phases(graph), self.stacks.block, opened))
+        self.stacks.measure(program.parameters)
+
+    def _run(self, run: Run) -> None:
+        for node in run.module.graph.nodes:
+            if node.op == "output":
+                continue
+            try:
+                if node.op == "get_attr" or "val" in node.meta:
+                    run.values[node] = self._value(node, run)
+            except Unsized as unknown:
+                run.values[node] = unknown
+            if isinstance(node.target, OpOverload):
+                self._op(node, run)
+            elif isinstance(node.target, HigherOrderOperator):
+                self._higher_order(node, run)
+
+    # -- what a node gives
+
+    def _value(self, node: fx.Node, run: Run) -> Any:
+        if node.op == "get_attr":
+            held = operator.attrgetter(str(node.target))(run.module)
+            return self._fake(node.meta.get("val", held), getattr(held, "requires_grad", False))
+        made = node.meta["val"]
+        if node.op == "placeholder":
+            return self._fake(made, getattr(made, "requires_grad", False))
+        if node.target is operator.getitem:
+            arguments: Any = node.args
+            source = run.values.get(arguments[0])
+            return source[arguments[1]] if isinstance(source, (list, tuple)) else self._fake(made)
+        if isinstance(node.target, OpOverload) and (written := plan(node.target).written):
+            returns = schema_of(node.target).returns
+            if returns and all(r.alias_info is not None for r in returns):
+                changed = [
+                    run.known(node.args[index] if index < len(node.args) else node.kwargs[name])
+                    for index, name in written
+                ]
+                return changed[0] if len(returns) == 1 else changed
+        inputs = (run.values.get(source) for source in node.all_input_nodes)
+        needs_gradient = any(isinstance(x, Tensor) and x.requires_grad for x in inputs)
+        return self._fake(made, needs_gradient and torch.is_grad_enabled())
+
+    def _fake(self, value: Any, requires_grad: bool = False) -> Any:
+        """``value`` with numbers for symbols; of a tensor that is all there is."""
+        if isinstance(value, (list, tuple)):
+            return [self._fake(item, requires_grad) for item in value]
+        if not isinstance(value, Tensor):
+            return self._sizes.number(value)
+        if value.layout != torch.strided or value.is_nested:
+            return value
+        shape = [self._sizes.number(size) for size in value.shape]
+        strides = [self._sizes.number(stride) for stride in value.stride()]
+        with self._fakes:
+            return torch.empty_strided(
+                shape,
+                strides,
+                dtype=value.dtype,
+                device=value.device,
+                requires_grad=requires_grad and _is_inexact(value),
+            )
+
+    # -- what a node costs
+
+    def _op(self, node: fx.Node, run: Run) -> None:
+        op: Any = node.target
+        decided = plan(op)
+        is_composite = has_kernel(op, "CompositeImplicitAutograd")
+        is_view = decided.decision is Decision.VIEW and not is_composite
+        if is_view or _is_assertion(op) or decided.name.startswith("aten.sym_"):
+            bills = []
+        else:
+            try:
+                args, kwargs = run.known(node.args), run.known(node.kwargs)
+                if is_composite or run.casts:
+                    bills = self._opened(decided, op, args, kwargs, casts=run.casts)
+                else:
+                    bills = [decided.bill(args, kwargs, run.known(node))]
+            except Unsized as unknown:
+                bills = [_unknown(decided, str(unknown))]
+        self._post(node, run, bills)
+
+    def _opened(
+        self,
+        decided: Plan,
+        function: Callable[..., Any],
+        args: Any,
+        kwargs: Any,
+        *,
+        casts: bool = False,
+        only: Any = None,
+    ) -> list[Bill]:
+        """The bills of the ops that ``function`` calls."""
+        opened = Opened(only)
+        try:
+            with nullcontext() if casts else no_autocast(), self._fakes, opened:
+                function(*args, **kwargs)
+        except Exception as error:  # what depends on values, say
+            reason = f"it is made of other ops, and fails without data: {error}"
+            return [_unknown(decided, reason)]
+        return opened.bills
+
+    def _higher_order(self, node: fx.Node, run: Run) -> None:
+        op: Any = node.target
+        args: Any = node.args
+        decided, kwargs = plan(op), node.kwargs
+        name = decided.name
+        given = [run.values.get(source) for source in node.all_input_nodes]
+        bodies = [body for body in given if isinstance(body, fx.GraphModule)]
+        bills: list[Bill] = []
+        try:
+            if name in ONCE:
+                known = [run.values.get(a, a) if isinstance(a, fx.Node) else a for a in args]
+                before = known[: known.index(bodies[0])]
+                with ONCE[name](*before):
+                    casts = before[2] if name == "wrap_with_autocast" else run.casts
+                    seen = set(run.seen) if name == "invoke_subgraph" else run.seen
+                    self._body(node, run, bodies[0], 1, seen, casts)
+            elif name in LOOPS:
+                length = run.known(args[LOOPS[name]])[0].shape[0]
+                self._body(node, run, bodies[0], length, set(run.seen), run.casts)
+            elif name in INSTEAD | RUN:
+                only = args[0] if name in INSTEAD else None
+                function = composite_kernel(op)
+                bills = self._opened(
+                    plan(only or op), function, run.known(args), run.known(kwargs), only=only
+                )
+            else:
+                bill = decided.bill(run.known(args), run.known(kwargs), run.known(node))
+                bills = [replace(bill, unknown=VALUES.get(name, bill.unknown))]
+        except Unsized as unknown:
+            bills = [_unknown(decided, str(unknown))]
+        self._post(node, run, bills)
+
+    def _body(
+        self,
+        node: fx.Node,
+        run: Run,
+        body: fx.GraphModule,
+        times: int,
+        seen: set[tuple[str, str]],
+        casts: bool,
+    ) -> None:
+        """Count a graph that ``node`` runs so many times."""
+        stack = {**run.open, **stack_of(node)}
+        scope = self.stacks.scope(stack, run.outside)
+        phases = _inner_phases(body.graph, run.phases[node])
+        self._run(Run(body, phases, scope, run.open, seen, times * run.times, casts))
+
+    def _post(self, node: fx.Node, run: Run, bills: Iterable[Bill]) -> None:
+        phase, stack = run.phases[node], {**run.open, **stack_of(node)}
+        if phase == FORWARD:
+            self.stacks.call(stack, run.seen, run.times)
+        path = self.stacks.scope(stack, run.outside).path
+        for bill in bills:
+            if not bill.counted:
+                self.unknown.setdefault(bill.op, bill.unknown)
+            self.ledger.post(
+                Key(path, phase, bill.op, bill.dtype),
+                run.times,
+                run.times * bill.cost,
+                {name: run.times * cost for name, cost in bill.gradients.items()},
+                uncounted=0 if bill.counted else run.times,
+            )
+            if bill.recompute:  # forward work that a backward kernel does again
+                key = Key(path, RECOMPUTE, bill.op, bill.dtype)
+                self.ledger.post(key, 0, run.times * bill.recompute)
+
+
+def _is_assertion(op: OpOverload) -> bool:
+    """Whether ``op`` gives nothing and changes nothing: tracers add such checks."""
+    return op.namespace == "aten" and not schema_of(op).returns and not plan(op).written
+
+
+def _unknown(decided: Plan, reason: str) -> Bill:
+    return replace(decided.symbolic_bill(), cost=ZERO, unknown=reason)

@@ -1,0 +1,142 @@
+"""The symbolic sizes of traced programs, and the numbers that take their place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from flopcount._private import dimension_names, expression, traced_range
+from flopcount.errors import did_you_mean
+
+__all__ = ["Sizes", "Unsized"]
+
+SYMBOLIC = (torch.SymInt, torch.SymFloat, torch.SymBool)
+
+UNBACKED = ("u", "zuf")
+"""What the names of symbols begin with that stand for values of tensors: ``nonzero`` makes them."""
+
+
+class Unsized(Exception):
+    """A number depends on values of tensors, and none was given for it."""
+
+
+class Sizes:
+    """Numbers for the symbols of some graphs.
+
+    Args:
+        graphs: each with the ranges that are known of its symbols, by their names.
+        given: numbers by the names of symbols, or by those that ``torch.export.Dim`` gave them.
+
+    Raises:
+        TypeError: ``given`` is no mapping to whole numbers.
+        ValueError: a symbol has no number, or one that the graph was not traced for; or a name
+            is of no symbol.
+    """
+
+    def __init__(
+        self,
+        graphs: Iterable[tuple[fx.GraphModule, Mapping[str, Any]]],
+        given: Mapping[str, int] | None = None,
+    ) -> None:
+        self._origins: dict[str, str] = {}
+        self._ranges: dict[str, Any] = {}
+        self._aliases: dict[str, str] = {}
+        for module, ranges in graphs:
+            self._learn(module)
+            self._ranges.update(ranges)
+        self._values = self._read({} if given is None else given)
+        self._numbers: dict[Any, Any] = {}
+        missing = [
+            name
+            for name in self._origins
+            if name not in self._values and not name.startswith(UNBACKED)
+        ]
+        if missing:
+            example = ", ".join(f"{name!r}: …" for name in missing)
+            listed = "; ".join(f"{name} is {self._origins[name]}" for name in missing)
+            raise ValueError(f"give each symbol a size, sizes={{{example}}}: {listed}")
+
+    def number(self, number: Any) -> Any:
+        """A symbolic number's value; any other number is its own.
+
+        Raises:
+            Unsized: it depends on values of tensors.
+            ValueError: the sizes that were given make it no whole number.
+        """
+        if not isinstance(number, SYMBOLIC):
+            return number
+        formula = expression(number)
+        if formula not in self._numbers:
+            self._numbers[formula] = self._evaluate(number, formula)
+        return self._numbers[formula]
+
+    def _evaluate(self, number: Any, formula: Any) -> Any:
+        for symbol in formula.free_symbols:
+            if symbol.name not in self._values:
+                raise Unsized(
+                    f"{symbol}, {self._origins[symbol.name]}, depends on values; "
+                    f"sizes={{{symbol.name!r}: …}} tells it"
+                )
+        values = {symbol: self._values[symbol.name] for symbol in formula.free_symbols}
+        value = formula.subs(values)
+        if isinstance(number, torch.SymBool):
+            return bool(value)
+        if isinstance(number, torch.SymFloat):
+            return float(value)
+        if not value.is_integer:
+            raise ValueError(f"{formula} is {value}, no whole number, for {values}")
+        return int(value)
+
+    def _learn(self, module: fx.GraphModule) -> None:
+        """Note where each symbol comes from, what it is called, and its range."""
+        for graph in (m.graph for m in module.modules() if isinstance(m, fx.GraphModule)):
+            for node in graph.nodes:
+                for place, number in _symbolic(node.meta.get("val"), node):
+                    formula = expression(number)
+                    for symbol in formula.free_symbols:
+                        if symbol.name not in self._origins:
+                            self._aliases.update(dimension_names(number))
+                            self._ranges[symbol.name] = traced_range(number, symbol)
+                            of = "" if symbol == formula else f" ({formula})"
+                            self._origins[symbol.name] = place + of
+
+    def _read(self, given: Mapping[str, int]) -> dict[str, int]:
+        if not isinstance(given, Mapping):
+            raise TypeError(f"expected sizes={{symbol: number}}, got {given!r}")
+        values = {}
+        for name, value in given.items():
+            symbol = self._aliases.get(name, name)
+            if symbol not in self._origins:
+                known = [*self._aliases, *self._origins]
+                hint = did_you_mean(str(name), known) or (
+                    f"; its symbols are {', '.join(known)}" if known else "; it has none"
+                )
+                raise ValueError(f"the graph has no symbol {name!r}{hint}")
+            if type(value) is not int or value < 0:
+                raise TypeError(f"expected a whole number as the size {name!r}, got {value!r}")
+            values[symbol] = value
+            traced = self._ranges[symbol]
+            if value not in traced:
+                raise ValueError(
+                    f"{name} = {value} is not in the range from {traced.lower} to {traced.upper} "
+                    f"that the graph was traced for"
+                )
+        return values
+
+
+def _symbolic(value: Any, node: fx.Node, place: str = "") -> Iterator[tuple[str, Any]]:
+    """The symbolic numbers in what a node gives, and where each is."""
+    at = f"{place}{'input' if node.op == 'placeholder' else 'result'} {node.name}"
+    if isinstance(value, SYMBOLIC):
+        yield at, value
+    elif isinstance(value, Tensor) and value.layout == torch.strided and not value.is_nested:
+        for kind, numbers in (("dimension", value.shape), ("stride", value.stride())):
+            for index, number in enumerate(numbers):
+                if isinstance(number, SYMBOLIC):
+                    yield f"{kind} {index} of {at}", number
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _symbolic(item, node)
