@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, fx, nn, ops
+from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 
 from flopcount._private import (
@@ -27,7 +27,8 @@ from flopcount._private import (
 from flopcount.cost import ZERO
 from flopcount.errors import UncountedOpWarning
 from flopcount.formulas import Bill, Decision, Plan, plan
-from flopcount.ledger import BACKWARD, FORWARD, RECOMPUTE, Key, Ledger
+from flopcount.ledger import FORWARD, RECOMPUTE, Key, Ledger
+from flopcount.phases import inner_phases, phases
 from flopcount.report import Report, snapshot
 from flopcount.scope import Scope
 from flopcount.stacks import Stack, Stacks, stack_of
@@ -131,54 +132,6 @@ def _require_op(node: fx.Node) -> None:
             "torch._dynamo.backends.common.aot_autograd(fw_compiler=…, bw_compiler=…) makes of "
             "it; open an exported program with run_decompositions(); trace others with make_fx"
         )
-
-
-# -- which phase?
-
-
-def _phases(graph: fx.Graph) -> dict[fx.Node, str]:
-    """The phase of each node.
-
-    The tracer tags what it traced while autograd ran backward. A joint graph returns what its
-    forward ops make; a partitioned backward, which has copies of some, returns gradients alone.
-    """
-    calls = [node for node in graph.nodes if node.op == "call_function"]
-    if not any(map(_is_backward, calls)):
-        return _untagged_phases(calls)
-    (output,) = graph.find_nodes(op="output")
-    returned = set(output.all_input_nodes).intersection(calls)
-    first = RECOMPUTE if all(map(_is_backward, returned)) else FORWARD
-    return {node: BACKWARD if _is_backward(node) else first for node in calls}
-
-
-def _is_backward(node: fx.Node) -> bool:
-    tag: str = node.meta.get("partitioner_tag", "")
-    return tag.endswith("backward")  # is_backward, must_be_in_backward
-
-
-def _untagged_phases(calls: Iterable[fx.Node]) -> dict[fx.Node, str]:
-    """Autograd starts backward from the gradient of the loss by itself, which is one."""
-    phases, phase = {}, FORWARD
-    for node in calls:
-        phases[node] = phase
-        value: Any = node.meta.get("val")
-        if node.target is ops.aten.ones_like.default and value.dim() == 0 and _is_inexact(value):
-            phase = BACKWARD
-    return phases
-
-
-def _inner_phases(graph: fx.Graph, outer: str) -> dict[fx.Node, str]:
-    """The phases of a graph that an op calls."""
-    if outer != BACKWARD:
-        return dict.fromkeys(graph.nodes, outer)
-    tagged = any(map(_is_backward, graph.nodes))
-    return {
-        node: RECOMPUTE if tagged and not _is_backward(node) else BACKWARD for node in graph.nodes
-    }
-
-
-def _is_inexact(value: Any) -> bool:
-    return isinstance(value, Tensor) and (value.is_floating_point() or value.is_complex())
 
 
 # -- what is made of other ops
@@ -303,12 +256,12 @@ class Walk:
         """Count a graph."""
         graph = program.module.graph
         opened = self.stacks.begin(graph)
-        self._run(Run(program.module, _phases(graph), self.stacks.block, opened))
+        self._run(Run(program.module, phases(graph), self.stacks.block, opened))
         self.stacks.measure(program.parameters)
 
     def _run(self, run: Run) -> None:
         for node in run.module.graph.nodes:
-            if node.op == "output":
+            if node.op == "output" or node in run.values:
                 continue
             try:
                 if node.op == "get_attr" or "val" in node.meta:
@@ -361,7 +314,7 @@ class Walk:
                 strides,
                 dtype=value.dtype,
                 device=value.device,
-                requires_grad=requires_grad and _is_inexact(value),
+                requires_grad=requires_grad and (value.is_floating_point() or value.is_complex()),
             )
 
     # -- what a node costs
@@ -409,20 +362,13 @@ class Walk:
         args: Any = node.args
         decided, kwargs = plan(op), node.kwargs
         name = decided.name
-        given = [run.values.get(source) for source in node.all_input_nodes]
-        bodies = [body for body in given if isinstance(body, fx.GraphModule)]
         bills: list[Bill] = []
         try:
             if name in ONCE:
-                known = [run.values.get(a, a) if isinstance(a, fx.Node) else a for a in args]
-                before = known[: known.index(bodies[0])]
-                with ONCE[name](*before):
-                    casts = before[2] if name == "wrap_with_autocast" else run.casts
-                    seen = set(run.seen) if name == "invoke_subgraph" else run.seen
-                    self._body(node, run, bodies[0], 1, seen, casts)
+                self._once(node, run, ONCE[name])
             elif name in LOOPS:
-                length = run.known(args[LOOPS[name]])[0].shape[0]
-                self._body(node, run, bodies[0], length, set(run.seen), run.casts)
+                body, length = run.known(args[0]), len(run.known(args[LOOPS[name]])[0])
+                self._run(self._inner(node, run, body, length))
             elif name in INSTEAD | RUN:
                 only = args[0] if name in INSTEAD else None
                 function = composite_kernel(op)
@@ -436,20 +382,33 @@ class Walk:
             bills = [_unknown(decided, str(unknown))]
         self._post(node, run, bills)
 
-    def _body(
-        self,
-        node: fx.Node,
-        run: Run,
-        body: fx.GraphModule,
-        times: int,
-        seen: set[tuple[str, str]],
-        casts: bool,
+    def _once(
+        self, node: fx.Node, run: Run, surroundings: Callable[..., AbstractContextManager[Any]]
     ) -> None:
-        """Count a graph that ``node`` runs so many times."""
-        stack = {**run.open, **stack_of(node)}
-        scope = self.stacks.scope(stack, run.outside)
-        phases = _inner_phases(body.graph, run.phases[node])
-        self._run(Run(body, phases, scope, run.open, seen, times * run.times, casts))
+        """Count the graph that ``node`` runs, on its last arguments."""
+        given: list[Any] = [run.values[a] if isinstance(a, fx.Node) else a for a in node.args]
+        place = next(i for i, arg in enumerate(given) if isinstance(arg, fx.GraphModule))
+        inner = self._inner(node, run, given[place])
+        placeholders = inner.module.graph.find_nodes(op="placeholder")
+        inner.values.update(zip(placeholders, given[len(given) - len(placeholders) :], strict=True))
+        if surroundings is torch.autocast:
+            inner = replace(inner, casts=given[2])  # device, dtype, enabled, cache_enabled
+        if surroundings is not nullcontext:
+            inner = replace(inner, seen=run.seen)  # it is part of a module's call
+        with surroundings(*given[:place]):
+            self._run(inner)
+
+    def _inner(self, node: fx.Node, run: Run, body: fx.GraphModule, times: int = 1) -> Run:
+        """The run of a graph that ``node`` starts so many times."""
+        return Run(
+            body,
+            inner_phases(body.graph, run.phases[node]),
+            self.stacks.scope({**run.open, **stack_of(node)}, run.outside),
+            run.open,
+            set(run.seen),
+            times * run.times,
+            run.casts,
+        )
 
     def _post(self, node: fx.Node, run: Run, bills: Iterable[Bill]) -> None:
         phase, stack = run.phases[node], {**run.open, **stack_of(node)}

@@ -47,16 +47,18 @@ class Sizes:
         for module, ranges in graphs:
             self._learn(module)
             self._ranges.update(ranges)
+        self._aliases = {name: s for name, s in self._aliases.items() if s in self._origins}
         self._values = self._read({} if given is None else given)
         self._numbers: dict[Any, Any] = {}
-        missing = [
-            name
-            for name in self._origins
-            if name not in self._values and not name.startswith(UNBACKED)
-        ]
+        names = {symbol: name for name, symbol in self._aliases.items()}
+        missing = {
+            names.get(symbol, symbol): origin
+            for symbol, origin in self._origins.items()
+            if symbol not in self._values and not symbol.startswith(UNBACKED)
+        }
         if missing:
             example = ", ".join(f"{name!r}: …" for name in missing)
-            listed = "; ".join(f"{name} is {self._origins[name]}" for name in missing)
+            listed = "; ".join(f"{name} is {origin}" for name, origin in missing.items())
             raise ValueError(f"give each symbol a size, sizes={{{example}}}: {listed}")
 
     def number(self, number: Any) -> Any:
@@ -92,16 +94,18 @@ class Sizes:
 
     def _learn(self, module: fx.GraphModule) -> None:
         """Note where each symbol comes from, what it is called, and its range."""
-        for graph in (m.graph for m in module.modules() if isinstance(m, fx.GraphModule)):
-            for node in graph.nodes:
-                for place, number in _symbolic(node.meta.get("val"), node):
-                    formula = expression(number)
-                    for symbol in formula.free_symbols:
-                        if symbol.name not in self._origins:
-                            self._aliases.update(dimension_names(number))
-                            self._ranges[symbol.name] = traced_range(number, symbol)
-                            of = "" if symbol == formula else f" ({formula})"
-                            self._origins[symbol.name] = place + of
+        graphs = [m.graph for m in module.modules() if isinstance(m, fx.GraphModule)]
+        # a dimension of an input tells most
+        nodes = sorted((n for g in graphs for n in g.nodes), key=lambda n: n.op != "placeholder")
+        found = [item for node in nodes for item in _symbolic(node.meta.get("val"), node)]
+        for place, number in sorted(found, key=lambda item: not item[0].startswith("dimension")):
+            formula = expression(number)
+            for symbol in formula.free_symbols:
+                if symbol.name not in self._origins:
+                    self._aliases.update(dimension_names(number))
+                    self._ranges[symbol.name] = traced_range(number, symbol)
+                    of = "" if symbol == formula else f" ({formula})"
+                    self._origins[symbol.name] = place + of
 
     def _read(self, given: Mapping[str, int]) -> dict[str, int]:
         if not isinstance(given, Mapping):
