@@ -34,6 +34,7 @@ __all__ = [
     "FORWARD_TAG",
     "GRADIENT_ORDER",
     "NO_SEQUENCE_NR",
+    "UNBACKED",
     "CustomOpDef",
     "FakeTensorMode",
     "HigherOrderOperator",
@@ -253,8 +254,15 @@ def dimension_names(number: Any) -> dict[str, str]:
 
 
 def traced_range(number: Any, symbol: Any) -> Any:
-    """The values of ``symbol`` for which the program of this symbolic number was traced."""
-    return number.node.shape_env.var_to_range[symbol]
+    """The values of ``symbol`` for which the program of this symbolic number was traced, if known.
+
+    Of lengths that nested tensors have it is not.
+    """
+    return number.node.shape_env.var_to_range.get(symbol)
+
+
+UNBACKED = ("u", "zuf")
+"""What the names of symbols begin with that stand for values of tensors: ``nonzero`` makes them."""
 
 
 _METHODS = """

@@ -8,15 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from flopcount._private import dimension_names, expression, traced_range
+from flopcount._private import UNBACKED, dimension_names, expression, traced_range
 from flopcount.errors import did_you_mean
 
 __all__ = ["Sizes", "Unsized"]
 
 SYMBOLIC = (torch.SymInt, torch.SymFloat, torch.SymBool)
-
-UNBACKED = ("u", "zuf")
-"""What the names of symbols begin with that stand for values of tensors: ``nonzero`` makes them."""
 
 
 class Unsized(Exception):
@@ -123,7 +120,7 @@ class Sizes:
                 raise TypeError(f"expected a whole number as the size {name!r}, got {value!r}")
             values[symbol] = value
             traced = self._ranges[symbol]
-            if value not in traced:
+            if traced is not None and value not in traced:
                 raise ValueError(
                     f"{name} = {value} is not in the range from {traced.lower} to {traced.upper} "
                     f"that the graph was traced for"
