@@ -101,8 +101,9 @@ class Sizes:
                 if symbol.name not in self._origins:
                     self._aliases.update(dimension_names(number))
                     self._ranges[symbol.name] = traced_range(number, symbol)
-                    of = "" if symbol == formula else f" ({formula})"
-                    self._origins[symbol.name] = place + of
+                    is_whole = symbol == formula
+                    origin = place if is_whole else f"in {place}, which is {formula}"
+                    self._origins[symbol.name] = origin
 
     def _read(self, given: Mapping[str, int]) -> dict[str, int]:
         if not isinstance(given, Mapping):

@@ -20,7 +20,10 @@ from flopcount._private import (
     FORWARD_TAG,
     GRADIENT_ORDER,
     NO_SEQUENCE_NR,
+    UNBACKED,
     CustomOpDef,
+    FakeTensorMode,
+    HigherOrderOperator,
     OpOverload,
     OpOverloadPacket,
     all_overloads,
@@ -32,7 +35,10 @@ from flopcount._private import (
     composite_kernel,
     custom_op_name,
     decomposition_of,
+    dimension_names,
+    expression,
     forget_compiled,
+    has_kernel,
     has_nested_kernel,
     has_symbolic_sizes,
     hook_nodes,
@@ -41,6 +47,7 @@ from flopcount._private import (
     is_composite,
     is_traceable_wrapper_subclass_type,
     next_sequence_nr,
+    no_autocast,
     notes_of,
     open_calls,
     overload_name,
@@ -49,6 +56,7 @@ from flopcount._private import (
     schema_of,
     set_stance,
     sharding_is_planned,
+    traced_range,
     tree_leaves,
     will_execute,
     without_modes,
@@ -480,6 +488,12 @@ class TestNamesOfOps:
 
     def test_a_higher_order_op_has_no_schema(self) -> None:
         assert schema_of(torch.ops.higher_order.cond) is None
+        assert isinstance(torch.ops.higher_order.cond, HigherOrderOperator)
+        assert not isinstance(torch.ops.aten.mm.default, HigherOrderOperator)
+
+    def test_a_composite_kernel_is_found_beside_one_for_a_device(self) -> None:
+        assert has_kernel(torch.ops.aten.linear.default, "CompositeImplicitAutograd")
+        assert not has_kernel(torch.ops.aten.mm.default, "CompositeImplicitAutograd")
 
     def test_composites_are_those_that_decompose(self) -> None:
         x = torch.ones(2, 2)
@@ -503,7 +517,6 @@ class TestNamesOfOps:
         assert decomposition_of(torch.ops.aten.mm.default) is None
 
     def test_symbolic_sizes_are_told_from_numbers(self) -> None:
-        from torch._subclasses.fake_tensor import FakeTensorMode
         from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
         x = torch.ones(3, 4)
@@ -596,6 +609,47 @@ class TestCompiler:
             if node.op == "call_function"
         }
         assert tags == {aten.sin.default: True, aten.cos.default: False, aten.mul.Tensor: False}
+
+
+class TestSymbols:
+    @pytest.fixture
+    def program(self) -> torch.export.ExportedProgram:
+        class Doubled(nn.Module):
+            def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+                return torch.cat([x, x]), torch.nonzero(x)
+
+        batch = {0: torch.export.Dim("batch", min=3, max=9)}
+        return torch.export.export(Doubled(), (torch.ones(4),), dynamic_shapes=(batch,))
+
+    def test_a_number_has_an_expression_a_range_and_perhaps_a_name(self, program: Any) -> None:
+        (x,) = program.graph.find_nodes(op="placeholder")
+        cat, nonzero = program.graph.find_nodes(op="output")[0].all_input_nodes
+        (size,) = x.meta["val"].shape
+        symbol = expression(size)
+        assert expression(cat.meta["val"].shape[0]) == 2 * symbol
+        assert dimension_names(size) == {"batch": symbol.name}
+        values = traced_range(size, symbol)
+        assert [n in values for n in (2, 3, 9, 10)] == [False, True, True, False]
+        found = expression(nonzero.meta["val"].shape[0])
+        assert found.name.startswith(UNBACKED)
+        assert not symbol.name.startswith(UNBACKED)
+
+
+def test_fake_tensors_choose_the_kernels_of_their_device() -> None:
+    with FakeTensorMode():
+        q = torch.empty(1, 2, 4, 8)
+    with Ops(lambda func, args: func) as ops:
+        torch.nn.functional.scaled_dot_product_attention(q, q, q)
+    assert aten._scaled_dot_product_flash_attention_for_cpu.default in ops.seen
+
+
+def test_without_autocast_nothing_is_cast() -> None:
+    x = torch.ones(2, 2)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert (x @ x).dtype == torch.bfloat16
+        with no_autocast():
+            assert (x @ x).dtype == torch.float32
+        assert (x @ x).dtype == torch.bfloat16
 
 
 def test_a_coo_tensor_holds_values_and_their_places() -> None:
