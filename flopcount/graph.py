@@ -169,7 +169,6 @@ class Opened(TorchDispatchMode):
 
 ONCE: dict[str, Callable[..., AbstractContextManager[Any]]] = {
     "invoke_subgraph": nullcontext,
-    "strict_mode": nullcontext,
     "tag_activation_checkpoint": nullcontext,
     "wrap": nullcontext,
     "wrap_activation_checkpoint": nullcontext,

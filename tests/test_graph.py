@@ -301,6 +301,60 @@ class TestHigherOrderOps:
         calls = {row.op: row.calls for row in report.entries}
         assert (calls["aten.mm"], calls["aten.add"], calls["aten.mul"]) == (5, 5, 5)
 
+    @pytest.mark.parametrize(
+        ("name", "before"),
+        [("invoke_subgraph", ("an id",)), ("wrap", ()), ("tag_activation_checkpoint", ())],
+    )
+    def test_a_part_of_the_program_costs_what_it_costs_in_place(
+        self, name: str, before: tuple[str, ...]
+    ) -> None:
+        """The part is called on x twice, so that a product of its inputs reads x once."""
+        part = make_fx(lambda x, y: torch.sin(x @ y))(torch.ones(8, 8), torch.ones(8, 8))
+        for node in part.graph.nodes:
+            node.meta["nn_module_stack"] = {"inner": ("L['m'].inner", nn.Linear)}
+        graph = fx.Graph()
+        x = graph.placeholder("x")
+        body = graph.get_attr("part")
+        call = getattr(ops.higher_order, name)
+        calls = [graph.call_function(call, (body, *before, x, x)) for _ in range(2)]
+        graph.output(calls)
+        for node in (x, *calls):
+            node.meta["val"] = torch.ones(8, 8)
+        for node in calls:
+            node.meta["nn_module_stack"] = {"model": ("L['m']", nn.Sequential)}
+        report = count_graph(fx.GraphModule({"part": part}, graph))
+        assert macs(report) == {"": {"forward": 2 * 512}, "inner": {"forward": 2 * 512}}
+        assert report["inner"].calls == 2
+        assert report.by_operator()["aten.mm"].read == 2 * 256
+
+    def test_a_part_of_backward_that_repeats_forward_ops_recomputes_them(self) -> None:
+        part = make_fx(lambda x: torch.cos(x @ x))(torch.ones(8, 8))
+        tags = {ops.aten.mm.default: "is_forward", ops.aten.cos.default: "is_backward"}
+        for node in part.graph.nodes:
+            node.meta["partitioner_tag"] = tags.get(node.target, "is_forward")
+        graph = fx.Graph()
+        x, body = graph.placeholder("x"), graph.get_attr("part")
+        call = graph.call_function(ops.higher_order.invoke_subgraph, (body, "an id", x))
+        graph.output(call)
+        x.meta["val"] = call.meta["val"] = torch.ones(8, 8)
+        call.meta["partitioner_tag"] = "is_backward"
+        phases = count_graph(fx.GraphModule({"part": part}, graph)).phases
+        assert (phases["recompute"].macs, phases["backward"].special) == (512, 64)
+        assert not phases["forward"]
+
+    def test_flexible_attention_opens_as_it_does_eagerly(self) -> None:
+        from torch.nn.attention.flex_attention import flex_attention
+
+        class Attention(nn.Module):
+            def forward(self, q: Tensor) -> Tensor:
+                return flex_attention(q, q, q, score_mod=lambda score, b, h, i, j: score + (i - j))
+
+        q = torch.ones(1, 2, 128, 16)
+        report = count_graph(export(Attention(), (q,)).run_decompositions())
+        eager = flopcount.count(Attention(), q, backward=False)
+        assert report.total.macs == 2 * (2 * 128 * 128 * 16)  # scores, and what they weigh
+        assert report.total.flops == eager.total.flops
+
     def test_which_branch_runs_is_unknown(self) -> None:
         class Branches(nn.Module):
             def forward(self, x: Tensor) -> Tensor:
