@@ -110,14 +110,11 @@ def _program(graph: Any) -> Program:
     return program
 
 
-def _graphs(module: fx.GraphModule) -> Iterator[fx.GraphModule]:
-    """A graph, and those that its higher-order ops call."""
-    yield from (inner for inner in module.modules() if isinstance(inner, fx.GraphModule))
-
-
 def _calls(module: fx.GraphModule) -> Iterator[fx.Node]:
-    for inner in _graphs(module):
-        yield from (node for node in inner.graph.nodes if node.op.startswith("call_"))
+    """The calls of a graph, and of those that its higher-order ops call."""
+    for inner in module.modules():
+        if isinstance(inner, fx.GraphModule):
+            yield from (node for node in inner.graph.nodes if node.op.startswith("call_"))
 
 
 def _require_op(node: fx.Node) -> None:
@@ -188,7 +185,6 @@ INSTEAD = frozenset(("auto_functionalized", "auto_functionalized_v2"))
 
 VALUES = {
     "cond": "which of its graphs runs depends on values",
-    "switch": "which of its graphs runs depends on values",
     "while_loop": "how often it runs depends on values",
 }
 """Why shapes do not tell the cost of a higher-order op."""
@@ -239,6 +235,10 @@ class Run:
             return self.values[node]
 
         return fx.node.map_arg(argument, value)
+
+    def result(self, node: fx.Node) -> Any:
+        """What ``node`` gives; nobody asks for the shape of nothing."""
+        return self.known(node) if node.users or node in self.values else None
 
 
 class Walk:
@@ -331,7 +331,7 @@ class Walk:
                 if is_composite or run.casts:
                     bills = self._opened(decided, op, args, kwargs, casts=run.casts)
                 else:
-                    bills = [decided.bill(args, kwargs, run.known(node))]
+                    bills = [decided.bill(args, kwargs, run.result(node))]
             except Unsized as unknown:
                 bills = [_unknown(decided, str(unknown))]
         self._post(node, run, bills)
@@ -375,7 +375,7 @@ class Walk:
                     plan(only or op), function, run.known(args), run.known(kwargs), only=only
                 )
             else:
-                bill = decided.bill(run.known(args), run.known(kwargs), run.known(node))
+                bill = decided.bill(run.known(args), run.known(kwargs), run.result(node))
                 bills = [replace(bill, unknown=VALUES.get(name, bill.unknown))]
         except Unsized as unknown:
             bills = [_unknown(decided, str(unknown))]

@@ -265,14 +265,19 @@ class TestOperands:
 
 class TestHigherOrderOps:
     def test_a_region_without_gradients_and_one_with_autocast_run_once(self) -> None:
+        class Layer(nn.Linear):
+            def forward(self, x: Tensor) -> Tensor:
+                with torch.no_grad():
+                    y = torch.mm(x, self.weight) * 2
+                return y + 1
+
         class Regions(nn.Module):
             def __init__(self) -> None:
                 super().__init__()
-                self.layer = nn.Linear(8, 8)
+                self.layer = Layer(8, 8, bias=False)
 
             def forward(self, x: Tensor) -> Tensor:
-                with torch.no_grad():
-                    y = self.layer(x) * 2
+                y = self.layer(x)
                 with torch.autocast("cpu", dtype=torch.bfloat16, cache_enabled=False):
                     return self.layer(y) + x
 
@@ -283,7 +288,26 @@ class TestHigherOrderOps:
             "float32": U,
             "bfloat16": U,
         }
-        assert report["layer"].calls == 2
+        assert report["layer"].calls == 2  # though each is in and out of a region
+
+    def test_a_product_is_folded_where_it_needs_a_gradient(self) -> None:
+        """As eagerly: a weight is not repeated along a batch if its gradient is wanted."""
+
+        class Products(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.weight = nn.Parameter(torch.ones(8, 8))
+
+            def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+                folded = x.transpose(0, 1) @ (self.weight * 2)
+                with torch.no_grad():
+                    return folded, x.transpose(0, 1) @ (self.weight * 2)
+
+        model, x = Products(), torch.ones(3, 4, 8)
+        report = count_graph(export(model, (x,)))
+        assert rows(report) == rows(flopcount.count(model, x, backward=False))
+        products = {op: cost.macs for op, cost in report.by_operator().items() if cost.macs}
+        assert products == {"aten.mm": 3 * U, "aten.bmm": 3 * U}
 
     def test_map_runs_its_body_for_each_slice_and_scan_too(self) -> None:
         from torch._higher_order_ops.map import map as map_slices
@@ -504,6 +528,14 @@ class TestWhatIsNoGraph:
     def test_a_graph_of_modules_has_no_ops_either(self) -> None:
         with pytest.raises(ValueError, match="node '_0' calls '0', which is no op"):
             count_graph(fx.symbolic_trace(mlp()))
+
+    def test_what_gives_nothing_needs_no_shape(self) -> None:
+        graph = fx.Graph()
+        x = graph.placeholder("x")
+        x.meta["val"] = torch.ones(4)
+        graph.call_function(ops.aten._foreach_mul_.Scalar, ([x, x], 2.0))
+        graph.output(x)
+        assert count_graph(fx.GraphModule(nn.Module(), graph)).total.arith == 8
 
     def test_nodes_without_shapes_are_named(self) -> None:
         graph = fx.Graph()
