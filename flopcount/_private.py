@@ -68,6 +68,7 @@ __all__ = [
     "open_calls",
     "overload_name",
     "packet_name",
+    "remainders",
     "running_node",
     "schema_of",
     "set_stance",
@@ -259,6 +260,11 @@ def traced_range(number: Any, symbol: Any) -> Any:
     Of lengths that nested tensors have it is not.
     """
     return number.node.shape_env.var_to_range.get(symbol)
+
+
+def remainders(number: Any) -> Iterator[Any]:
+    """Remainders, such as that of a size by 2, that the program was traced to have none of."""
+    yield from number.node.shape_env.divisible
 
 
 UNBACKED = ("u", "zuf")

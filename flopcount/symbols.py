@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from flopcount._private import UNBACKED, dimension_names, expression, traced_range
+from flopcount._private import UNBACKED, dimension_names, expression, remainders, traced_range
 from flopcount.errors import did_you_mean
 
 __all__ = ["Sizes", "Unsized"]
@@ -41,6 +41,7 @@ class Sizes:
         self._origins: dict[str, str] = {}
         self._ranges: dict[str, Any] = {}
         self._aliases: dict[str, str] = {}
+        self._remainders: set[Any] = set()
         for module, ranges in graphs:
             self._learn(module)
             self._ranges.update(ranges)
@@ -57,37 +58,43 @@ class Sizes:
             example = ", ".join(f"{name!r}: …" for name in missing)
             listed = "; ".join(f"{name} is {origin}" for name, origin in missing.items())
             raise ValueError(f"give each symbol a size, sizes={{{example}}}: {listed}")
+        for remainder in self._remainders:
+            if self._substitute(remainder) not in (None, 0):
+                raise ValueError(
+                    f"the graph was traced for {remainder} = 0, which it is not for sizes={given}"
+                )
 
     def number(self, number: Any) -> Any:
         """A symbolic number's value; any other number is its own.
 
         Raises:
             Unsized: it depends on values of tensors.
-            ValueError: the sizes that were given make it no whole number.
         """
         if not isinstance(number, SYMBOLIC):
             return number
         formula = expression(number)
-        if formula not in self._numbers:
-            self._numbers[formula] = self._evaluate(number, formula)
-        return self._numbers[formula]
+        key = type(number), formula
+        if key not in self._numbers:
+            self._numbers[key] = self._evaluate(number, formula)
+        return self._numbers[key]
 
     def _evaluate(self, number: Any, formula: Any) -> Any:
-        for symbol in formula.free_symbols:
-            if symbol.name not in self._values:
-                raise Unsized(
-                    f"{symbol}, {self._origins[symbol.name]}, depends on values; "
-                    f"sizes={{{symbol.name!r}: …}} tells it"
-                )
-        values = {symbol: self._values[symbol.name] for symbol in formula.free_symbols}
-        value = formula.subs(values)
+        value = self._substitute(formula)
+        if value is None:
+            name = next(s.name for s in formula.free_symbols if s.name not in self._values)
+            raise Unsized(
+                f"{name}, {self._origins[name]}, depends on values; sizes={{{name!r}: …}} tells it"
+            )
         if isinstance(number, torch.SymBool):
             return bool(value)
-        if isinstance(number, torch.SymFloat):
-            return float(value)
-        if not value.is_integer:
-            raise ValueError(f"{formula} is {value}, no whole number, for {values}")
-        return int(value)
+        return float(value) if isinstance(number, torch.SymFloat) else int(value)
+
+    def _substitute(self, formula: Any) -> Any:
+        """The value of a formula, or None if it is of symbols that have none."""
+        symbols = formula.free_symbols
+        if any(symbol.name not in self._values for symbol in symbols):
+            return None
+        return formula.subs({symbol: self._values[symbol.name] for symbol in symbols})
 
     def _learn(self, module: fx.GraphModule) -> None:
         """Note where each symbol comes from, what it is called, and its range."""
@@ -101,6 +108,7 @@ class Sizes:
                 if symbol.name not in self._origins:
                     self._aliases.update(dimension_names(number))
                     self._ranges[symbol.name] = traced_range(number, symbol)
+                    self._remainders.update(remainders(number))
                     is_whole = symbol == formula
                     origin = place if is_whole else f"in {place}, which is {formula}"
                     self._origins[symbol.name] = origin

@@ -52,6 +52,7 @@ from flopcount._private import (
     open_calls,
     overload_name,
     packet_name,
+    remainders,
     running_node,
     schema_of,
     set_stance,
@@ -633,6 +634,16 @@ class TestSymbols:
         found = expression(nonzero.meta["val"].shape[0])
         assert found.name.startswith(UNBACKED)
         assert not symbol.name.startswith(UNBACKED)
+
+    def test_a_size_that_is_halved_has_no_remainder(self) -> None:
+        from torch.fx.experimental.proxy_tensor import make_fx
+
+        graph = make_fx(lambda x: x.view(-1, 2), tracing_mode="symbolic")(torch.ones(6))
+        (x,) = graph.graph.find_nodes(op="placeholder")
+        (size,) = x.meta["val"].shape
+        symbol = expression(size)
+        (remainder,) = remainders(size)
+        assert [remainder.subs({symbol: n}) for n in (6, 7)] == [0, 1]
 
 
 def test_fake_tensors_choose_the_kernels_of_their_device() -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram, export
+from torch.fx.experimental.proxy_tensor import make_fx
 
 import flopcount
 from flopcount import count_graph
@@ -120,6 +121,14 @@ class TestBadSizes:
     def test_they_are_refused(self, sizes: Any, error: type[Exception], message: str) -> None:
         with pytest.raises(error, match=message):
             count_graph(program(), sizes=sizes)
+
+    def test_a_size_that_leaves_a_remainder_is_refused(self) -> None:
+        graph = make_fx(lambda x: x.view(-1, 2).exp(), tracing_mode="symbolic")(torch.ones(6))
+        (x,) = graph.graph.find_nodes(op="placeholder")
+        symbol = str(x.meta["val"].shape[0])
+        assert count_graph(graph, sizes={symbol: 8}).total.special == 8
+        with pytest.raises(ValueError, match=rf"traced for Mod\({symbol}, 2\) = 0.*: 7}}"):
+            count_graph(graph, sizes={symbol: 7})
 
     def test_a_graph_without_symbols_says_so(self) -> None:
         with pytest.raises(ValueError, match="no symbol 'batch'; it has none"):
