@@ -74,7 +74,7 @@ def count_graph(
     if not graphs:
         raise TypeError("expected a graph to count, as count_graph(torch.export.export(…))")
     programs = [_program(graph) for graph in graphs]
-    walk = Walk(Sizes([(program.module, program.ranges) for program in programs], sizes))
+    walk = Walk(Sizes([program.module for program in programs], sizes))
     with without_modes(), torch.inference_mode(False), torch.enable_grad():
         for program in programs:
             walk.program(program)
@@ -84,22 +84,20 @@ def count_graph(
 
 
 class Program(NamedTuple):
-    """A graph; the parameters and the ranges of symbols that are known by name."""
+    """A graph, and the parameters that are known by name."""
 
     module: fx.GraphModule
     parameters: list[tuple[str, nn.Parameter]]
-    ranges: dict[str, Any]
 
 
 def _program(graph: Any) -> Program:
     if isinstance(graph, ExportedProgram):
-        ranges = {str(symbol): values for symbol, values in graph.range_constraints.items()}
         known = graph.state_dict.items()
         parameters = [(name, p) for name, p in known if isinstance(p, nn.Parameter)]
-        program = Program(graph.graph_module, parameters, ranges)
+        program = Program(graph.graph_module, parameters)
     elif isinstance(graph, fx.GraphModule):
         named = graph.named_parameters(remove_duplicate=False)
-        program = Program(graph, list(named), {})
+        program = Program(graph, list(named))
     else:
         raise TypeError(
             "expected a torch.export.ExportedProgram or a torch.fx.GraphModule, such as "

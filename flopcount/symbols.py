@@ -24,7 +24,7 @@ class Sizes:
     """Numbers for the symbols of some graphs.
 
     Args:
-        graphs: each with the ranges that are known of its symbols, by their names.
+        graphs: those that were traced.
         given: numbers by the names of symbols, or by those that ``torch.export.Dim`` gave them.
 
     Raises:
@@ -35,16 +35,15 @@ class Sizes:
 
     def __init__(
         self,
-        graphs: Iterable[tuple[fx.GraphModule, Mapping[str, Any]]],
+        graphs: Iterable[fx.GraphModule],
         given: Mapping[str, int] | None = None,
     ) -> None:
         self._origins: dict[str, str] = {}
         self._ranges: dict[str, Any] = {}
         self._aliases: dict[str, str] = {}
         self._remainders: set[Any] = set()
-        for module, ranges in graphs:
+        for module in graphs:
             self._learn(module)
-            self._ranges.update(ranges)
         self._aliases = {name: s for name, s in self._aliases.items() if s in self._origins}
         self._values = self._read({} if given is None else given)
         self._numbers: dict[Any, Any] = {}

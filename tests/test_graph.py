@@ -87,6 +87,17 @@ class TestExportedPrograms:
         assert (layer.type, layer.calls, layer.total.macs, layer.params) == ("Linear", 2, 2 * U, 72)
         assert (report["layers"].calls, report["layers"].params) == (0, 72)
 
+    def test_programs_of_two_models_are_two_roots(self) -> None:
+        programs = [
+            export(model, (x,)) for model, x in (MODELS[name]() for name in list(MODELS)[-2:])
+        ]
+        report = count_graph(*programs)
+        assert [(node.name, node.params) for node in report.root.children] == [
+            ("ConvNet", (3 * 6 * 9 + 6) + 2 * 6 + (6 * 2 + 2)),
+            ("Sequential", (8 * 16 + 16) + (16 * 2 + 2)),
+        ]
+        assert report.total == sum((count_graph(p).total for p in programs), Cost())
+
     def test_a_parameter_that_two_modules_share_is_counted_once_in_the_model(self) -> None:
         model = nn.Sequential(nn.Linear(8, 8, bias=False), nn.Linear(8, 8, bias=False))
         model[1].weight = model[0].weight
