@@ -14,6 +14,10 @@ from flopcount import Report
 Partition = Callable[..., tuple[fx.GraphModule, fx.GraphModule]]
 
 
+U = 4 * 8 * 8
+"""MACs of a Linear(8, 8) on a 4 × 8 input: 4 × 8 dot products of length 8."""
+
+
 class ConvNet(nn.Module):
     """A convolution with batch norm, and what a classifier needs."""
 
@@ -67,3 +71,11 @@ def compiled(
 def rows(report: Report) -> list[str]:
     """The rows of a report in an order of their own."""
     return sorted(map(str, report.rows()))
+
+
+def macs(report: Report) -> dict[str, dict[str, int]]:
+    """MACs of each phase that has any, by module."""
+    return {
+        node.path: {phase: cost.macs for phase, cost in node.phases.items() if cost.macs}
+        for node in report.model.walk()
+    }
