@@ -6,7 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from flopcount.attribution import Attribution
+from flopcount.ledger import Ledger
+from flopcount.report import Report, snapshot
 from tests.hooks import watchers
+from tests.invariants import check
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -27,3 +31,17 @@ def nothing_is_left_behind() -> Iterator[None]:
     before = watchers()
     yield
     assert watchers() == before
+
+
+@pytest.fixture(autouse=True, scope="session")
+def every_report_keeps_its_promises() -> Iterator[None]:
+    """Whatever a test counts, its report is checked before the test sees it."""
+
+    def checked(ledger: Ledger, attribution: Attribution) -> Report:
+        report = snapshot(ledger, attribution)
+        check(report)
+        return report
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("flopcount.counter.snapshot", checked)
+        yield

@@ -164,12 +164,10 @@ class TestModules:
         with FlopCounter(Net()) as counter:
             torch.ones(3) + 1
         found = counter.report()
-        check(found)
         assert (found.model.name, found.model.calls, found.model.total) == ("Net", 0, ZERO)
 
     def test_an_empty_report(self) -> None:
         found = FlopCounter().report()
-        check(found)
         assert found.total == ZERO
         assert found.model is found.root
         assert found.rows() == []

@@ -138,6 +138,143 @@ class TestAutogradGrad:
         assert report["0"].gradients["weight"].matmul_flops == U
         assert report["0"].gradients["input"].matmul_flops == 0
 
+    def test_inside_a_forward(self) -> None:
+        """A model of forces: it differentiates its energy, and goes on with the result."""
+
+        class Forces(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.energy, self.head = linear(), linear()
+
+            def forward(self, x: Tensor) -> Tensor:
+                energy = self.energy(x).sin().sum()
+                (force,) = grad(energy, x, create_graph=True)
+                mixed = force @ torch.ones(8, 8)
+                return self.head(mixed)
+
+        report = flopcount.count(Forces(), batch(grad=True))
+        check(report, plain=True)
+        # Backward of energy = sum(sin(h)), h = x·W: dx = cos(h)·Wᵀ, 1 U. Then backward of the
+        # loss: head 2 U, mixed 1 U (the model's own, as its forward), the product of dx two
+        # gradients, and that to cos(h) reaches h: two gradients more.
+        assert units(report["head"]) == {"forward": 1, "backward": 2}
+        assert own_units(report.model) == 1 + 1
+        assert units(report["energy"]) == {"forward": 1, "backward": 1 + 2 + 2}
+
+
+class TestDoubleBackward:
+    def test_of_a_gradient_penalty(self) -> None:
+        model = nn.Sequential(linear(), nn.Tanh(), linear())
+        with FlopCounter(model) as counter:
+            x = batch(grad=True)
+            (slope,) = grad(model(x).sum(), x, create_graph=True)
+            penalty = (slope @ torch.ones(8, 8)).square().sum()
+            penalty.backward()
+        report = counter.report()
+        # First order, by x alone: 1 U in each Linear. Second order: the product of "0" in the
+        # first gradient, g·W, has two gradients; that of "2", 1·W, one (1 needs none). Through
+        # tanh's second derivative it reaches h = x·W: two more in "0".
+        assert units(report["0"]) == {"forward": 1, "backward": 1 + 2 + 2}
+        assert units(report["2"]) == {"forward": 1, "backward": 1 + 1}
+        # the penalty's product belongs to the block, forward and backward
+        assert own_units(report.root) == 2
+        assert units(report) == {"forward": 2 + 1, "backward": 7 + 1}
+
+    def test_with_a_module_that_is_applied_to_the_gradient(self) -> None:
+        model, critic = linear(), linear()
+        with FlopCounter() as counter:
+            x = batch(grad=True)
+            (slope,) = grad(model(x).sin().sum(), x, create_graph=True)
+            critic(slope).sum().backward()
+        report = counter.report()
+        assert units(report["Linear"]) == {"forward": 1, "backward": 1 + 2 + 2}
+        assert units(report["Linear#2"]) == {"forward": 1, "backward": 2}
+
+    def test_of_third_order(self) -> None:
+        layer = linear()
+        with FlopCounter() as counter:
+            x = batch(grad=True)
+            y = layer(x).sin().sum()
+            for _ in range(3):
+                (slope,) = grad(y, x, create_graph=True)
+                y = slope.sum()
+        report = counter.report()
+        assert units(report.root) == units(report.model)
+        # With h = x·W the first is f'(h)·Wᵀ: 1 U. The second goes back through that product to
+        # f', and through x·W to x: 2 U, and is (1·W * f''(h))·Wᵀ. The third takes the same two
+        # steps, since 1·W does not depend on x.
+        assert units(report)["backward"] == 1 + 2 + 2
+
+    def test_hessian_vector_product_of_torch_func(self) -> None:
+        layer = linear()
+        weight = layer.weight.detach()
+
+        def loss(w: Tensor) -> Tensor:
+            return torch.func.functional_call(layer, {"weight": w}, (batch(),)).sin().sum()
+
+        with FlopCounter() as counter:
+            torch.func.grad(loss)(weight)
+        report = counter.report()
+        assert units(report) == {"forward": 1, "backward": 1}
+
+
+class Scaled(torch.autograd.Function):
+    """x·w with a backward of its own: the product by w only."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(weight)
+        return x @ weight
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        (weight,) = ctx.saved_tensors
+        return gradients[0] @ weight.T, None
+
+
+def test_a_custom_function_belongs_to_the_module_that_applied_it() -> None:
+    class Custom(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("weight", torch.ones(8, 8))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return Scaled.apply(x, self.weight)
+
+    model = nn.Sequential(linear(), Custom(), linear())
+    report = flopcount.count(model, batch())
+    check(report, plain=True)
+    assert units(report["1"]) == {"forward": 1, "backward": 1}
+    assert units(report["0"]) == {"forward": 1, "backward": 1}
+
+
+def test_a_tensor_hook_belongs_to_the_module_whose_gradient_it_changes() -> None:
+    class Hooked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = linear()
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.layer(x)
+            y.register_hook(lambda gradient: gradient @ torch.ones(8, 8))
+            return y
+
+    model = nn.Sequential(Hooked(), linear())
+    report = flopcount.count(model, batch())
+    check(report, plain=True)
+    assert units(report["0.layer"]) == {"forward": 1, "backward": 1 + 1}
+
+
+def test_a_graph_from_before_the_counter_is_unattributed() -> None:
+    layer, later = linear(), linear()
+    y = layer(batch())
+    with FlopCounter() as counter:
+        later(y).sum().backward()
+    report = counter.report()
+    assert units(report) == {"forward": 1, "backward": 3}
+    assert units(report["unattributed"]) == {"backward": 1}
+    assert units(report.model) == {"forward": 1, "backward": 2}
+
 
 def test_a_graph_from_between_two_entries_is_unattributed() -> None:
     layer, unseen = linear(), linear()

@@ -8,7 +8,6 @@ from torch.nn.functional import scaled_dot_product_attention
 
 import flopcount
 from flopcount import FlopCounter
-from tests.invariants import check
 
 
 def test_a_complex_product_is_four_real_ones() -> None:
@@ -16,7 +15,6 @@ def test_a_complex_product_is_four_real_ones() -> None:
     with FlopCounter() as counter:
         a @ b
     report = counter.report()
-    check(report)
     assert report.total.matmul_flops == 2 * 4 * (3 * 5 * 7)
 
 
@@ -24,7 +22,6 @@ def test_an_lstms_forward() -> None:
     layer = nn.LSTM(10, 20)
     with torch.backends.mkldnn.flags(enabled=False):  # oneDNN runs the layer as one op
         report = flopcount.count(layer, torch.ones(5, 3, 10), backward=False)
-    check(report)
     # 5 steps of 3 sequences: 4 gates of 20 from 10 inputs and 20 states
     assert report.model.total.matmul_flops == 2 * (5 * 3) * (4 * 20) * (10 + 20)
     assert report.root.own.macs == 0
@@ -37,7 +34,6 @@ def test_attention_recomputes_its_scores_in_backward() -> None:
 
     product = 2 * 12 * 64 * 64 * 64  # heads · queries · keys · width
     report = flopcount.count(Attention(), torch.ones(1, 12, 64, 64, requires_grad=True))
-    check(report)
     phases = {name: cost.matmul_flops for name, cost in report.model.phases.items()}
     assert phases == {
         "forward": 2 * product,

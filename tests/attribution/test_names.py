@@ -9,7 +9,6 @@ from torch import Tensor, nn
 import flopcount
 from flopcount import FlopCounter
 from tests.attribution.units import U, batch, linear, paths, units
-from tests.invariants import check
 
 
 class Block(nn.Module):
@@ -129,7 +128,6 @@ def test_a_scripted_model_is_one_row_and_others_still_have_theirs() -> None:
     with FlopCounter(model) as counter:
         loss(model(batch()), batch())
     report = counter.report()
-    check(report)
     assert report["MSELoss"].calls == 1
     assert units(report) == {"forward": 1}
 

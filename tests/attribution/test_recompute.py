@@ -13,7 +13,6 @@ from flopcount.attribution import Attribution, Thread
 from flopcount.ledger import RECOMPUTE
 from flopcount.scope import Scope
 from tests.attribution.units import U, batch, linear, units
-from tests.invariants import check
 
 REENTRANT = pytest.mark.parametrize(
     "reentrant", [pytest.param(True, id="reentrant"), pytest.param(False, id="not reentrant")]
@@ -28,7 +27,6 @@ def trained(run: Any, model: nn.Module | None = None) -> Report:
     with FlopCounter(model) as counter:
         run(batch(grad=True)).sum().backward()
     report = counter.report()
-    check(report)
     assert "unattributed" not in report.by_module()
     return report
 
@@ -94,7 +92,6 @@ def test_an_exception_while_recomputing_leaves_later_steps_right(
         before = units(counter.report())
         checkpoint(model, batch(grad=True), use_reentrant=reentrant).sum().backward()
     report = counter.report()
-    check(report)
     assert before == {"forward": 1}
     assert units(report["layer"]) == {"forward": 2, "recompute": 1, "backward": 2}
     assert units(report) == units(report["layer"])

