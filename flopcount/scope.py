@@ -99,7 +99,7 @@ class Scope:
             return None
         steps = _walk(owner, self._names.get(id(module)))
         if not steps or steps[-1][1] is not module:
-            self._names = {id(m): name for name, m in owner.named_modules() if name}
+            self._names = _paths(owner)
             steps = _walk(owner, self._names.get(id(module)))
         scope = self
         for name, inner in steps:
@@ -110,6 +110,19 @@ class Scope:
 
 Entered = tuple["weakref.ref[nn.Module]", Scope, bool]
 """A module, the row that it led to when it was called, and whether that counts as a call."""
+
+
+def _paths(owner: nn.Module) -> dict[int, str]:
+    """The shortest path from ``owner`` to each module below it: its own attributes come first."""
+    paths = {id(owner): ""}
+    waiting = [owner]
+    for module in waiting:  # which grows
+        prefix = f"{paths[id(module)]}." if paths[id(module)] else ""
+        for name, child in module.named_children():
+            if id(child) not in paths:
+                paths[id(child)] = prefix + name
+                waiting.append(child)
+    return paths
 
 
 def _walk(owner: nn.Module, path: str | None) -> list[tuple[str, nn.Module]]:

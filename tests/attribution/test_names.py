@@ -97,6 +97,120 @@ def test_modules_that_change_places_before_they_run_are_found_where_they_are() -
     assert paths(counter.report()) == ["", "2", "0"]
 
 
+def test_a_root_beside_the_given_model_keeps_its_class_as_its_path() -> None:
+    model, other = Net(), linear()
+    with FlopCounter(model) as counter:
+        other(model(batch()))
+    report = counter.report()
+    assert units(report["Linear"]) == {"forward": 1}
+    assert units(report.model) == {"forward": 5}
+    assert report.root.path == "<block>"
+
+
+def test_a_module_that_is_called_twice_has_two_calls() -> None:
+    layer = linear()
+    with FlopCounter(layer) as counter:
+        layer(layer(batch())).sum().backward()
+    report = counter.report()
+    assert report.model.calls == 2
+    # the input of the second call needs a gradient, that of the first does not: 2 + (2 + 1)
+    assert units(report.model) == {"forward": 2, "backward": 3}
+
+
+def test_a_shared_module_has_a_row_under_each_module_that_owns_and_calls_it() -> None:
+    class Pair(nn.Module):
+        def __init__(self, shared: nn.Module) -> None:
+            super().__init__()
+            self.add_module("shared", shared)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.shared(x)
+
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            shared = linear()
+            self.p, self.q = Pair(shared), Pair(shared)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.q(self.p(self.p(x)))
+
+    report = flopcount.count(Model(), batch(), backward=False)
+    assert units(report["p.shared"]) == {"forward": 2}
+    assert units(report["q.shared"]) == {"forward": 1}
+    assert [report[path].calls for path in ("p", "p.shared", "q", "q.shared")] == [2, 2, 1, 1]
+
+
+def test_a_module_goes_by_its_callers_own_attribute_rather_than_by_a_childs() -> None:
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = nn.Sequential(linear())
+            self.last = self.head[0]
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.last(self.head(x))
+
+    report = flopcount.count(Model(), batch(), backward=False)
+    assert units(report["head.0"]) == units(report["last"]) == {"forward": 1}
+    assert (report["head.0"].calls, report["last"].calls) == (1, 1)
+
+
+def test_a_module_may_call_a_method_of_a_module_that_it_owns() -> None:
+    class Encoder(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = linear()
+
+        def encode(self, x: Tensor) -> Tensor:
+            return self.layer(x)
+
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.enc, self.dec = Encoder(), linear()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.dec(self.enc.encode(x))
+
+    report = flopcount.count(Model(), batch(), backward=False)
+    assert paths(report) == ["", "enc", "enc.layer", "dec"]
+    assert (report["enc"].calls, report["enc.layer"].calls) == (0, 1)
+    assert units(report["enc"]) == {"forward": 1}
+
+
+def test_a_method_of_the_model_leads_to_its_submodules() -> None:
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.enc, self.dec = linear(), linear()
+
+        def loss(self, x: Tensor) -> Tensor:
+            return self.dec(self.enc(x)).sum()
+
+    model = Model()
+    with FlopCounter(model) as counter:
+        model.loss(batch())
+    report = counter.report()
+    assert (report.model.name, report.model.calls) == ("Model", 0)
+    assert units(report["enc"]) == units(report["dec"]) == {"forward": 1}
+
+
+def test_a_module_that_its_caller_does_not_own_is_a_root() -> None:
+    hidden = linear()
+
+    class Caller(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return hidden(x)
+
+    with FlopCounter() as counter:
+        Caller()(batch())
+    report = counter.report()
+    assert paths(report) == ["Caller", "Linear"]
+    assert units(report["Linear"]) == {"forward": 1}
+    assert units(report["Caller"]) == {}
+
+
 def test_a_module_that_is_put_in_anothers_place_takes_its_row() -> None:
     model = nn.Sequential(linear())
     with FlopCounter(model) as counter:
