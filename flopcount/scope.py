@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from torch import nn
 from torch.nn.parameter import is_lazy
 
+from flopcount._private import without_modes
 from flopcount.ledger import BACKWARD, FORWARD, PHASES
 
 __all__ = ["Entered", "Place", "Scope", "innermost", "type_name"]
@@ -74,7 +75,8 @@ class Scope:
     def measure(self) -> None:
         """Count the parameters; later again, since a lazy module has none before its first call."""
         if (module := self.module) is not None:
-            self.params = sum(p.numel() for p in module.parameters() if not is_lazy(p))
+            with without_modes():
+                self.params = sum(p.numel() for p in module.parameters() if not is_lazy(p))
 
     def child(self, name: str, module: nn.Module) -> Scope:
         """The row ``name`` below this one, for ``module``."""

@@ -1,0 +1,397 @@
+"""What a program does goes undisturbed, and no work in it goes uncounted.
+
+Each program is run with a counter and without, and whatever can be seen of it is compared. The
+numbers are products of a 4 × 8 and an 8 × 8 matrix, that each program says why it takes.
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+import multiprocessing
+import os
+import pickle
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.func import functionalize, grad, hessian, jacrev, jvp, vmap
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.nn.modules import module as module_hooks
+from torch.utils.data import DataLoader, TensorDataset
+
+from tests.counter.observation import Notes, Program, assert_undisturbed
+from tests.counter.units import PRODUCT, batch, linear
+
+PROGRAMS: dict[str, tuple[Program, float]] = {}
+
+
+def program(products: float) -> Callable[[Program], Program]:
+    """Put a program into the table, with the products that it takes."""
+
+    def put(function: Program) -> Program:
+        PROGRAMS[function.__name__.replace("_", " ")] = function, products
+        return function
+
+    return put
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_undisturbed(name: str) -> None:
+    function, products = PROGRAMS[name]
+    report = assert_undisturbed(function)
+    assert report.total.macs == products * PRODUCT
+
+
+def pair() -> nn.Sequential:
+    return nn.Sequential(linear(), nn.Tanh(), linear())
+
+
+# -- hooks
+
+
+@program(2 + 3)  # the input needs no gradient
+def hooks_of_every_kind(notes: Notes) -> Any:
+    def note(kind: str) -> Callable[..., None]:
+        return lambda *values, **kwargs: notes.append((kind, type(values[0]).__name__))
+
+    net = pair()
+    handles = [
+        module_hooks.register_module_forward_pre_hook(note("any forward begins")),
+        module_hooks.register_module_forward_hook(note("any forward ends")),
+        module_hooks.register_module_full_backward_hook(note("any backward")),
+    ]
+    for layer in net:
+        layer.register_forward_pre_hook(note("forward begins"), with_kwargs=True)
+        layer.register_forward_hook(note("forward ends"), always_call=True)
+        layer.register_full_backward_pre_hook(note("backward begins"))
+        layer.register_full_backward_hook(note("backward ends"))
+        layer.register_state_dict_pre_hook(note("state begins"))
+        layer.register_load_state_dict_post_hook(note("state loaded"))
+    for parameter in net.parameters():
+        parameter.register_hook(note("gradient"))
+        parameter.register_post_accumulate_grad_hook(note("accumulated"))
+    y = net(batch())
+    y.register_hook(note("gradient of the output"))
+    y.grad_fn.register_hook(note("node"))
+    y.grad_fn.register_prehook(note("before the node"))
+    y.sum().backward()
+    net.load_state_dict(net.state_dict())
+    for handle in handles:
+        handle.remove()
+    counts = [
+        {name: len(value) for name, value in vars(m).items() if name.endswith("_hooks")}
+        for m in net.modules()
+    ]
+    return counts, y, [p.grad for p in net.parameters()]
+
+
+# -- exceptions
+
+
+class Wrong(nn.Module):
+    """Fails with a cause."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        try:
+            return x @ torch.ones(7, 8)
+        except RuntimeError as error:
+            raise KeyError("of the user's own") from error
+
+
+@program(1)
+def an_exception_with_a_cause(notes: Notes) -> Any:
+    return nn.Sequential(linear(), Wrong())(batch())
+
+
+@program(1)
+def an_exception_of_torchs_own(notes: Notes) -> Any:
+    return linear()(batch()) @ torch.ones(7, 8)
+
+
+@program(2 + 1)  # two forward; backward of the last, and then the hook
+def an_exception_in_a_hook_of_backward(notes: Notes) -> Any:
+    def fail(gradient: Tensor) -> None:
+        raise ValueError("in backward")
+
+    y = linear()(batch())
+    y.register_hook(fail)
+    (y @ torch.ones(8, 8)).sum().backward()
+
+
+class Faulty(torch.autograd.Function):
+    """Its backward fails."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return 2 * x
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        raise ArithmeticError("in a backward of the user's own")
+
+
+@program(1)
+def an_exception_in_a_custom_backward(notes: Notes) -> Any:
+    Faulty.apply(linear()(batch())).sum().backward()
+
+
+@program(1)
+def an_exception_that_is_caught(notes: Notes) -> Any:
+    try:
+        Wrong()(batch())
+    except KeyError as error:
+        notes.append(str(error))
+    return linear()(batch())
+
+
+@program(1)
+def a_nan_in_anomaly_mode(notes: Notes) -> Any:
+    """The warning shows where in the user's program the failing node was made."""
+    with torch.autograd.detect_anomaly():
+        (linear()(batch()) * 0).sqrt().mul(0).sum().backward()
+
+
+# -- state
+
+
+@program(1)
+def generators(notes: Notes) -> Any:
+    own = torch.Generator().manual_seed(7)
+    x = torch.rand(4, 8, generator=own)
+    y = nn.functional.dropout(linear()(x))
+    return y, torch.randperm(10, generator=own), own.get_state(), torch.rand(3)
+
+
+@program(3)
+def copies_of_modules(notes: Notes) -> Any:
+    layer = linear()
+    twins = [layer, copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))]
+    return [twin(batch()) for twin in twins], [sorted(vars(twin)) for twin in twins]
+
+
+@program(1)
+def a_checkpoint_that_is_saved_and_loaded(notes: Notes) -> Any:
+    layer, file = linear(), io.BytesIO()
+    torch.save({"model": layer.state_dict(), "rng": torch.get_rng_state()}, file)
+    file.seek(0)
+    loaded = torch.load(file)
+    layer.load_state_dict(loaded["model"])
+    return layer(batch()), loaded, file.getbuffer().nbytes
+
+
+# -- processes
+
+
+@program(3)  # 12 samples in batches of 4
+def data_that_is_loaded_here(notes: Notes) -> Any:
+    layer, data = linear(), TensorDataset(torch.rand(12, 8))
+    return [layer(x) for (x,) in DataLoader(data, batch_size=4, shuffle=True)]
+
+
+@program(3)
+def data_that_is_loaded_in_processes_of_their_own(notes: Notes) -> Any:
+    layer, data = linear(), TensorDataset(torch.rand(12, 8))
+    return [layer(x) for (x,) in DataLoader(data, 4, shuffle=True, num_workers=2)]
+
+
+def child(connection: Any) -> None:
+    layer = linear()
+    layer(batch()).sum().backward()
+    connection.send(layer.weight.grad.shape)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_process_that_is_forked() -> None:
+    """It counts what it does, and nobody asks it."""
+
+    def run(notes: Notes) -> Any:
+        context = multiprocessing.get_context("fork")
+        here, there = context.Pipe()
+        process = context.Process(target=child, args=(there,))
+        process.start()
+        shape = here.recv() if here.poll(30) else None
+        process.join(30)
+        return shape, process.exitcode
+
+    assert assert_undisturbed(run).total.macs == 0
+
+
+# -- tensors of other kinds
+
+
+class Tagged(Tensor):
+    """A subclass that notes the functions which are called on it."""
+
+    notes: ClassVar[Notes]
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        cls.notes.append(getattr(func, "__name__", str(func)))
+        return super().__torch_function__(func, types, args, kwargs or {})
+
+
+@program(2)  # forward, and backward of the input
+def a_subclass_with_functions_of_its_own(notes: Notes) -> Any:
+    Tagged.notes = notes
+    x = batch().as_subclass(Tagged).requires_grad_()
+    y = x @ torch.ones(8, 8) + 1
+    y.sum().backward()
+    return y, x.grad
+
+
+class Int8(Tensor):
+    """A weight in 8 bits and a scale for each row, as torchao has it: dequantised to be used."""
+
+    def __new__(cls, values: Tensor, scale: Tensor) -> Int8:
+        return Tensor._make_wrapper_subclass(cls, values.shape, dtype=scale.dtype)
+
+    def __init__(self, values: Tensor, scale: Tensor) -> None:
+        self.values_, self.scale = values, scale
+
+    def __tensor_flatten__(self) -> Any:
+        return ["values_", "scale"], None
+
+    @staticmethod
+    def __tensor_unflatten__(inner: Any, *_: Any) -> Int8:
+        return Int8(inner["values_"], inner["scale"])
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten.detach.default:
+            return cls(args[0].values_, args[0].scale)
+        plain = [a.values_ * a.scale if isinstance(a, cls) else a for a in args]
+        return func(*plain, **(kwargs or {}))
+
+
+@program(1)
+def weights_of_eight_bits(notes: Notes) -> Any:
+    layer = linear()
+    scale = layer.weight.detach().abs().amax(1, keepdim=True) / 127
+    values = (layer.weight.detach() / scale).round().to(torch.int8)
+    layer.weight = nn.Parameter(Int8(values, scale), requires_grad=False)
+    return layer(batch())
+
+
+@program(2 * 3)  # each of the two: forward, and both gradients
+def a_pair_of_tensors(notes: Notes) -> Any:
+    from torch.testing._internal.two_tensor import TwoTensor
+
+    x, weight = (TwoTensor(value, 2 * value).requires_grad_() for value in (batch(), torch.eye(8)))
+    y = x @ weight
+    y.sum().backward()
+    return y, x.grad, weight.grad
+
+
+# -- programs that are traced
+
+
+@program(2)  # while it is traced, and when it is called
+def a_function_traced_by_jit(notes: Notes) -> Any:
+    traced = torch.jit.trace(linear(), batch(), check_trace=False)
+    return traced.code, traced(batch())
+
+
+@program(3 * 2)  # forward, and backward of the weight
+def a_scripted_function_that_trains(notes: Notes) -> Any:
+    """The first calls are profiled, later ones optimised for what was seen."""
+
+    @torch.jit.script
+    def scripted(x: Tensor, weight: Tensor) -> Tensor:
+        return torch.tanh(x @ weight)
+
+    weight = torch.eye(8, requires_grad=True)
+    results = []
+    for _ in range(3):
+        results.append(scripted(batch(), weight))
+        results[-1].sum().backward()
+    return results, weight.grad
+
+
+@program(1)
+def a_module_scripted_here(notes: Notes) -> Any:
+    script = torch.jit.script(linear())
+    return script.code, script(batch())
+
+
+@program(1)  # a symbolic trace computes nothing
+def a_symbolic_trace(notes: Notes) -> Any:
+    traced = torch.fx.symbolic_trace(pair())
+    return (
+        traced.code,
+        [str(node) for node in traced.graph.nodes],
+        traced.get_submodule("0")(batch()),
+    )
+
+
+@program(2)  # the function is run to be traced, and then its graph
+def make_fx_of_values(notes: Notes) -> Any:
+    traced = make_fx(lambda x: (x @ torch.ones(8, 8)).relu())(batch())
+    return traced.code, traced(batch())
+
+
+@pytest.mark.parametrize("pre_dispatch", [True, False])
+@pytest.mark.parametrize("tracing_mode", ["real", "fake", "symbolic"])
+def test_make_fx(pre_dispatch: bool, tracing_mode: str) -> None:
+    def trace(notes: Notes) -> Any:
+        net = pair().requires_grad_(False)
+        traced = make_fx(net, tracing_mode=tracing_mode, pre_dispatch=pre_dispatch)(batch())
+        return traced.code, traced(batch())
+
+    assert_undisturbed(trace)
+
+
+def test_export() -> None:
+    """The same graph, with not a node more."""
+
+    def export(notes: Notes) -> Any:
+        program = torch.export.export(pair(), (batch(),), strict=False)
+        return program.graph_module.code, str(program.graph_signature), program.module()(batch())
+
+    assert_undisturbed(export)
+
+
+# -- transforms of functions: W is 8 × 8, and an eighth of a unit is a product W·x of two of those
+
+
+WEIGHT = torch.arange(64.0).reshape(8, 8) / 64
+VECTOR = 8 * 8 / PRODUCT
+"""A product of W and a vector, in units."""
+
+
+@program(1)  # four vectors
+def vmapped(notes: Notes) -> Any:
+    return vmap(lambda row: WEIGHT @ row)(batch())
+
+
+@program(2)
+def a_gradient(notes: Notes) -> Any:
+    return grad(lambda weight: (batch() @ weight).sin().sum())(WEIGHT)
+
+
+@program(3)
+def a_tangent(notes: Notes) -> Any:
+    """W times the primal and the tangent, and the primal times zeros, for W has no tangent."""
+    return jvp(lambda x: (x @ WEIGHT).sin(), (batch(),), (batch(),))
+
+
+@program((1 + 8) * VECTOR)  # forward, and backward from each of the 8 outputs
+def a_jacobian(notes: Notes) -> Any:
+    return jacrev(lambda x: (WEIGHT @ x).sin())(torch.ones(8))
+
+
+@program((2 * (1 + 8) + 2) * VECTOR)
+def a_hessian(notes: Notes) -> Any:
+    """Forward and backward, and the tangents of both for each x.
+
+    For the tangent that W has not, torch takes a matrix of zeros, and multiplies by it twice.
+    """
+    return hessian(lambda x: (WEIGHT @ x).sin().sum())(torch.ones(8))
+
+
+@program(1)
+def functionalized(notes: Notes) -> Any:
+    return functionalize(lambda x: (x @ WEIGHT).add_(1).relu_())(batch())
