@@ -69,6 +69,7 @@ __all__ = [
     "overload_name",
     "packet_name",
     "remainders",
+    "resolving_views",
     "running_node",
     "schema_of",
     "set_stance",
@@ -221,6 +222,21 @@ def decomposition_of(op: OpOverload) -> Callable[..., Any] | None:
     return next((composite_kernel(spelling) for spelling in composites), None)
 
 
+LAZY = (DispatchKey.Conjugate, DispatchKey.Negative, DispatchKey.ZeroTensor)
+
+
+def resolving_views() -> Any:
+    """A context in which kernels get conjugated views resolved, as they do outside of handlers.
+
+    While a mode handles an op, torch leaves out what comes before modes, and that is part of it:
+    kernels would take the conjugate of a tensor for the tensor.
+    """
+    excluded = torch._C._dispatch_tls_local_exclude_set()
+    for key in LAZY:
+        excluded = excluded.remove(key)
+    return torch._C._ForceDispatchKeyGuard(torch._C._dispatch_tls_local_include_set(), excluded)
+
+
 @contextmanager
 def without_modes() -> Iterator[None]:
     """Nothing of what runs here is seen by the dispatch and function modes of the program."""
@@ -301,8 +317,19 @@ takes to read them by its schema.
 """
 
 
+MADE_OF_OPS = frozenset({torch.ops.aten.linalg_pinv.atol_rtol_tensor})
+"""Ops whose kernel calls others on conjugated views, and of which modes see nothing."""
+
+
 def bound_call(op: Any) -> Callable[..., Any]:
     """The quickest way to call ``op``: an OpOverload's own is a Python frame around another."""
+    if op in MADE_OF_OPS:
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            with resolving_views():
+                return op._op(*args, **kwargs)
+
+        return call
     return BINDINGS.get(op) or (op._op if type(op) is OpOverload else op)
 
 

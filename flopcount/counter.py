@@ -19,6 +19,7 @@ from flopcount._private import (
     has_symbolic_sizes,
     is_traceable_wrapper_subclass_type,
     never_compile,
+    resolving_views,
     running_node,
     sharding_is_planned,
 )
@@ -237,7 +238,8 @@ class FlopCounter(TorchDispatchMode):
         def run(*args: Any, **kwargs: Any) -> Any:
             super(FlopCounter, self).__enter__()
             try:
-                return function(*args, **kwargs)
+                with resolving_views():
+                    return function(*args, **kwargs)
             finally:
                 super(FlopCounter, self).__exit__(None, None, None)
 

@@ -53,6 +53,7 @@ from flopcount._private import (
     overload_name,
     packet_name,
     remainders,
+    resolving_views,
     running_node,
     schema_of,
     set_stance,
@@ -710,6 +711,21 @@ def test_without_modes_no_mode_sees_anything_and_all_are_back_afterwards() -> No
         torch.sin(x)
     assert functions.seen == [torch.sin]
     assert ops.seen == [aten.sin.default]
+
+
+def test_in_a_handler_conjugated_views_are_resolved_only_if_that_is_asked_for() -> None:
+    z = torch.tensor([1 + 2j])
+
+    def look(op: Any, args: Any) -> list[Tensor]:
+        taken = z.conj().exp()
+        with resolving_views():
+            return [taken, z.conj().exp()]
+
+    with Ops(look) as ops:
+        torch.ones(1)
+    ((taken, resolved),) = ops.seen
+    assert torch.equal(taken, z.exp())
+    assert torch.equal(resolved, z.conj().exp())
 
 
 def test_no_sharding_is_planned_without_dtensor() -> None:

@@ -395,3 +395,22 @@ def a_hessian(notes: Notes) -> Any:
 @program(1)
 def functionalized(notes: Notes) -> Any:
     return functionalize(lambda x: (x @ WEIGHT).add_(1).relu_())(batch())
+
+
+# -- conjugated views: under any dispatch mode torch takes them for what they are views of
+
+
+COMPLEX = torch.tensor([[1, 2j, 3], [2, 1 + 1j, 1j]], dtype=torch.complex64)
+
+
+@pytest.mark.parametrize("surrounding", [torch.enable_grad, torch.inference_mode])
+@pytest.mark.parametrize(
+    "function",
+    [torch.linalg.pinv, torch.pinverse, torch.fft.hfft, torch.fft.ihfft2, torch.fft.hfftn],
+)
+def test_conjugates(function: Callable[[Tensor], Tensor], surrounding: Any) -> None:
+    def run(notes: Notes) -> Any:
+        with surrounding():
+            return function(COMPLEX.real if function is torch.fft.ihfft2 else COMPLEX)
+
+    assert_undisturbed(run)
