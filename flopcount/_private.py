@@ -317,7 +317,14 @@ takes to read them by its schema.
 """
 
 
-MADE_OF_OPS = frozenset({torch.ops.aten.linalg_pinv.atol_rtol_tensor})
+MADE_OF_OPS = frozenset(
+    {
+        torch.ops.aten.linalg_lstsq.default,
+        torch.ops.aten.linalg_lstsq.out,
+        torch.ops.aten.linalg_pinv.atol_rtol_tensor,
+        torch.ops.aten.linalg_pinv.atol_rtol_tensor_out,
+    }
+)
 """Ops whose kernel calls others on conjugated views, and of which modes see nothing."""
 
 
