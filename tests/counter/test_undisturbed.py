@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import pickle
 from collections.abc import Callable
+from functools import partial
 from typing import Any, ClassVar
 
 import pytest
@@ -20,7 +21,13 @@ from torch import Tensor, nn
 from torch.func import functionalize, grad, hessian, jacrev, jvp, vmap
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.modules import module as module_hooks
+from torch.utils.checkpoint import (
+    CheckpointPolicy,
+    checkpoint,
+    create_selective_checkpoint_contexts,
+)
 from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.flop_counter import FlopCounterMode
 
 from tests.counter.observation import Notes, Program, assert_undisturbed
 from tests.counter.units import PRODUCT, batch, linear
@@ -395,6 +402,37 @@ def a_hessian(notes: Notes) -> Any:
 @program(1)
 def functionalized(notes: Notes) -> Any:
     return functionalize(lambda x: (x @ WEIGHT).add_(1).relu_())(batch())
+
+
+@program(3)  # one for each model
+def an_ensemble(notes: Notes) -> Any:
+    models = [linear() for _ in range(3)]
+    states = torch.func.stack_module_state(models)
+    call = torch.func.functional_call
+    return vmap(lambda *state: call(models[0], state, (batch(),)))(*states)
+
+
+# -- other watchers of ops
+
+
+@program(2 + 4)  # products are kept; only the tanh is computed again
+def a_checkpoint_that_keeps_products(notes: Notes) -> Any:
+    def policy(context: Any, op: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
+        kept = op is torch.ops.aten.mm.default
+        return CheckpointPolicy.MUST_SAVE if kept else CheckpointPolicy.PREFER_RECOMPUTE
+
+    contexts = partial(create_selective_checkpoint_contexts, policy)
+    x = batch().requires_grad_()
+    y = checkpoint(pair(), x, use_reentrant=False, context_fn=contexts)
+    y.sum().backward()
+    return y, x.grad
+
+
+@program(2)  # forward, and backward of the weight
+def torchs_own_counter(notes: Notes) -> Any:
+    with FlopCounterMode(display=False) as counter:
+        linear()(batch()).sum().backward()
+    return counter.get_total_flops()
 
 
 # -- conjugated views: under any dispatch mode torch takes them for what they are views of
