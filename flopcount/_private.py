@@ -222,7 +222,12 @@ def decomposition_of(op: OpOverload) -> Callable[..., Any] | None:
     return next((composite_kernel(spelling) for spelling in composites), None)
 
 
-LAZY = (DispatchKey.Conjugate, DispatchKey.Negative, DispatchKey.ZeroTensor)
+KeySet = torch._C.DispatchKeySet
+LAZY = KeySet(DispatchKey.Conjugate) | KeySet(DispatchKey.Negative) | KeySet(DispatchKey.ZeroTensor)
+
+
+_included = torch._C._dispatch_tls_local_include_set
+_excluded = torch._C._dispatch_tls_local_exclude_set
 
 
 def resolving_views() -> Any:
@@ -231,10 +236,8 @@ def resolving_views() -> Any:
     While a mode handles an op, torch leaves out what comes before modes, and that is part of it:
     kernels would take the conjugate of a tensor for the tensor.
     """
-    excluded = torch._C._dispatch_tls_local_exclude_set()
-    for key in LAZY:
-        excluded = excluded.remove(key)
-    return torch._C._ForceDispatchKeyGuard(torch._C._dispatch_tls_local_include_set(), excluded)
+    included, excluded = _included(), _excluded() - LAZY
+    return torch._C._ForceDispatchKeyGuard(included, excluded)
 
 
 @contextmanager
