@@ -285,3 +285,12 @@ def an_early_exit(device: str) -> Made:
         return descend(outputs[2]), outputs[3]
 
     return model, step
+
+
+@program({"": Row(2, 3), "head": Row(1, 1), "head.0": Row(1, 1), "last": Row(1, 2)})
+def a_module_that_its_caller_owns_beside_a_child_that_owns_it_too(device: str) -> Made:
+    """Its caller's own attribute names it, the child's where the child calls it: 1 U, then 2 U."""
+    head = chain(device, 1)
+    model = Composed(lambda self, x: self.last(self.head(x)), head=head, last=head[0])
+    x = batch(device)
+    return model, lambda: descend(model(x))

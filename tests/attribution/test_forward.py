@@ -10,7 +10,6 @@ from torch.nn.modules.module import _global_forward_hooks, _global_forward_pre_h
 import flopcount
 from flopcount import FlopCounter
 from tests.attribution.units import batch, linear, own_units, paths, units
-from tests.invariants import check
 
 
 class Failing(nn.Module):

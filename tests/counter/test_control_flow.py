@@ -41,7 +41,6 @@ def test_of_two_branches_the_one_that_runs_is_counted(taken: bool) -> None:
     with FlopCounter() as counter:
         y = torch.cond(torch.tensor(taken), lambda x: x @ WEIGHT, lambda x: x + 1, (x,))
     report = counter.report()
-    check(report)
     assert torch.equal(y, x @ WEIGHT if taken else x + 1)
     expected = Cost(macs=PRODUCT, dots=PRODUCT // 8) if taken else Cost(arith=x.numel())
     assert replace(report.total, read=0, written=0) == expected

@@ -101,7 +101,6 @@ class TestThreads:
             thread.start()
             thread.join()
         report = counter.report()
-        check(report)
         for name in model:
             gradients = {key: cost.macs for key, cost in report[name].gradients.items()}
             assert gradients == {"input": PRODUCT, "weight": PRODUCT, "bias": 0}
