@@ -195,8 +195,10 @@ def verdict(name: str, tool: str) -> str:
 
 
 def verdict_apart(name: str, tool: str) -> str:
-    """The verdict, found in a process of its own."""
-    with multiprocessing.get_context("fork").Pool(1) as pool:
+    """The verdict, found in a process of its own, in which nothing else has run."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["benchmarks.attribution"])
+    with context.Pool(1) as pool:
         try:
             return pool.apply_async(verdict, (name, tool)).get(SECONDS)
         except multiprocessing.TimeoutError:
