@@ -103,11 +103,13 @@ GRADIENT_ORDER: dict[str, tuple[int, int]] = {
     "AddmmBackward0": (1, 2),
     "MmBackward0": (1, 0),
     "BmmBackward0": (1, 0),
+    "LinearBackward0": (0, 1),
 }
 """Which of its inputs' gradients a matmul node computes first, and which second.
 
 The numbers index ``node.next_functions``: ``mm(self, mat2)``, ``addmm(self, mat1, mat2)``.
-Autograd's generated code takes the inputs in alphabetical order of their names.
+Autograd's generated code takes the inputs in alphabetical order of their names. ``linear`` is one
+node where its input is a nested tensor.
 """
 
 

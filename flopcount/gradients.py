@@ -15,7 +15,7 @@ __all__ = ["GradientFinder", "finder"]
 GradientFinder = Callable[[Thread, Any], "str | None"]
 """Which gradient does the op compute that this autograd node runs now?"""
 
-ADDED = {"AddmmBackward0": (0,), "AddBackward0": (0, 1)}
+ADDED = {"AddmmBackward0": (0,), "AddBackward0": (0, 1), "LinearBackward0": (2,)}
 """Which ``next_functions`` of a node belong to what is added, and may have been broadcast."""
 
 VIEWS = frozenset(
@@ -36,15 +36,17 @@ class Kind:
         added: those that a sum in it may be the gradient of.
         is_view: it passes a gradient on in another shape or dtype.
         is_leaf: it hands a gradient over to a tensor.
+        is_transpose: its gradient is that of a transposed matrix.
     """
 
-    __slots__ = ("added", "is_leaf", "is_view", "order")
+    __slots__ = ("added", "is_leaf", "is_transpose", "is_view", "order")
 
     def __init__(self, name: str) -> None:
         self.order = GRADIENT_ORDER.get(name, ())[::-1]
         self.added = ADDED.get(name, ())
         self.is_view = name in VIEWS
         self.is_leaf = name == "AccumulateGrad"
+        self.is_transpose = name == "TBackward0"
 
 
 class _Kinds(dict[type, Kind]):
@@ -68,7 +70,7 @@ def product_gradient(thread: Thread, node: Any) -> str | None:
 
     A matmul node makes one product for each of its inputs that wants a gradient, in an order
     that is its own. A gradient that flows to a parameter, through views and casts at most, is
-    the weight's.
+    the weight's; so is that of the transposed factor in a Linear, whose weight may be computed.
     """
     if thread.products is None or thread.products_task != backward_task():
         _look(thread, node)
@@ -89,12 +91,16 @@ def _look(thread: Thread, node: Any) -> None:
     kind = KINDS[type(node)]
     if kind.order or kind.added:
         edges = node.next_functions
+        is_linear = isinstance(thread.node_place.scope.module, nn.Linear)
         for index in kind.order:
             edge = edges[index][0]
             if edge is not None and will_execute(edge):
-                products.append("weight" if _leads_to_parameter(edge) else "input")
+                is_weight = _leads_to_parameter(edge) or (
+                    is_linear and index == max(kind.order) and KINDS[type(edge)].is_transpose
+                )
+                products.append("weight" if is_weight else "input")
         for index in kind.added:
-            if _leads_to_parameter(edges[index][0]):
+            if is_linear or _leads_to_parameter(edges[index][0]):
                 thread.bias = "bias"
 
 

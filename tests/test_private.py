@@ -233,6 +233,31 @@ def test_a_matmul_node_computes_gradients_in_the_order_of_the_table(name: str, w
     assert products == expected
 
 
+def test_a_linear_node_of_a_jagged_tensor_computes_them_in_the_order_of_the_table() -> None:
+    rows = [torch.ones(2, 3), torch.ones(4, 3)]
+    x = torch.nested.nested_tensor(rows, layout=torch.jagged, requires_grad=True)
+    out = torch.nn.functional.linear(x, torch.ones(5, 3, requires_grad=True))
+    node = out.grad_fn
+    assert type(node).__name__ == "LinearBackward0"
+    shapes: list[tuple[int, ...]] = []
+
+    class Shapes(TorchDispatchMode):
+        def __torch_dispatch__(
+            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            if any(map(is_traceable_wrapper_subclass_type, types)):
+                return NotImplemented
+            result = func(*args, **(kwargs or {}))
+            if func is aten.matmul.default:
+                shapes.append(tuple(result.shape))
+            return result
+
+    with Shapes():
+        torch.cat(out.unbind()).sum().backward()
+    of = {0: (2 + 4, 3), 1: (5, 3)}
+    assert shapes == [of[index] for index in GRADIENT_ORDER["LinearBackward0"]]
+
+
 class TestWillExecute:
     """Which of a product's two gradients the running pass wants."""
 

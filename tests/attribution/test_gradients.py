@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import flopcount
@@ -93,6 +94,46 @@ class TestLinear:
         layer = nn.Linear(D, M)
         layer.bias.requires_grad_(False)
         assert split(layer, ones(N, D))["bias"] == (0, 0)
+
+    @pytest.mark.parametrize("norm", [weight_norm, spectral_norm])
+    def test_a_weight_that_is_computed(self, norm: Any) -> None:
+        """Of an input that needs no gradient: a single product, and it is the weight's."""
+        gradients = split(norm(nn.Linear(D, M)), ones(N, D, grad=False))
+        assert {name: macs for name, (macs, _) in gradients.items()} == {
+            "input": 0,
+            "weight": N * D * M,
+            "bias": 0,
+        }
+        assert gradients["bias"] == (0, M * (N - 1))
+
+    @pytest.mark.parametrize("each", [True, False], ids=["of each sample", "of a batch"])
+    def test_a_weight_that_is_given_to_a_function(self, each: bool) -> None:
+        layer = nn.Linear(D, M)
+        given = {name: value.detach() for name, value in layer.named_parameters()}
+
+        def loss(values: dict[str, Tensor], x: Tensor) -> Tensor:
+            return torch.func.functional_call(layer, values, (x,)).sum()
+
+        with flopcount.FlopCounter(layer) as counter:
+            if each:
+                torch.func.vmap(torch.func.grad(loss), (None, 0))(given, ones(N, 1, D, grad=False))
+            else:
+                torch.func.grad(loss)(given, ones(N, D, grad=False))
+        gradients = split_of(counter.report().model)
+        assert (gradients["input"][0], gradients["weight"][0]) == (0, N * D * M)
+
+    def test_a_jagged_input(self) -> None:
+        """Rows of two and three vectors: N = 5."""
+        rows = [torch.ones(2, D), torch.ones(3, D)]
+        x = torch.nested.nested_tensor(rows, layout=torch.jagged, requires_grad=True)
+        layer = nn.Linear(D, M)
+        with flopcount.FlopCounter(layer) as counter:
+            torch.cat(layer(x).unbind()).sum().backward()
+        assert split_of(counter.report().model) == {
+            "input": (5 * D * M, 0),
+            "weight": (5 * D * M, 0),
+            "bias": (0, M * (5 - 1)),
+        }
 
     def test_under_autocast(self) -> None:
         class Cast(nn.Module):
