@@ -131,8 +131,8 @@ class Attribution:
         self.root = Scope("", None)
         self.unattributed = Scope("unattributed", self.root)
         self.threads: list[Thread] = []
-        # a module that ran unwatched, and its thread; empty once that was said
-        self.missed: tuple[str, ...] | None = None
+        # the threads that had not entered, and the first module that ran in each
+        self.unwatched: dict[str, str] = {}
         self.model: Scope | None = None
         if model is not None:
             inner = innermost(model)
@@ -203,8 +203,7 @@ class Attribution:
             self._enter_recomputed(thread, module)
             return
         if not thread.entries:
-            if self.missed is None:
-                self.missed = type_name(module), threading.current_thread().name
+            self.unwatched.setdefault(threading.current_thread().name, type_name(module))
             return
         place = thread.place
         try:

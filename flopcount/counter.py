@@ -140,6 +140,7 @@ class FlopCounter(TorchDispatchMode):
         self._local = self._attribution.local
         self._ledger = Ledger()
         self._unknown: dict[str, str] = {}  # op -> why it is uncounted; empty: that was said
+        self._said: set[str] = set()  # threads whose being unwatched was
         self._lock = threading.Lock()
 
     # -- the user's side
@@ -164,7 +165,8 @@ class FlopCounter(TorchDispatchMode):
 
         Warns:
             UncountedOpWarning: once for each op whose cost is not known, with the reason.
-            UnwatchedThreadWarning: once, if a module ran in a thread that had not entered.
+            UnwatchedThreadWarning: once for each thread in which a module ran, and which had not
+                entered.
         """
         ledger = Ledger()
         with self._lock:
@@ -178,15 +180,15 @@ class FlopCounter(TorchDispatchMode):
             if reason:
                 self._unknown[op] = ""
                 warnings.warn(f"{op} is uncounted: {reason}", UncountedOpWarning, stacklevel=2)
-        if self._attribution.missed:
-            module, name = self._attribution.missed
-            self._attribution.missed = ()
-            warnings.warn(
-                f"{module} ran in thread {name!r}, which had not entered the counter: nothing is "
-                "counted there; use `with counter:` in that thread, too",
-                UnwatchedThreadWarning,
-                stacklevel=2,
-            )
+        for name, module in list(self._attribution.unwatched.items()):
+            if name not in self._said:
+                self._said.add(name)
+                warnings.warn(
+                    f"{module} ran in thread {name!r}, which had not entered the counter: nothing "
+                    "is counted there; use `with counter:` in that thread, too",
+                    UnwatchedThreadWarning,
+                    stacklevel=2,
+                )
         return snapshot(ledger, self._attribution)
 
     def reset(self) -> None:
@@ -194,7 +196,8 @@ class FlopCounter(TorchDispatchMode):
         with self._lock:
             self._ledger = Ledger()
         self._unknown.clear()
-        self._attribution.missed = None
+        self._attribution.unwatched.clear()
+        self._said.clear()
         for thread in self._attribution.threads:
             thread.tally.clear()
         for scope in self._attribution.scopes():

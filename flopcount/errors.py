@@ -28,7 +28,7 @@ class UncountedOpWarning(UserWarning):
 
 
 class UnwatchedThreadWarning(UserWarning):
-    """A module ran in a thread that had not entered the counter; said once by a counter."""
+    """A module ran in a thread that had not entered the counter; said once for each thread."""
 
 
 class UnknownModuleError(FlopcountError, KeyError):

@@ -116,6 +116,8 @@ class Report:
     modules: tuple[Module, ...]
     entries: tuple[Row, ...]
     model_path: str | None = None
+    unwatched: dict[str, str] = field(default_factory=dict)
+    """Threads that had not entered the counter, and the first module that ran in each."""
 
     # -- totals
 
@@ -329,6 +331,7 @@ class Report:
             "model": self.model_path,
             "modules": [asdict(module) for module in self.modules],
             "rows": [asdict(row) for row in self.entries],
+            "unwatched": self.unwatched,
         }
         return json.dumps(document, indent=1)
 
@@ -348,6 +351,7 @@ class Report:
                 modules=tuple(Module(**module) for module in document["modules"]),
                 entries=tuple(map(_row, document["rows"])),
                 model_path=document["model"],
+                unwatched=dict(document["unwatched"]),
             )
             _check(report)
             return report
@@ -414,4 +418,5 @@ def snapshot(ledger: Ledger, attribution: Attribution) -> Report:
         modules.append(Module(scope.path, scope.name, scope.type, scope.calls, scope.params))
     roots = [scope for scope in attribution.root.children.values() if scope in shown]
     model = attribution.model or (roots[0] if len(roots) == 1 else None)
-    return Report(tuple(modules), entries, model.path if model else None)
+    path = model.path if model else None
+    return Report(tuple(modules), entries, path, dict(attribution.unwatched))

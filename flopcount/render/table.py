@@ -70,8 +70,12 @@ LEFT = {"module", "type", "phase", "layer type", "op", "dtype"}
 OUTSIDE = "(outside modules)"
 """The row of what ran in the block itself: the loss, the optimizer."""
 
-FORWARD_COLUMNS = ("params", "calls", "macs", "forward", "share")
-TRAIN_COLUMNS = ("params", "calls", "macs", "forward", "backward", "ratio", "share")
+
+def default_columns(report: Report) -> tuple[str, ...]:
+    """Names of the columns that tell something of ``report``."""
+    trained = ("backward", "ratio") if report.phases["backward"] else ()
+    again = ("recompute",) if report.phases["recompute"] else ()
+    return ("params", "calls", "macs", "forward", *trained, *again, "share")
 
 
 def render(
@@ -88,7 +92,7 @@ def render(
     if depth is not None and depth < 0:
         raise ValueError(f"depth must be 0 or more, got {depth}")
     trained = bool(report.phases["backward"])
-    names = tuple(columns) if columns is not None else TRAIN_COLUMNS if trained else FORWARD_COLUMNS
+    names = tuple(columns) if columns is not None else default_columns(report)
     for name in (*names, *([sort] if sort else [])):
         if name not in COLUMNS:
             raise ValueError(f"unknown column {name!r}; known: {', '.join(COLUMNS)}")
@@ -231,13 +235,19 @@ def operators(report: Report, style: str = "simple") -> str:
 
 
 def uncounted(report: Report) -> str:
-    """The ops that no formula knows, by name; their FLOPs are in no table."""
-    if not report.uncounted:
-        return "every op counted"
-    listed = ", ".join(
-        f"{op} ({calls} call{'s' if calls != 1 else ''})" for op, calls in report.uncounted.items()
-    )
-    return f"* uncounted, in the totals with their bytes only: {listed}"
+    """What is not in the tables: ops that no formula knows, by name, and unwatched threads."""
+    lines = []
+    if report.uncounted:
+        calls = (f"{op} ({_count(calls, 'call')})" for op, calls in report.uncounted.items())
+        lines.append(f"* uncounted, in the totals with their bytes only: {', '.join(calls)}")
+    if report.unwatched:
+        threads = (f"{module} in {name!r}" for name, module in report.unwatched.items())
+        lines.append(f"not counted, in threads that had not entered: {', '.join(threads)}")
+    return "\n".join(lines) or "every op counted"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' if number != 1 else ''}"
 
 
 def differences(diff: Diff) -> str:

@@ -54,6 +54,10 @@ class TestThreads:
         with pytest.warns(UnwatchedThreadWarning, match="Linear ran in thread 'aside'") as caught:
             report = counter.report()
         assert caught[0].filename == __file__
+        assert report.unwatched == {"aside": "Linear"}
+        assert str(report).endswith(
+            "not counted, in threads that had not entered: Linear in 'aside'"
+        )
         assert report.total == ZERO
         assert report.root.children == ()
         with warnings.catch_warnings():

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 import flopcount
 from flopcount import Report
@@ -116,3 +117,13 @@ def test_an_empty_block_has_a_table_too() -> None:
     with flopcount.FlopCounter() as counter:
         pass
     assert "total" in str(counter.report())
+
+
+def test_recomputation_has_a_column_where_there_is_some() -> None:
+    """4·8·8 MACs and 4·8 additions of the bias, forward and once more."""
+    layer, x = nn.Linear(8, 8), torch.ones(4, 8, requires_grad=True)
+    assert "recompute FLOP" not in str(flopcount.count(layer, x))
+    again = flopcount.count(lambda x: checkpoint(layer, x, use_reentrant=True), x)
+    header, _, first, *_ = str(again).splitlines()
+    assert header.split()[-3:] == ["recompute", "FLOP", "share"]
+    assert first.split()[-3:-2] == [str(2 * 4 * 8 * 8 + 4 * 8)]
