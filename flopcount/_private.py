@@ -10,7 +10,6 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from importlib import import_module
 from types import FrameType
 from typing import Any
 
@@ -60,7 +59,9 @@ __all__ = [
     "is_captured",
     "is_compiling_for_op",
     "is_composite",
+    "is_graph_of_torchs_own",
     "is_traceable_wrapper_subclass_type",
+    "modes",
     "never_compile",
     "next_sequence_nr",
     "no_autocast",
@@ -68,14 +69,18 @@ __all__ = [
     "open_calls",
     "overload_name",
     "packet_name",
+    "pop_mode",
+    "push_mode",
     "remainders",
     "resolving_views",
     "running_node",
     "schema_of",
     "set_stance",
     "sharding_is_planned",
+    "stance",
     "traced_range",
     "tree_leaves",
+    "untraced",
     "will_execute",
     "without_modes",
 ]
@@ -242,11 +247,38 @@ def resolving_views() -> Any:
     return torch._C._ForceDispatchKeyGuard(included, excluded)
 
 
+push_mode: Callable[[TorchDispatchMode], None] = torch._C._push_on_torch_dispatch_stack
+"""Open a dispatch mode, on top of the others: inside its own handlers it is closed."""
+
+pop_mode: Callable[[], Any] = partial(torch._C._pop_torch_dispatch_stack, None)
+"""Close the mode on top."""
+
+
+def modes() -> list[TorchDispatchMode]:
+    """The dispatch modes that are open in this thread, the outermost first."""
+    return [torch._C._get_dispatch_stack_at(i) for i in range(torch._C._len_torch_dispatch_stack())]
+
+
 @contextmanager
 def without_modes() -> Iterator[None]:
     """Nothing of what runs here is seen by the dispatch and function modes of the program."""
     with torch._C.DisableTorchFunction(), _disable_current_modes():
         yield
+
+
+@contextmanager
+def untraced() -> Iterator[None]:
+    """Nothing of what runs here is seen by ``torch.jit.trace``."""
+    jit: Any = torch._C  # torch's stubs lack the second of these
+    tracing = jit._get_tracing_state()
+    if tracing is None:
+        yield
+        return
+    jit._set_tracing_state(None)
+    try:
+        yield
+    finally:
+        jit._set_tracing_state(tracing)
 
 
 def has_symbolic_sizes(value: Any) -> bool:
@@ -366,18 +398,35 @@ FORWARD_TAG = "is_forward"
 """What ``node.meta["partitioner_tag"]`` says of the forward part of a graph with gradients."""
 
 
-def set_stance(stance: Any) -> Any:
-    """Tell torch's compiler what to do with functions; returns what it did before.
+def is_graph_of_torchs_own(module: torch.nn.Module) -> bool:
+    """Whether ``module`` is no module of the program's, but a graph that torch made of its code.
+
+    Such are functions that control-flow ops call, and the parts of a step that AOT autograd cuts.
+    """
+    if not isinstance(module, torch.fx.GraphModule):
+        return False
+    tagged = any("partitioner_tag" in node.meta for node in module.graph.nodes)
+    return tagged or is_compiling_for_op()
+
+
+def stance() -> Any:
+    """What torch's compiler, which is loaded, does with functions: it has the name of that."""
+    return sys.modules["torch._dynamo"].eval_frame._stance
+
+
+def set_stance(stance: Any) -> None:
+    """Tell torch's compiler what to do with functions.
 
     ``torch.compiler.set_stance`` takes the name of a stance, here it is an object that has one:
-    the compiler reads ``stance.stance`` at each call of a compiled function.
+    the compiler reads ``stance.stance`` at each call of a compiled function. Nor would it do so
+    inside of a compiled function.
     """
-    return import_module("torch._dynamo.eval_frame")._set_stance(stance)
+    sys.modules["torch._dynamo"].eval_frame._stance = stance
 
 
 def forget_compiled() -> None:
     """Forget what torch's compiler remembers of functions, those among them that it leaves be."""
-    import_module("torch._dynamo").reset_code_caches()
+    sys.modules["torch._dynamo"].reset_code_caches()
 
 
 _will_execute: Callable[[Any], bool] = torch._C._will_engine_execute_node

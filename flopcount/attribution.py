@@ -16,7 +16,7 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
-from torch import fx, is_grad_enabled, nn
+from torch import is_grad_enabled, nn
 from torch.nn.modules.module import (
     register_module_forward_hook,
     register_module_forward_pre_hook,
@@ -33,7 +33,7 @@ from flopcount._private import (
     checkpoint_recomputes,
     hook_nodes,
     is_captured,
-    is_compiling_for_op,
+    is_graph_of_torchs_own,
     next_sequence_nr,
     notes_of,
     open_calls,
@@ -218,6 +218,8 @@ class Attribution:
         thread.record.note(place, next_sequence_nr())
 
     def _enter_recomputed(self, thread: Thread, module: nn.Module) -> None:
+        if is_graph_of_torchs_own(module):
+            return  # the gradient itself
         _, scope, _ = self._find(thread, self._running(thread), module, in_backward=True)
         thread.stack.append((module, thread.place, thread.place_task))
         thread.place, thread.place_task = scope.places[RECOMPUTE], backward_task()
@@ -318,8 +320,8 @@ class Attribution:
         known = caller.entered.get(id(module))
         if known is not None and known[0]() is module:
             return known
-        if isinstance(module, fx.GraphModule) and is_compiling_for_op():
-            return caller.remember(module, caller, False)  # a branch, as torch's compiler has it
+        if is_graph_of_torchs_own(module):  # a branch, or a part of a compiled step
+            return caller.remember(module, caller, False)
         inner = innermost(module)
         with self._lock:
             self._parameters = {}  # it may own parameters that an outer row stood in for
@@ -352,10 +354,16 @@ class Attribution:
         """
         name = base = type_name(module)
         count = 1
-        while (scope := self.root.children.get(name)) and scope.module not in (None, module):
+        while self._is_taken(name, module):
             count += 1
             name = f"{base}#{count}"
         return self.root.child(name, module)
+
+    def _is_taken(self, name: str, module: nn.Module) -> bool:
+        """Whether the row ``name`` below the block is that of something else than ``module``."""
+        scope = self.root.children.get(name)
+        holder = scope and scope.module
+        return name == self.unattributed.name or not (holder is None or holder is module)
 
     # -- backward: whose node is running?
 
@@ -439,7 +447,7 @@ class Attribution:
         owners: dict[int, tuple[weakref.ref[torch.Tensor], Scope]] = {}
         for scope in self.scopes():  # parents come before their children
             module = scope.module
-            for owned in module.parameters() if module is not None else ():
+            for owned in nn.Module.parameters(module) if module is not None else ():
                 holder = owners.get(id(owned))
                 if holder is None or scope.path.startswith(f"{holder[1].path}."):
                     owners[id(owned)] = weakref.ref(owned), scope

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import is_grad_enabled
 
-from flopcount._private import forget_compiled, is_compiling_for_op, set_stance
+from flopcount._private import forget_compiled, is_compiling_for_op, set_stance, stance
 
 __all__ = ["EAGERLY", "captures"]
 
@@ -45,8 +45,9 @@ class Eagerly:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._open = 0
-        self._is_late = False
+        self._ours = Stance()
         self._prior: Any = None
+        self._is_late = False
 
     def begin(self) -> None:
         """From here on compiled functions run eagerly; undone by :meth:`end`."""
@@ -54,26 +55,31 @@ class Eagerly:
             self._open += 1
             self._throw()
 
-    def begin_late(self) -> None:
-        """The same for a program that loads the compiler only now, inside the block."""
-        with self._lock:
-            self._is_late |= self._throw()
+    def is_asked(self) -> None:
+        """The compiler asks, before it marks a function as eager for ever.
 
-    def _throw(self) -> bool:
-        """Throw the switch, if that can be done and is not done yet; tells whether it was."""
-        if not self._open or self._prior is not None or "torch._dynamo" not in sys.modules:
-            return False
-        self._prior = set_stance(Stance())
-        return True
+        The program has loaded it inside the block, or has set a stance of its own there.
+        """
+        with self._lock:
+            if self._open and "torch._dynamo" in sys.modules and stance() is not self._ours:
+                self._is_late = True
+                self._throw()
+
+    def _throw(self) -> None:
+        """Throw the switch, if there is one and it is not thrown yet."""
+        if self._prior is None and "torch._dynamo" in sys.modules:
+            self._prior = stance()
+            set_stance(self._ours)
 
     def end(self) -> None:
         """Undo one :meth:`begin`."""
         with self._lock:
             self._open -= 1
             if self._open == 0 and self._prior is not None:
-                set_stance(self._prior)
+                if stance() is self._ours:  # else the program has set another one, for good
+                    set_stance(self._prior)
                 self._prior = None
-                if self._is_late:  # what was called before the switch is marked as eager
+                if self._is_late:
                     forget_compiled()
                 self._is_late = False
 

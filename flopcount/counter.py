@@ -18,7 +18,10 @@ from flopcount._private import (
     has_nested_kernel,
     has_symbolic_sizes,
     is_traceable_wrapper_subclass_type,
+    modes,
     never_compile,
+    pop_mode,
+    push_mode,
     resolving_views,
     running_node,
     sharding_is_planned,
@@ -110,7 +113,7 @@ class FlopCounter(TorchDispatchMode):
 
         It asks before it does so; it may have been loaded since the counter was entered.
         """
-        EAGERLY.begin_late()
+        EAGERLY.is_asked()
         return captures()
 
     def __new__(
@@ -147,7 +150,8 @@ class FlopCounter(TorchDispatchMode):
 
     def __enter__(self) -> FlopCounter:
         # entered again inside itself, a second mode on the stack would count each op twice
-        if self._local.thread.entries == 0:
+        thread = self._local.thread
+        if thread.entries == 0:
             self._handlers.refresh()
             EAGERLY.begin()
             super().__enter__()
@@ -156,7 +160,15 @@ class FlopCounter(TorchDispatchMode):
 
     def __exit__(self, *exception: Any) -> None:
         self._attribution.exit()
-        if self._local.thread.entries == 0:
+        thread = self._local.thread
+        if thread.entries == 0:
+            # an interrupt may have come between a handler's way in and its way out
+            open_modes = modes()
+            if self not in open_modes:
+                push_mode(self)
+            while open_modes[-2:] == [self, self]:
+                open_modes.pop()
+                pop_mode()
             super().__exit__(*exception)
             EAGERLY.end()
 
@@ -239,12 +251,12 @@ class FlopCounter(TorchDispatchMode):
         """``function``, whose ops this mode sees; inside a handler it would not."""
 
         def run(*args: Any, **kwargs: Any) -> Any:
-            super(FlopCounter, self).__enter__()
+            push_mode(self)
             try:
                 with resolving_views():
                     return function(*args, **kwargs)
             finally:
-                super(FlopCounter, self).__exit__(None, None, None)
+                pop_mode()
 
         return run
 

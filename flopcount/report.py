@@ -235,6 +235,14 @@ class Report:
             hint = did_you_mean(path, self._nodes) if isinstance(path, str) else ""
             raise UnknownModuleError(f"no module {path!r} ran{hint}") from None
 
+    def __contains__(self, path: object) -> bool:
+        """Whether a module of this path ran."""
+        return path in self._nodes
+
+    def __iter__(self) -> Iterator[str]:
+        """The paths of all modules, parents first."""
+        return iter(self._nodes)
+
     # -- tables
 
     def by_module(self) -> dict[str, Cost]:

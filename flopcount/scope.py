@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from flopcount._private import without_modes
+from flopcount._private import untraced, without_modes
 from flopcount.ledger import BACKWARD, FORWARD, PHASES
 
 __all__ = ["Entered", "Place", "Scope", "innermost", "type_name"]
@@ -75,8 +75,9 @@ class Scope:
     def measure(self) -> None:
         """Count the parameters; later again, since a lazy module has none before its first call."""
         if (module := self.module) is not None:
-            with without_modes():
-                self.params = sum(p.numel() for p in module.parameters() if not is_lazy(p))
+            with without_modes(), untraced():
+                owned = nn.Module.parameters(module)  # a class may define another parameters()
+                self.params = sum(p.numel() for p in owned if not is_lazy(p))
 
     def child(self, name: str, module: nn.Module) -> Scope:
         """The row ``name`` below this one, for ``module``."""
@@ -120,7 +121,7 @@ def _paths(owner: nn.Module) -> dict[int, str]:
     waiting = [owner]
     for module in waiting:  # which grows
         prefix = f"{paths[id(module)]}." if paths[id(module)] else ""
-        for name, child in module.named_children():
+        for name, child in nn.Module.named_children(module):
             if id(child) not in paths:
                 paths[id(child)] = prefix + name
                 waiting.append(child)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from functorch.compile import aot_function
 from torch import Tensor, nn
 from torch.nn.modules import module as module_hooks
 from torch.overrides import TorchFunctionMode
@@ -45,21 +46,27 @@ from flopcount._private import (
     is_captured,
     is_compiling_for_op,
     is_composite,
+    is_graph_of_torchs_own,
     is_traceable_wrapper_subclass_type,
+    modes,
     next_sequence_nr,
     no_autocast,
     notes_of,
     open_calls,
     overload_name,
     packet_name,
+    pop_mode,
+    push_mode,
     remainders,
     resolving_views,
     running_node,
     schema_of,
     set_stance,
     sharding_is_planned,
+    stance,
     traced_range,
     tree_leaves,
+    untraced,
     will_execute,
     without_modes,
 )
@@ -581,15 +588,16 @@ class TestCompiler:
             stance = "force_eager"
 
         function, graphs = self.compiled()
-        stance = Stance()
-        prior = set_stance(stance)
+        prior, ours = stance(), Stance()
+        set_stance(ours)
         try:
+            assert stance() is ours
             assert function(torch.tensor(1)) == 1
             assert not graphs
-            stance.stance = "default"
+            ours.stance = "default"
             assert function(torch.tensor(1)) == 2
         finally:
-            assert set_stance(prior) is stance
+            set_stance(prior)
         assert len(graphs) == 1
 
     def test_it_leaves_a_function_alone_that_it_met_under_a_mode_until_it_forgets(self) -> None:
@@ -612,6 +620,20 @@ class TestCompiler:
             (torch.ops.higher_order.cond, True),
         ]
         assert not is_compiling_for_op()
+
+    def test_its_own_graphs_are_told_from_those_of_the_program(self) -> None:
+        graphs: list[Any] = []
+
+        def keep(graph: Any, inputs: Any) -> Any:
+            graphs.append(graph)
+            return graph
+
+        x = torch.ones(2, requires_grad=True)
+        aot_function(lambda x: x.sin().sum(), fw_compiler=keep, bw_compiler=keep)(x).backward()
+        assert len(graphs) == 2
+        assert all(map(is_graph_of_torchs_own, graphs))
+        assert not is_graph_of_torchs_own(torch.fx.symbolic_trace(nn.ReLU()))
+        assert not is_graph_of_torchs_own(nn.ReLU())
 
     def test_it_tells_forward_from_backward_in_the_graph_of_a_gradient(self) -> None:
         """sin forward; cos and a product backward."""
@@ -716,6 +738,30 @@ class TestNestedTensors:
         assert has_nested_kernel(aten.linear.default)
         assert not has_nested_kernel(aten.softmax.int)
         assert not has_nested_kernel(aten.mm.default)
+
+
+def test_modes_are_a_stack_on_which_handlers_are_not() -> None:
+    inside: list[list[Any]] = []
+    outer, inner = (Ops(lambda op, args: inside.append(modes())) for _ in range(2))
+    assert modes() == []
+    with outer:
+        push_mode(inner)
+        assert modes() == [outer, inner]
+        torch.ones(1)
+        pop_mode()
+        assert modes() == [outer]
+    assert inside == [[outer], []]
+    assert modes() == []
+
+
+def test_what_is_untraced_leaves_nothing_in_a_traced_graph() -> None:
+    def function(x: Tensor) -> Tensor:
+        with untraced():
+            assert x.numel() == 2
+        return x * 2
+
+    traced = torch.jit.trace(function, torch.ones(2))
+    assert {node.kind() for node in traced.graph.nodes()} == {"prim::Constant", "aten::mul"}
 
 
 def test_without_modes_no_mode_sees_anything_and_all_are_back_afterwards() -> None:

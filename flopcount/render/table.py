@@ -89,8 +89,8 @@ def render(
     """All tables of ``report``, one below the other; see :meth:`Report.table`."""
     if isinstance(columns, str):
         raise ValueError(f"columns is a list of names, such as [{columns!r}]")
-    if depth is not None and depth < 0:
-        raise ValueError(f"depth must be 0 or more, got {depth}")
+    if depth is not None and (type(depth) is not int or depth < 0):
+        raise ValueError(f"depth must be a whole number, 0 or more, got {depth!r}")
     trained = bool(report.phases["backward"])
     names = tuple(columns) if columns is not None else default_columns(report)
     for name in (*names, *([sort] if sort else [])):

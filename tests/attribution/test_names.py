@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -141,3 +143,39 @@ def test_reset_forgets_the_modules_too() -> None:
     report = counter.report()
     assert [(node.name, node.calls) for node in report.root.children] == [("Linear", 1)]
     assert report.model.name == "Linear"
+
+
+def test_a_class_may_define_parameters_and_equality_of_its_own() -> None:
+    class Groups(nn.Linear):
+        def parameters(self, recurse: bool = True) -> Any:
+            return [{"params": super().parameters(recurse)}]
+
+        def __eq__(self, other: object) -> bool:
+            raise AssertionError("nobody compares modules")
+
+        __hash__ = nn.Module.__hash__
+
+    with FlopCounter() as counter:
+        for layer in Groups(8, 8, bias=False), Groups(8, 8, bias=False):
+            layer(batch()).sum().backward()
+    report = counter.report()
+    assert paths(report)[0] == "Groups"
+    assert report["Groups"].params == 64
+
+
+def test_a_root_named_like_the_row_of_the_unattributed_has_another_name() -> None:
+    unattributed = type("unattributed", (nn.Linear,), {})
+    layer, before = unattributed(8, 8, bias=False), linear()(batch())
+    with FlopCounter() as counter:
+        layer(batch())
+        before.sum().backward()
+    report = counter.report()
+    assert (report.model.name, units(report.model)) == ("unattributed#2", {"forward": 1})
+    assert units(report["unattributed"]) == {"backward": 1}
+
+
+def test_a_report_tells_which_modules_ran() -> None:
+    report = flopcount.count(nn.Sequential(linear()), batch())
+    assert list(report) == ["<block>", "", "0"]
+    assert "0" in report
+    assert "1" not in report

@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 import torch
+from functorch.compile import aot_module, nop
 from torch import Tensor, nn
 
 from flopcount import FlopCounter
+from flopcount._private import stance
 from tests.counter.units import PRODUCT, batch, linear, mm
 from tests.invariants import check
 
@@ -50,7 +52,7 @@ class TestCompiledFunctions:
         torch._dynamo.reset()
 
     @staticmethod
-    def compiled() -> tuple[Callable[[Tensor], Tensor], list[int]]:
+    def compiled(fullgraph: bool = True) -> tuple[Callable[[Tensor], Tensor], list[int]]:
         """A function, and the sizes of the graphs that it was compiled to."""
         graphs: list[int] = []
 
@@ -61,7 +63,7 @@ class TestCompiledFunctions:
         def double_product(x: Tensor) -> Tensor:
             return 2 * (x @ torch.ones(8, 8))
 
-        return torch.compile(double_product, backend=backend, fullgraph=True), graphs
+        return torch.compile(double_product, backend=backend, fullgraph=fullgraph), graphs
 
     def test_first_called_inside_it_is_compiled_afterwards(self) -> None:
         function, graphs = self.compiled()
@@ -103,6 +105,51 @@ class TestCompiledFunctions:
         """In a process of its own: here the compiler is loaded."""
         run = subprocess.run([sys.executable, "-c", LATE], capture_output=True, text=True)
         assert (run.stdout, run.returncode) == (f"{PRODUCT}\n0 True\n1 True\n", 0), run.stderr
+
+    def test_a_stance_that_the_program_sets_inside_stays(self) -> None:
+        with FlopCounter():
+            torch.compiler.set_stance("eager_on_recompile")
+        try:
+            assert stance().stance == "eager_on_recompile"
+        finally:
+            torch.compiler.set_stance("default")
+
+    def test_first_called_under_a_stance_of_the_programs_it_is_compiled_afterwards(self) -> None:
+        function, graphs = self.compiled(fullgraph=False)  # whole, torch would refuse it there
+        with FlopCounter(), torch.compiler.set_stance("default"):
+            function(batch())
+        assert not graphs
+        function(batch())
+        assert len(graphs) == 1
+
+    def test_a_counter_that_a_compiled_function_enters(self) -> None:
+        counter = FlopCounter()
+
+        @torch.compile(backend="eager")
+        def product(x: Tensor) -> Tensor:
+            with counter:
+                return x @ torch.ones(8, 8)
+
+        assert torch.equal(product(batch()), mm())
+        assert counter.report().total.macs == PRODUCT
+        function, graphs = self.compiled()
+        with FlopCounter():
+            pass
+        function(batch())
+        assert len(graphs) == 1
+
+    def test_a_gradient_that_aot_autograd_made_is_backward(self) -> None:
+        """Its graphs are modules, which the program has no names for."""
+        layer = linear()
+        function = aot_module(layer, fw_compiler=nop, bw_compiler=nop)
+        function(batch()).sum().backward()
+        with FlopCounter(layer) as counter:
+            function(batch()).sum().backward()
+        phases = counter.report().phases
+        assert {name: cost.macs for name, cost in phases.items() if cost.macs} == {
+            "forward": PRODUCT,
+            "backward": PRODUCT,
+        }
 
     def test_threads_that_leave_in_another_order_leave_no_trace(self) -> None:
         first_in, second_in, first_out = (threading.Event() for _ in range(3))

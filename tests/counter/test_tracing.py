@@ -33,3 +33,14 @@ def test_make_fx(mode: str) -> None:
         assert counter.report().total.flops == 0
         assert "aten.sin" in counter.report().uncounted
         assert traced(torch.ones(7, 4)).shape == (7, 6)
+
+
+def test_a_module_that_is_traced_before_it_runs() -> None:
+    """Its parameters are counted when it is met, and no such thing is in the graph."""
+    model = nn.Sequential(nn.Linear(8, 8), nn.ReLU())
+    alone = torch.jit.trace(model, torch.ones(4, 8))
+    with FlopCounter(nn.Sequential(model)):
+        traced = torch.jit.trace(model, torch.ones(4, 8))
+    assert [n.kind() for n in traced.inlined_graph.nodes()] == [
+        n.kind() for n in alone.inlined_graph.nodes()
+    ]

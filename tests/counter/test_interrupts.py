@@ -1,0 +1,40 @@
+"""Interrupts that come while a counter is at work, not while an op is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from flopcount import FlopCounter
+from flopcount._private import modes, pop_mode, push_mode
+from tests.counter.units import PRODUCT, mm
+
+
+@pytest.mark.parametrize("left", [0, 2, 3], ids=["closed too early", "left open", "twice"])
+def test_modes_that_an_interrupt_left_or_closed_do_not_outlive_the_block(left: int) -> None:
+    """Its way in and its way out are not one step: what comes between them leaves one too many."""
+    with FlopCounter() as counter:
+        mm()
+        pop_mode()
+        for _ in range(left):
+            push_mode(counter)
+    assert modes() == []
+    with counter:
+        mm()
+    assert modes() == []
+    assert counter.report().total.macs == 2 * PRODUCT
+
+
+def test_a_mode_of_the_program_that_outlives_the_block_is_left_alone() -> None:
+    class Mode(torch.utils._python_dispatch.TorchDispatchMode):
+        def __torch_dispatch__(
+            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            return func(*args, **(kwargs or {}))
+
+    mode = Mode()
+    with mode, FlopCounter():
+        mm()
+    assert modes() == []
