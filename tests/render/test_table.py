@@ -66,7 +66,7 @@ def test_sort_puts_the_largest_sibling_first(report: Report) -> None:
     [
         ({"columns": ["flop"]}, "unknown column 'flop'; known: type, params"),
         ({"sort": "cost"}, "unknown column 'cost'"),
-        ({"depth": -1}, "depth must be 0 or more, got -1"),
+        ({"depth": -1}, "depth must be a whole number, 0 or more, got -1"),
         ({"columns": "type"}, r"columns is a list of names, such as \['type'\]"),
     ],
 )
