@@ -32,6 +32,7 @@ __all__ = [
     "DENSE_LAYOUTS",
     "FORWARD_TAG",
     "GRADIENT_ORDER",
+    "NO_MODULE",
     "NO_SEQUENCE_NR",
     "UNBACKED",
     "CustomOpDef",
@@ -296,28 +297,38 @@ def expression(number: Any) -> Any:
 def dimension_names(number: Any) -> dict[str, str]:
     """The names that ``torch.export.Dim`` gave to symbols, by name: ``{"batch": "s77"}``.
 
-    A program that was loaded from a file has lost them.
+    A dimension that only others are made of, such as ``half`` in ``2 * half``, is a source under
+    its own name. A program that was loaded from a file has lost them.
     """
     env = number.node.shape_env
     named = env.source_name_to_debug_name
-    return {
-        named[source]: str(symbol)
+    found = {
+        named.get(source, source): env.replace(symbol)  # one for dimensions that are equal
         for source, symbol in env.source_to_var.items()
-        if source in named
+        if source in named or source.isidentifier()
     }
+    return {name: symbol.name for name, symbol in found.items() if symbol.is_Symbol}
 
 
-def traced_range(number: Any, symbol: Any) -> Any:
-    """The values of ``symbol`` for which the program of this symbolic number was traced, if known.
+def traced_range(number: Any, symbol: Any) -> tuple[int, int | None] | None:
+    """The least and the greatest ``symbol`` that the program of this symbolic number is for.
 
-    Of lengths that nested tensors have it is not.
+    The greatest is None where there is no bound. Of floats, and of lengths of nested tensors,
+    nothing is known.
     """
-    return number.node.shape_env.var_to_range.get(symbol)
+    values = number.node.shape_env.var_to_range.get(symbol)
+    if values is None or not values.lower.is_Integer:
+        return None
+    return int(values.lower), int(values.upper) if values.upper.is_Integer else None
 
 
 def remainders(number: Any) -> Iterator[Any]:
     """Remainders, such as that of a size by 2, that the program was traced to have none of."""
     yield from number.node.shape_env.divisible
+
+
+NO_MODULE = "_empty_nn_module_stack_from_metadata_hook"
+"""The path that passes of ``torch.export`` give to nodes of theirs that no module called."""
 
 
 UNBACKED = ("u", "zuf")

@@ -59,8 +59,8 @@ def count_graph(
         graphs: a program of ``torch.export``, or the ``torch.fx.GraphModule`` of ``make_fx`` or
             AOT autograd: a joint graph, or a partitioned forward and backward, which add up.
         sizes: a number for each symbolic size, by the name of its symbol (``"s77"``) or of its
-            ``torch.export.Dim``. Ops whose sizes depend on values (``nonzero``) are uncounted
-            unless their symbols (``"u0"``) are given, too.
+            ``torch.export.Dim``, if an op that is counted needs it. Ops whose sizes depend on
+            values (``nonzero``) are uncounted unless their symbols (``"u0"``) are given, too.
 
     Raises:
         TypeError: a graph is neither; ``sizes`` are no mapping to whole numbers.
@@ -74,10 +74,12 @@ def count_graph(
     if not graphs:
         raise TypeError("expected a graph to count, as count_graph(torch.export.export(…))")
     programs = [_program(graph) for graph in graphs]
-    walk = Walk(Sizes([program.module for program in programs], sizes))
+    numbers = Sizes([program.module for program in programs], sizes)
+    walk = Walk(numbers)
     with without_modes(), torch.inference_mode(False), torch.enable_grad():
         for program in programs:
             walk.program(program)
+    numbers.require_given(walk.needed)
     for op, reason in walk.unknown.items():
         warnings.warn(f"{op} is uncounted: {reason}", UncountedOpWarning, stacklevel=2)
     return snapshot(walk.ledger, walk.stacks.attribution)
@@ -181,6 +183,17 @@ RUN = frozenset(("associative_scan", "flex_attention", "flex_attention_backward"
 INSTEAD = frozenset(("auto_functionalized", "auto_functionalized_v2"))
 """Higher-order ops that stand for their first argument, an op that changes its arguments."""
 
+SAVED = "run_and_save_rng_state"
+"""A higher-order op that gives a random state, and then what its op gives."""
+
+RANDOM = {
+    "graphsafe_run_with_rng_state": 0,
+    SAVED: 0,
+    "run_dtensor_rng_op": 2,
+    "run_with_rng_state": 1,
+}
+"""Higher-order ops that keep a random state for the op in this argument."""
+
 VALUES = {
     "cond": "which of its graphs runs depends on values",
     "while_loop": "how often it runs depends on values",
@@ -219,8 +232,9 @@ class Run:
         """A node's argument, with values for the nodes in it.
 
         Raises:
-            Unsized: one of them is unknown.
+            Unsized: some of them are unknown.
         """
+        unsized: set[str] = set()
 
         def value(node: fx.Node) -> Any:
             if node not in self.values:
@@ -228,24 +242,37 @@ class Run:
                     f"node {node.name!r} has no meta['val'], which tells the shape of what it "
                     "gives: trace the program with make_fx, torch.export or AOT autograd"
                 )
-            if isinstance(self.values[node], Unsized):
-                raise self.values[node]
-            return self.values[node]
+            found = self.values[node]
+            if isinstance(found, Unsized):
+                unsized.update(found.symbols)
+            return found
 
-        return fx.node.map_arg(argument, value)
+        known = fx.node.map_arg(argument, value)
+        if unsized:
+            raise Unsized(unsized)
+        return known
 
-    def result(self, node: fx.Node) -> Any:
-        """What ``node`` gives; nobody asks for the shape of nothing."""
-        return self.known(node) if node.users or node in self.values else None
+    def call(self, node: fx.Node) -> Any:
+        """Arguments of ``node``, and what it gives; nobody asks for the shape of nothing."""
+        gives = node if node.users or node in self.values else None
+        return self.known((node.args, node.kwargs, gives))
 
 
 class Walk:
-    """Bills the nodes of graphs, and posts the bills."""
+    """Bills the nodes of graphs, and posts the bills.
+
+    Attributes:
+        ledger: what was posted.
+        stacks: the modules.
+        unknown: why ops are uncounted, by their names.
+        needed: symbols without a number that ops needed.
+    """
 
     def __init__(self, sizes: Sizes) -> None:
         self.ledger = Ledger()
         self.stacks = Stacks()
         self.unknown: dict[str, str] = {}
+        self.needed: set[str] = set()
         self._sizes = sizes
         self._fakes = FakeTensorMode()
 
@@ -261,6 +288,7 @@ class Walk:
             if node.op == "output" or node in run.values:
                 continue
             try:
+                self._sizes.require(node.meta.get("val"))
                 if node.op == "get_attr" or "val" in node.meta:
                     run.values[node] = self._value(node, run)
             except Unsized as unknown:
@@ -325,14 +353,18 @@ class Walk:
             bills = []
         else:
             try:
-                args, kwargs = run.known(node.args), run.known(node.kwargs)
+                args, kwargs, out = run.call(node)
                 if is_composite or run.casts:
                     bills = self._opened(decided, op, args, kwargs, casts=run.casts)
                 else:
-                    bills = [decided.bill(args, kwargs, run.result(node))]
+                    bills = [decided.bill(args, kwargs, out)]
             except Unsized as unknown:
-                bills = [_unknown(decided, str(unknown))]
-        self._post(node, run, bills)
+                bills = [self._unsized(decided, unknown)]
+        self._post(node, run, bills, stack_of(node))
+
+    def _unsized(self, decided: Plan, unknown: Unsized) -> Bill:
+        self.needed.update(unknown.symbols)
+        return _unknown(decided, self._sizes.reason(unknown))
 
     def _opened(
         self,
@@ -360,6 +392,7 @@ class Walk:
         decided, kwargs = plan(op), node.kwargs
         name = decided.name
         bills: list[Bill] = []
+        inside = node
         try:
             if name in ONCE:
                 self._once(node, run, ONCE[name])
@@ -372,12 +405,26 @@ class Walk:
                 bills = self._opened(
                     plan(only or op), function, run.known(args), run.known(kwargs), only=only
                 )
+            elif name in RANDOM:
+                decided = plan(args[RANDOM[name]])
+                inside = next((user for user in node.users if stack_of(user)), node)
+                bills = [self._random(node, run, decided, RANDOM[name])]
             else:
-                bill = decided.bill(run.known(args), run.known(kwargs), run.result(node))
+                bill = decided.bill(*run.call(node))
                 bills = [replace(bill, unknown=VALUES.get(name, bill.unknown))]
         except Unsized as unknown:
-            bills = [_unknown(decided, str(unknown))]
-        self._post(node, run, bills)
+            run.values.setdefault(node, unknown)
+            bills = [self._unsized(decided, unknown)]
+        self._post(node, run, bills, stack_of(inside))
+
+    def _random(self, node: fx.Node, run: Run, decided: Plan, place: int) -> Bill:
+        """The bill of the op at this place; partitioners do not note what it gives."""
+        kwargs = {name: value for name, value in node.kwargs.items() if name != "rng_state"}
+        args, kwargs = run.known((node.args[place + 1 :], kwargs))
+        with self._fakes:
+            out = decided.func(*args, **kwargs)
+        run.values[node] = (None, out) if plan(node.target).name == SAVED else out
+        return decided.bill(args, kwargs, out)
 
     def _once(
         self, node: fx.Node, run: Run, surroundings: Callable[..., AbstractContextManager[Any]]
@@ -407,8 +454,8 @@ class Walk:
             run.casts,
         )
 
-    def _post(self, node: fx.Node, run: Run, bills: Iterable[Bill]) -> None:
-        phase, stack = run.phases[node], {**run.open, **stack_of(node)}
+    def _post(self, node: fx.Node, run: Run, bills: Iterable[Bill], calls: Stack) -> None:
+        phase, stack = run.phases[node], {**run.open, **calls}
         if phase == FORWARD:
             self.stacks.call(stack, run.seen, run.times)
         path = self.stacks.scope(stack, run.outside).path

@@ -19,7 +19,7 @@ def phases(graph: fx.Graph) -> dict[fx.Node, str]:
     forward ops make; a partitioned backward, which has copies of some, returns gradients alone.
     """
     calls = [node for node in graph.nodes if node.op == "call_function"]
-    if not any(map(_is_backward, calls)):
+    if not any("partitioner_tag" in node.meta for node in calls):
         return _untagged_phases(calls)
     (output,) = graph.find_nodes(op="output")
     returned = set(output.all_input_nodes).intersection(calls)

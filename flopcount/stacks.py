@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import fx, nn
 
+from flopcount._private import NO_MODULE
 from flopcount.attribution import Attribution
 from flopcount.scope import WRAPPERS, Scope
 
@@ -103,6 +104,8 @@ def stack_of(node: fx.Node) -> Stack:
     """The calls that a node was traced in; a node of backward has those of its forward."""
     meta = node.meta
     stack: Stack = meta.get("nn_module_stack") or meta.get("fwd_nn_module_stack") or {}
+    if any(path == NO_MODULE for path, _ in stack.values()):
+        return {}
     return stack
 
 

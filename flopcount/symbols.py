@@ -17,7 +17,15 @@ SYMBOLIC = (torch.SymInt, torch.SymFloat, torch.SymBool)
 
 
 class Unsized(Exception):
-    """A number depends on values of tensors, and none was given for it."""
+    """Symbols have no number.
+
+    Attributes:
+        symbols: their names.
+    """
+
+    def __init__(self, symbols: Iterable[str]) -> None:
+        self.symbols = frozenset(symbols)
+        super().__init__(*sorted(self.symbols))
 
 
 class Sizes:
@@ -29,8 +37,7 @@ class Sizes:
 
     Raises:
         TypeError: ``given`` is no mapping to whole numbers.
-        ValueError: a symbol has no number, or one that the graph was not traced for; or a name
-            is of no symbol.
+        ValueError: a number is not one that the graph was traced for, or a name of no symbol.
     """
 
     def __init__(
@@ -38,8 +45,8 @@ class Sizes:
         graphs: Iterable[fx.GraphModule],
         given: Mapping[str, int] | None = None,
     ) -> None:
-        self._origins: dict[str, str] = {}
-        self._ranges: dict[str, Any] = {}
+        self._origins: dict[str, tuple[str, Any]] = {}
+        self._ranges: dict[str, tuple[int, int | None] | None] = {}
         self._aliases: dict[str, str] = {}
         self._remainders: set[Any] = set()
         for module in graphs:
@@ -47,28 +54,47 @@ class Sizes:
         self._aliases = {name: s for name, s in self._aliases.items() if s in self._origins}
         self._values = self._read({} if given is None else given)
         self._numbers: dict[Any, Any] = {}
-        names = {symbol: name for name, symbol in self._aliases.items()}
-        missing = {
-            names.get(symbol, symbol): origin
-            for symbol, origin in self._origins.items()
-            if symbol not in self._values and not symbol.startswith(UNBACKED)
-        }
-        if missing:
-            example = ", ".join(f"{name!r}: …" for name in missing)
-            listed = "; ".join(f"{name} is {origin}" for name, origin in missing.items())
-            raise ValueError(f"give each symbol a size, sizes={{{example}}}: {listed}")
+        self._names = {symbol: name for name, symbol in self._aliases.items()}
         for remainder in self._remainders:
             if self._substitute(remainder) not in (None, 0):
                 raise ValueError(
                     f"the graph was traced for {remainder} = 0, which it is not for sizes={given}"
                 )
 
-    def number(self, number: Any) -> Any:
-        """A symbolic number's value; any other number is its own.
+    def require(self, value: Any) -> None:
+        """Check that each symbolic number in ``value`` has a value.
 
         Raises:
-            Unsized: it depends on values of tensors.
+            Unsized: some symbols have none.
         """
+        formulas = [expression(number) for _, number in _symbolic(value)]
+        used = {symbol.name for formula in formulas for symbol in formula.free_symbols}
+        if not used <= self._values.keys():
+            raise Unsized(used - self._values.keys())
+
+    def require_given(self, needed: Iterable[str]) -> None:
+        """Check that each symbol that is ``needed``, and depends on no values, was given a number.
+
+        Raises:
+            ValueError: some were not.
+        """
+        missing = {
+            self._names.get(symbol, symbol): self._origin(symbol)
+            for symbol in self._origins
+            if symbol in needed and not symbol.startswith(UNBACKED)
+        }
+        if missing:
+            example = ", ".join(f"{name!r}: …" for name in missing)
+            listed = "; ".join(f"{name} is {origin}" for name, origin in missing.items())
+            raise ValueError(f"give each symbol a size, sizes={{{example}}}: {listed}")
+
+    def reason(self, unknown: Unsized) -> str:
+        """Why it is not known what depends on values of tensors."""
+        name = min(unknown.symbols)
+        return f"{name}, {self._origin(name)}, depends on values; sizes={{{name!r}: …}} tells it"
+
+    def number(self, number: Any) -> Any:
+        """A symbolic number's value; any other number is its own."""
         if not isinstance(number, SYMBOLIC):
             return number
         formula = expression(number)
@@ -79,11 +105,6 @@ class Sizes:
 
     def _evaluate(self, number: Any, formula: Any) -> Any:
         value = self._substitute(formula)
-        if value is None:
-            name = next(s.name for s in formula.free_symbols if s.name not in self._values)
-            raise Unsized(
-                f"{name}, {self._origins[name]}, depends on values; sizes={{{name!r}: …}} tells it"
-            )
         if isinstance(number, torch.SymBool):
             return bool(value)
         return float(value) if isinstance(number, torch.SymFloat) else int(value)
@@ -98,19 +119,28 @@ class Sizes:
     def _learn(self, module: fx.GraphModule) -> None:
         """Note where each symbol comes from, what it is called, and its range."""
         graphs = [m.graph for m in module.modules() if isinstance(m, fx.GraphModule)]
-        # a dimension of an input tells most
+        # a dimension of an input tells most, and a sum of symbols least
         nodes = sorted((n for g in graphs for n in g.nodes), key=lambda n: n.op != "placeholder")
-        found = [item for node in nodes for item in _symbolic(node.meta.get("val"), node)]
-        for place, number in sorted(found, key=lambda item: not item[0].startswith("dimension")):
-            formula = expression(number)
+        symbolic = (
+            item for node in nodes for item in _symbolic(node.meta.get("val"), _called(node))
+        )
+        found = [(place, number, expression(number)) for place, number in symbolic]
+        found.sort(key=lambda item: (not item[2].is_Symbol, not item[0].startswith("dimension")))
+        for place, number, formula in found:
             for symbol in formula.free_symbols:
                 if symbol.name not in self._origins:
                     self._aliases.update(dimension_names(number))
                     self._ranges[symbol.name] = traced_range(number, symbol)
                     self._remainders.update(remainders(number))
-                    is_whole = symbol == formula
-                    origin = place if is_whole else f"in {place}, which is {formula}"
-                    self._origins[symbol.name] = origin
+                    self._origins[symbol.name] = place, formula
+
+    def _origin(self, symbol: str) -> str:
+        """Where a symbol comes from, in words."""
+        place, formula = self._origins[symbol]
+        if formula.is_Symbol:
+            return place
+        called = {s: self._names.get(s.name, s.name) for s in formula.free_symbols}
+        return f"in {place}, which is {formula.subs(called)}"
 
     def _read(self, given: Mapping[str, int]) -> dict[str, int]:
         if not isinstance(given, Mapping):
@@ -124,21 +154,34 @@ class Sizes:
                     f"; its symbols are {', '.join(known)}" if known else "; it has none"
                 )
                 raise ValueError(f"the graph has no symbol {name!r}{hint}")
-            if type(value) is not int or value < 0:
+            if type(value) is not int:
                 raise TypeError(f"expected a whole number as the size {name!r}, got {value!r}")
+            if value < 0:
+                raise ValueError(f"{name} = {value} is negative, which no size is")
             values[symbol] = value
-            traced = self._ranges[symbol]
-            if traced is not None and value not in traced:
-                raise ValueError(
-                    f"{name} = {value} is not in the range from {traced.lower} to {traced.upper} "
-                    f"that the graph was traced for"
-                )
+            if (traced := self._ranges[symbol]) is not None:
+                _require_within(*traced, name, value)
         return values
 
 
-def _symbolic(value: Any, node: fx.Node, place: str = "") -> Iterator[tuple[str, Any]]:
-    """The symbolic numbers in what a node gives, and where each is."""
-    at = f"{place}{'input' if node.op == 'placeholder' else 'result'} {node.name}"
+def _require_within(least: int, greatest: int | None, name: str, value: int) -> None:
+    if least <= value and (greatest is None or value <= greatest):
+        return
+    sizes = f"of {least} and more" if greatest is None else f"from {least} to {greatest}"
+    apart = (
+        f"; torch traces 0 and 1 apart: to count {value}, trace the program with a size of {value}"
+        if value < 2 == least
+        else ""
+    )
+    raise ValueError(f"{name} = {value}, but the graph holds for sizes {sizes}{apart}")
+
+
+def _called(node: fx.Node) -> str:
+    return f"{'input' if node.op == 'placeholder' else 'result'} {node.name}"
+
+
+def _symbolic(value: Any, at: str = "") -> Iterator[tuple[str, Any]]:
+    """The symbolic numbers in ``value``, and where each is in what is called ``at``."""
     if isinstance(value, SYMBOLIC):
         yield at, value
     elif isinstance(value, Tensor) and value.layout == torch.strided and not value.is_nested:
@@ -148,4 +191,4 @@ def _symbolic(value: Any, node: fx.Node, place: str = "") -> Iterator[tuple[str,
                     yield f"{kind} {index} of {at}", number
     elif isinstance(value, (list, tuple)):
         for item in value:
-            yield from _symbolic(item, node)
+            yield from _symbolic(item, at)

@@ -226,6 +226,11 @@ class TestPhases:
         # the gradients of both weights, and of the sine between
         assert macs(count_graph(joint)) == {"": {"forward": 2 * U, "backward": 3 * U}}
 
+    def test_where_there_are_tags_a_one_begins_no_backward(self) -> None:
+        x, w = torch.randn(4, 8), torch.randn(8, 8, requires_grad=True)
+        graphs = compiled(lambda x, w: (x * torch.ones_like(x.sum())) @ w, x, w)
+        assert macs(count_graph(graphs["forward"])) == {"": {"forward": U}}
+
     def test_a_mask_of_ones_begins_no_backward(self) -> None:
         graph = make_fx(lambda x: torch.tril(torch.ones_like(x)) @ x)(torch.ones(8, 8))
         assert macs(count_graph(graph)) == {"": {"forward": 8 * 8 * 8}}

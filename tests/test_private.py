@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from importlib import import_module
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from flopcount._private import (
     DENSE_LAYOUTS,
     FORWARD_TAG,
     GRADIENT_ORDER,
+    NO_MODULE,
     NO_SEQUENCE_NR,
     UNBACKED,
     CustomOpDef,
@@ -677,8 +679,7 @@ class TestSymbols:
         symbol = expression(size)
         assert expression(cat.meta["val"].shape[0]) == 2 * symbol
         assert dimension_names(size) == {"batch": symbol.name}
-        values = traced_range(size, symbol)
-        assert [n in values for n in (2, 3, 9, 10)] == [False, True, True, False]
+        assert traced_range(size, symbol) == (3, 9)
         found = expression(nonzero.meta["val"].shape[0])
         assert found.name.startswith(UNBACKED)
         assert not symbol.name.startswith(UNBACKED)
@@ -692,6 +693,37 @@ class TestSymbols:
         symbol = expression(size)
         (remainder,) = remainders(size)
         assert [remainder.subs({symbol: n}) for n in (6, 7)] == [0, 1]
+
+    def test_equal_dimensions_have_one_symbol_and_derived_ones_that_of_their_base(self) -> None:
+        class Sums(torch.nn.Module):
+            def forward(self, x: Tensor, y: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+                return x + y, z.exp()
+
+        batch, half = torch.export.Dim("batch"), torch.export.Dim("half", max=8)
+        shapes = ({0: batch}, {0: batch}, {0: 2 * half})
+        args = torch.ones(4), torch.ones(4), torch.ones(6)
+        program = torch.export.export(Sums(), args, dynamic_shapes=shapes)
+        x, y, z = (n.meta["val"].shape[0] for n in program.graph.find_nodes(op="placeholder"))
+        assert expression(x) == expression(y)
+        (base,) = expression(z).free_symbols
+        assert expression(z) == 2 * base
+        names = {"batch": expression(x).name, "half": base.name}
+        assert dimension_names(x) == dimension_names(z) == names
+        assert traced_range(x, expression(x)) == (2, None)
+
+    def test_a_float_has_no_range_of_whole_numbers(self) -> None:
+        from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv
+
+        env = ShapeEnv()
+        source = torch._dynamo.source.ConstantSource("scale")
+        symbol = env.create_symbol(1.5, source, DimDynamic.DYNAMIC, None)
+        number = env.create_symfloatnode(symbol, hint=1.5, source=source)
+        assert traced_range(number, symbol) is None
+
+
+def test_passes_of_the_exporter_say_that_no_module_called() -> None:
+    hook = import_module("torch._export.passes._node_metadata_hook")
+    assert hook._EMPTY_NN_MODULE_STACK_KEY == NO_MODULE
 
 
 def test_fake_tensors_choose_the_kernels_of_their_device() -> None:

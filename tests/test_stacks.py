@@ -9,6 +9,7 @@ import torch
 from torch import fx, nn, ops
 
 from flopcount import Report, count_graph
+from flopcount._private import NO_MODULE
 
 Stack = dict[str, tuple[str, Any]]
 
@@ -106,6 +107,13 @@ def test_a_node_of_backward_belongs_to_its_forward_and_is_no_call() -> None:
     report = traced(stack, key="fwd_nn_module_stack", tag="is_backward")
     assert modules(report) == [("", "ReLU", 0, 10)]
     assert report.model.phases["backward"].special == 10
+
+
+def test_what_a_pass_of_the_exporter_put_in_was_called_by_no_module() -> None:
+    root = {"a": ("", "Model")}
+    report = traced({NO_MODULE: (NO_MODULE, NO_MODULE)}, root)
+    assert modules(report) == [("", "Model", 1, 10)]
+    assert report.root.own.special == 10
 
 
 def test_without_any_call_everything_is_in_the_block() -> None:
