@@ -142,6 +142,44 @@ class TestCompiledSteps:
             ("Linear#2", U),
         ]
 
+    def test_a_graph_that_runs_for_two_layers_counts_twice_if_it_is_given_twice(self) -> None:
+        """A break inside of a layer: torch compiles its halves, and calls them for each layer."""
+        from torch._dynamo.backends.common import aot_autograd
+        from torch._functorch.aot_autograd import make_boxed_func
+
+        class Layer(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.a, self.b = (nn.Linear(8, 8, bias=False) for _ in range(2))
+
+            def forward(self, x: Tensor) -> Tensor:
+                x = self.a(x)
+                torch._dynamo.graph_break()
+                return self.b(x.sin())
+
+        ran: list[fx.GraphModule] = []
+
+        def keep(graph: fx.GraphModule, inputs: Any) -> Any:
+            def run(*args: Any) -> Any:
+                ran.append(graph)
+                return graph(*args)
+
+            return make_boxed_func(run)
+
+        layers = nn.Sequential(Layer(), Layer())
+        x = torch.randn(4, 8, requires_grad=True)
+        backend = aot_autograd(fw_compiler=keep, bw_compiler=keep)
+        torch._dynamo.reset()
+        torch.compile(layers, backend=backend)(x).sum().backward()
+        torch._dynamo.reset()
+        assert (len(ran), len(set(ran))) == (8, 4)  # two halves, forward and backward
+        report = count_graph(*ran)
+        assert [report.model.phases[phase].macs for phase in ("forward", "backward")] == [
+            4 * U,
+            8 * U,
+        ]
+        assert macs(report)["a"] == {"forward": 2 * U, "backward": 4 * U}
+
     def test_symbolic_sizes_are_those_of_both_parts(self) -> None:
         graphs = compiled(mlp(), torch.randn(4, 8), dynamic=True)
         with pytest.raises(ValueError, match="is dimension 0 of input primals_") as error:
@@ -179,6 +217,18 @@ class TestPhases:
         assert report.phases["recompute"].special == 4 * 8  # the sine, again
         assert macs(report) == macs(flopcount.count(model, x))
         assert "recompute" not in macs(count_graph(graphs["joint"]))[""]
+
+    def test_a_compiled_checkpoint_recomputes_its_result_where_what_follows_needs_it(self) -> None:
+        """Eagerly the sine saves its input: it is outside of the checkpoint."""
+        layer, x = nn.Linear(8, 8), torch.randn(4, 8)
+
+        def step(x: Tensor) -> Tensor:
+            return checkpoint(layer, x, use_reentrant=False).sin()
+
+        graphs = compiled(step, x)
+        report = count_graph(graphs["forward"], graphs["backward"])
+        assert report.phases["recompute"].macs == U
+        assert "recompute" not in macs(flopcount.count(step, x))[""]
 
     @pytest.mark.parametrize(
         ("partition", "recomputed"),

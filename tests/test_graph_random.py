@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, fx, nn, ops
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.functional import scaled_dot_product_attention
 from torch.utils.checkpoint import checkpoint
 
@@ -104,6 +105,7 @@ class TestCheckpoints:
         assert macs(report) == macs(eagerly(layers, torch.randn(32, 8)))
 
 
+@pytest.mark.parametrize("dynamic", [False, True])
 @pytest.mark.parametrize(
     ("name", "before", "keeps"),
     [
@@ -114,16 +116,19 @@ class TestCheckpoints:
     ],
 )
 def test_an_op_with_a_state_costs_what_it_costs_alone(
-    name: str, before: tuple[Any, ...], keeps: dict[str, Any]
+    name: str, before: tuple[Any, ...], keeps: dict[str, Any], dynamic: bool
 ) -> None:
     """And is in the module that uses what it gives, since it remembers none itself."""
     keeper = getattr(torch._prims.rng_prims, name, None)
     if keeper is None:
         pytest.skip(f"this torch has no {name}")
-    meta = {"nn_module_stack": {"noise": ("L['m'].noise", Noise)}, "val": torch.ones(4, 8)}
+    traced = make_fx(torch.exp, tracing_mode="symbolic" if dynamic else "real")(torch.ones(32))
+    (given,) = traced.graph.find_nodes(op="placeholder")
+    value = given.meta["val"]
+    meta = {"nn_module_stack": {"noise": ("L['m'].noise", Noise)}, "val": value}
     graph = fx.Graph()
     x = graph.placeholder("x")
-    x.meta["val"] = torch.ones(4, 8)
+    x.meta["val"] = value
     drawn = graph.call_function(keeper, (*before, ops.aten.rand_like.default, x), keeps)
     if name == "run_and_save_rng_state":
         drawn = graph.call_function(getitem, (drawn, 1))
@@ -131,9 +136,13 @@ def test_an_op_with_a_state_costs_what_it_costs_alone(
     result = graph.call_function(ops.aten.mul.Tensor, (drawn, x))
     result.meta = meta
     graph.output(result)
-    report = count_graph(fx.GraphModule(nn.Module(), graph))
-    # 4 × 8 floats, 128 bytes: drawn, then read again beside x for 32 products
-    assert [(row.module, row.op, row.cost) for row in report.entries] == [
+    module, sizes = fx.GraphModule(nn.Module(), graph), {}
+    if dynamic:
+        with pytest.raises(ValueError, match=f"{value.shape[0]} is dimension 0 of input x$"):
+            count_graph(module)
+        sizes = {str(value.shape[0]): 32}
+    # 32 floats, 128 bytes: drawn, then read again beside x for 32 products
+    assert [(row.module, row.op, row.cost) for row in count_graph(module, sizes=sizes).entries] == [
         ("m.noise", "aten.rand_like", Cost(written=128)),
         ("m.noise", "aten.mul", Cost(arith=32, read=2 * 128, written=128)),
     ]
