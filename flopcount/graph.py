@@ -64,9 +64,9 @@ def count_graph(
 
     Raises:
         TypeError: a graph is neither; ``sizes`` are no mapping to whole numbers.
-        ValueError: a symbol has no size, or one that it was not traced for; a graph calls
-            functions that are no ops, as those do that ``torch.compile`` hands to a backend; or
-            its nodes do not tell what they return.
+        ValueError: a symbol that is needed has no size, or one that it was not traced for; a
+            graph calls functions that are no ops, as those do that ``torch.compile`` hands to a
+            backend; or its nodes do not tell what they return.
 
     Warns:
         UncountedOpWarning: once for each op whose cost is not known, with the reason.

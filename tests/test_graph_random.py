@@ -71,7 +71,9 @@ class TestCheckpoints:
         graphs = step(layers, x, preserve_rng_state=keeps)
         states = [n for g in graphs for n in g.graph.nodes if "rng_state" in str(n.target)]
         assert states  # the compiler keeps it even if the program does not want that
+        before = torch.get_rng_state()
         report = count_graph(*graphs)
+        assert torch.equal(torch.get_rng_state(), before)  # nothing is drawn
         check(report, plain=True)
         assert not report.uncounted
         assert macs(report) == macs(eagerly(layers, x))
