@@ -1,7 +1,6 @@
 """The private torch names that flopcount stands on; nothing else in the package uses any.
 
-``tests/test_private.py`` says, name by name, what each one promises, and ``tests/test_bindings.py``
-what the bindings do.
+``tests/private`` says, name by name, what each one promises.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from flopcount._private import BINDINGS
-from tests.test_private import Ops
+from tests.private.ops import Ops
 
 M, N, V = torch.rand(3, 3), torch.rand(3, 3), torch.rand(2, 3, 3)
 IMAGE, KERNEL, ONES = torch.rand(1, 2, 5, 5), torch.rand(3, 2, 3, 3), [1, 1]
