@@ -15,75 +15,26 @@ from typing import Any
 import torch
 import torch.utils.checkpoint
 from torch._decomp import decomposition_table
-from torch._library.custom_ops import CustomOpDef
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._library import custom_ops
+from torch._subclasses import fake_tensor
 from torch.nn.modules.module import _global_backward_hooks, _global_backward_pre_hooks
-from torch.utils._python_dispatch import (
-    TorchDispatchMode,
-    _disable_current_modes,
-    is_traceable_wrapper_subclass_type,
-)
-from torch.utils._pytree import tree_leaves
+from torch.utils import _python_dispatch as dispatch
+from torch.utils import _pytree as pytree
 
-__all__ = [
-    "BINDINGS",
-    "COO_PARTS",
-    "DENSE_LAYOUTS",
-    "FORWARD_TAG",
-    "GRADIENT_ORDER",
-    "NO_MODULE",
-    "NO_SEQUENCE_NR",
-    "UNBACKED",
-    "CustomOpDef",
-    "FakeTensorMode",
-    "HigherOrderOperator",
-    "OpOverload",
-    "OpOverloadPacket",
-    "TorchDispatchMode",
-    "all_overloads",
-    "backward_started_here",
-    "backward_task",
-    "bound_call",
-    "checkpoint_recomputes",
-    "component_shapes",
-    "composite_kernel",
-    "custom_op_name",
-    "decomposition_of",
-    "dimension_names",
-    "expression",
-    "forget_compiled",
-    "has_kernel",
-    "has_nested_kernel",
-    "has_symbolic_sizes",
-    "hook_nodes",
-    "is_captured",
-    "is_compiling_for_op",
-    "is_composite",
-    "is_graph_of_torchs_own",
-    "is_traceable_wrapper_subclass_type",
-    "modes",
-    "never_compile",
-    "next_sequence_nr",
-    "no_autocast",
-    "notes_of",
-    "open_calls",
-    "overload_name",
-    "packet_name",
-    "pop_mode",
-    "push_mode",
-    "remainders",
-    "resolving_views",
-    "running_node",
-    "schema_of",
-    "set_stance",
-    "sharding_is_planned",
-    "stance",
-    "traced_range",
-    "tree_leaves",
-    "untraced",
-    "will_execute",
-    "without_modes",
-]
+TorchDispatchMode = dispatch.TorchDispatchMode
+"""What sees every op while it is open."""
+
+is_traceable_wrapper_subclass_type = dispatch.is_traceable_wrapper_subclass_type
+"""Whether tensors of this class hold others, and run ops on these: DTensor, jagged tensors."""
+
+FakeTensorMode = fake_tensor.FakeTensorMode
+"""Under it ops give tensors without data, of the devices that the program asks for."""
+
+CustomOpDef = custom_ops.CustomOpDef
+"""What ``torch.library.custom_op`` makes of a function."""
+
+tree_leaves = pytree.tree_leaves
+"""What is in nested lists, tuples, dictionaries, and other containers that torch knows."""
 
 running_node: Callable[[], Any] = torch._C._current_autograd_node
 """The autograd node that this thread is evaluating, or None outside backward."""
@@ -262,7 +213,7 @@ def modes() -> list[TorchDispatchMode]:
 @contextmanager
 def without_modes() -> Iterator[None]:
     """Nothing of what runs here is seen by the dispatch and function modes of the program."""
-    with torch._C.DisableTorchFunction(), _disable_current_modes():
+    with torch._C.DisableTorchFunction(), dispatch._disable_current_modes():
         yield
 
 
