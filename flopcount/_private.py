@@ -17,7 +17,7 @@ import torch.utils.checkpoint
 from torch._decomp import decomposition_table
 from torch._library import custom_ops
 from torch._subclasses import fake_tensor
-from torch.nn.modules.module import _global_backward_hooks, _global_backward_pre_hooks
+from torch.nn.modules import module as modules_of_nn
 from torch.utils import _python_dispatch as dispatch
 from torch.utils import _pytree as pytree
 
@@ -351,8 +351,14 @@ def never_compile(function: Any) -> None:
 is_compiling_for_op: Callable[[], bool] = torch._higher_order_ops.utils._in_hop_compile
 """Whether torch compiles the functions given to an op such as ``cond``, on its own account."""
 
-is_captured: Callable[[], bool] = torch.compiler.is_dynamo_compiling
-"""False; for torch's compiler, when it reads code that asks this, True."""
+
+def ignore_when_captured(function: Any) -> None:
+    """Tell torch's compiler that ``function`` does nothing, when it comes by it in other code."""
+    function._torchdynamo_inline = _nothing
+
+
+def _nothing(*args: Any) -> None:
+    pass
 
 
 FORWARD_TAG = "is_forward"
@@ -429,18 +435,16 @@ def notes_of(node: Any) -> dict[Any, Any]:
     return notes
 
 
+ANY_BACKWARD_HOOKS: Mapping[int, Any] = modules_of_nn._global_backward_hooks
+ANY_BACKWARD_PRE_HOOKS: Mapping[int, Any] = modules_of_nn._global_backward_pre_hooks
+"""Hooks of all modules that see gradients; each module has its own, ``_backward_hooks``, too."""
+
+
 def hook_nodes(module: torch.nn.Module, results: Any) -> int:
     """How many autograd nodes torch adds to a call, after its forward hooks have seen ``results``.
 
     Full backward hooks run in a node that is put around the results.
     """
-    if not (
-        module._backward_hooks
-        or module._backward_pre_hooks
-        or _global_backward_hooks
-        or _global_backward_pre_hooks
-    ):
-        return 0
     hooks = (*module._get_backward_hooks()[0], *module._get_backward_pre_hooks())
     outputs = results if isinstance(results, tuple) else (results,)
     needed = any(isinstance(output, torch.Tensor) and output.requires_grad for output in outputs)

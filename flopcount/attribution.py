@@ -27,12 +27,14 @@ from torch.optim.optimizer import (
 )
 
 from flopcount._private import (
+    ANY_BACKWARD_HOOKS,
+    ANY_BACKWARD_PRE_HOOKS,
     NO_SEQUENCE_NR,
     backward_started_here,
     backward_task,
     checkpoint_recomputes,
     hook_nodes,
-    is_captured,
+    ignore_when_captured,
     is_graph_of_torchs_own,
     next_sequence_nr,
     notes_of,
@@ -196,8 +198,6 @@ class Attribution:
     # -- forward and optimizer: a stack of what is open
 
     def _enter_module(self, module: nn.Module, inputs: Any) -> None:
-        if is_captured():
-            return
         thread = self.local.thread
         if backward_task() != -1:
             self._enter_recomputed(thread, module)
@@ -225,6 +225,8 @@ class Attribution:
         thread.place, thread.place_task = scope.places[RECOMPUTE], backward_task()
         thread.record.note(thread.place, next_sequence_nr())
 
+    ignore_when_captured(_enter_module)
+
     @contextmanager
     def recomputing(self) -> Iterator[None]:
         """What runs here, while backward runs, is forward work that is done again."""
@@ -245,8 +247,6 @@ class Attribution:
         return self._owner(thread, node) if node else self.root
 
     def _exit_module(self, module: nn.Module, inputs: Any, output: Any) -> None:
-        if is_captured():
-            return
         thread = self.local.thread
         stack = thread.stack
         if not stack:
@@ -262,8 +262,13 @@ class Attribution:
         thread.place, thread.place_task = place, task
         if self._is_shared and not stack:
             self._sign(thread, inputs, output)
-        start = next_sequence_nr() + hook_nodes(module, output)  # its hooks' node is still its own
+        start = next_sequence_nr()
+        own = module._backward_hooks or module._backward_pre_hooks
+        if own or ANY_BACKWARD_HOOKS or ANY_BACKWARD_PRE_HOOKS:
+            start += hook_nodes(module, output)  # their node is still the module's
         thread.record.note(place if thread.entries else None, start)
+
+    ignore_when_captured(_exit_module)
 
     def _sign(self, thread: Thread, inputs: Any, output: Any) -> None:
         """Note on the nodes from ``inputs`` to ``output`` that this thread made them."""

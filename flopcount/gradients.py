@@ -33,16 +33,18 @@ class Kind:
 
     Attributes:
         order: the ``next_functions`` that its products are gradients of, the last product first.
+        second: that of the second factor.
         added: those that a sum in it may be the gradient of.
         is_view: it passes a gradient on in another shape or dtype.
         is_leaf: it hands a gradient over to a tensor.
         is_transpose: its gradient is that of a transposed matrix.
     """
 
-    __slots__ = ("added", "is_leaf", "is_transpose", "is_view", "order")
+    __slots__ = ("added", "is_leaf", "is_transpose", "is_view", "order", "second")
 
     def __init__(self, name: str) -> None:
         self.order = GRADIENT_ORDER.get(name, ())[::-1]
+        self.second = max(self.order, default=-1)
         self.added = ADDED.get(name, ())
         self.is_view = name in VIEWS
         self.is_leaf = name == "AccumulateGrad"
@@ -91,17 +93,21 @@ def _look(thread: Thread, node: Any) -> None:
     kind = KINDS[type(node)]
     if kind.order or kind.added:
         edges = node.next_functions
-        is_linear = isinstance(thread.node_place.scope.module, nn.Linear)
         for index in kind.order:
             edge = edges[index][0]
             if edge is not None and will_execute(edge):
                 is_weight = _leads_to_parameter(edge) or (
-                    is_linear and index == max(kind.order) and KINDS[type(edge)].is_transpose
+                    index == kind.second and KINDS[type(edge)].is_transpose and _is_linear(thread)
                 )
                 products.append("weight" if is_weight else "input")
         for index in kind.added:
-            if is_linear or _leads_to_parameter(edges[index][0]):
+            if _leads_to_parameter(edges[index][0]) or _is_linear(thread):
                 thread.bias = "bias"
+
+
+def _is_linear(thread: Thread) -> bool:
+    """Whether the node that runs was made by a Linear."""
+    return isinstance(thread.node_place.scope.module, nn.Linear)
 
 
 def _leads_to_parameter(node: Any) -> bool:

@@ -15,10 +15,11 @@ from flopcount._private import (
     NO_MODULE,
     UNBACKED,
     FakeTensorMode,
+    backward_task,
     dimension_names,
     expression,
     forget_compiled,
-    is_captured,
+    ignore_when_captured,
     is_compiling_for_op,
     is_graph_of_torchs_own,
     no_autocast,
@@ -48,12 +49,28 @@ class TestCompiler:
             graphs.append(graph)
             return graph.forward
 
-        return torch.compile(lambda x: x + is_captured(), backend=backend), graphs
+        return torch.compile(lambda x: x + 1, backend=backend), graphs
 
-    def test_code_that_it_reads_is_told_so(self) -> None:
-        function, _ = self.compiled()
-        assert function(torch.tensor(1)) == 2
-        assert not is_captured()
+    def test_it_takes_a_function_for_one_that_does_nothing_if_told_so(self) -> None:
+        class Counts:
+            calls = 0
+
+            def call(self, x: Tensor) -> None:
+                self.calls += backward_task()  # what it cannot read
+
+            ignore_when_captured(call)
+
+        counts = Counts()
+
+        def function(x: Tensor) -> Tensor:
+            counts.call(x)
+            return x + 1
+
+        compiled = torch.compile(function, backend="eager", fullgraph=True)
+        assert compiled(torch.tensor(1)) == 2
+        assert counts.calls == 0
+        function(torch.tensor(1))
+        assert counts.calls == -1
 
     def test_it_asks_a_stance_at_each_call(self) -> None:
         class Stance:
@@ -66,7 +83,7 @@ class TestCompiler:
         set_stance(ours)
         try:
             assert stance() is ours
-            assert function(torch.tensor(1)) == 1
+            assert function(torch.tensor(1)) == 2
             assert not graphs
             ours.stance = "default"
             assert function(torch.tensor(1)) == 2
