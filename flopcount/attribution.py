@@ -41,6 +41,7 @@ from flopcount._private import (
     open_calls,
     running_node,
     tree_leaves,
+    without_modes,
 )
 from flopcount.ledger import BACKWARD, OPTIMIZER, RECOMPUTE
 from flopcount.record import Record
@@ -217,6 +218,8 @@ class Attribution:
         thread.place = place = scope.forward
         thread.record.note(place, next_sequence_nr())
 
+    ignore_when_captured(_enter_module)
+
     def _enter_recomputed(self, thread: Thread, module: nn.Module) -> None:
         if is_graph_of_torchs_own(module):
             return  # the gradient itself
@@ -224,8 +227,6 @@ class Attribution:
         thread.stack.append((module, thread.place, thread.place_task))
         thread.place, thread.place_task = scope.places[RECOMPUTE], backward_task()
         thread.record.note(thread.place, next_sequence_nr())
-
-    ignore_when_captured(_enter_module)
 
     @contextmanager
     def recomputing(self) -> Iterator[None]:
@@ -261,11 +262,13 @@ class Attribution:
                 opened, place, task = stack.pop()
         thread.place, thread.place_task = place, task
         if self._is_shared and not stack:
-            self._sign(thread, inputs, output)
+            with without_modes():
+                self._sign(thread, inputs, output)
         start = next_sequence_nr()
         own = module._backward_hooks or module._backward_pre_hooks
         if own or ANY_BACKWARD_HOOKS or ANY_BACKWARD_PRE_HOOKS:
-            start += hook_nodes(module, output)  # their node is still the module's
+            with without_modes():
+                start += hook_nodes(module, output)  # their node is still the module's
         thread.record.note(place if thread.entries else None, start)
 
     ignore_when_captured(_exit_module)

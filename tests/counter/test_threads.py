@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import threading
 import warnings
+from contextlib import nullcontext
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from flopcount import FlopCounter, UnwatchedThreadWarning
 from flopcount.cost import ZERO
@@ -135,3 +138,30 @@ class TestThreads:
         report = counter.report()
         assert report.root.phases["backward"].macs == 2 * PRODUCT
         assert report["unattributed"].phases["backward"].macs == 2 * PRODUCT
+
+    def test_function_modes_see_nothing_of_what_is_noted_on_nodes(self) -> None:
+        class Names(TorchFunctionMode):
+            def __init__(self) -> None:
+                super().__init__()
+                self.seen: list[str] = []
+
+            def __torch_function__(
+                self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+            ) -> Any:
+                self.seen.append(func.__name__)
+                return func(*args, **(kwargs or {}))
+
+        def seen(counter: Any) -> list[str]:
+            layer, names = linear(), Names()
+            layer.register_full_backward_hook(lambda *gradients: None)
+
+            def step() -> None:
+                with counter, names:
+                    layer(batch().requires_grad_()).sum().backward()
+
+            thread = threading.Thread(target=step)
+            thread.start()
+            thread.join()
+            return names.seen
+
+        assert seen(FlopCounter()) == seen(nullcontext())
