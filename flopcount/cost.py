@@ -6,9 +6,11 @@ decided when a Cost is read, never when it is counted.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from fractions import Fraction
 
-__all__ = ["ZERO", "Cost", "format_quantity"]
+__all__ = ["ZERO", "Cost", "format_quantity", "parse_quantity"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,3 +136,32 @@ def format_quantity(count: int, unit: str = "") -> str:
         power, value = power + 1, value / 1000
     digits = str(count) if power == 0 else f"{value:#.4g}"
     return f"{digits} {_PREFIXES[power]}{unit}".rstrip()
+
+
+_QUANTITY = re.compile(rf"([0-9]+(?:_[0-9]+)*(?:\.[0-9]+)?) ?([{''.join(_PREFIXES)}]?)(FLOP|MAC|B)")
+
+
+def parse_quantity(text: str) -> tuple[int, str]:
+    """The exact number and the unit of a quantity as people write it.
+
+    >>> parse_quantity("8.2 GFLOP"), parse_quantity("1 MAC")
+    ((8200000000, 'FLOP'), (1, 'MAC'))
+
+    Args:
+        text: a decimal number, an SI prefix, and FLOP, MAC or B (bytes).
+
+    Raises:
+        TypeError: not a string: a number alone does not say of what.
+        ValueError: anything else than a quantity, or one that is no whole number.
+    """
+    form = "a number, an SI prefix and FLOP, MAC or B, such as '8.2 GFLOP'"
+    if not isinstance(text, str):
+        raise TypeError(f"expected {form}, got {text!r}")
+    match = _QUANTITY.fullmatch(text)
+    if match is None:
+        raise ValueError(f"expected {form}, got {text!r}")
+    digits, prefix, unit = match.groups()
+    count = Fraction(digits.replace("_", "")) * 1000 ** _PREFIXES.index(prefix)
+    if count.denominator != 1:
+        raise ValueError(f"expected a whole number of {unit}, got {text!r}")
+    return int(count), unit

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import re
+
 import pytest
 
-from flopcount.cost import ZERO, Cost, format_quantity
+from flopcount.cost import ZERO, Cost, format_quantity, parse_quantity
 
 SAMPLE = Cost(macs=1000, dots=100, void_macs=10, arith=7, compare=5, special=3, read=64, written=32)
 
@@ -60,3 +62,44 @@ def test_counts_beyond_64_bits_stay_exact() -> None:
 )
 def test_a_quantity_has_four_digits_and_a_prefix(count: int, text: str) -> None:
     assert format_quantity(count, "FLOP").replace("1000. Y", "1000.0 Y") == text
+
+
+@pytest.mark.parametrize(
+    ("text", "quantity"),
+    [
+        ("8.2 GFLOP", (8_200_000_000, "FLOP")),
+        ("8.2GFLOP", (8_200_000_000, "FLOP")),
+        ("1_024 MAC", (1_024, "MAC")),
+        ("0 B", (0, "B")),
+        ("1.1 kB", (1_100, "B")),  # 1.1 is no binary fraction: as a float it would be 1100.0000…
+        ("1.000000000000000000000001 YMAC", (10**24 + 1, "MAC")),
+    ],
+)
+def test_a_quantity_is_read_exactly(text: str, quantity: tuple[int, str]) -> None:
+    assert parse_quantity(text) == quantity
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("1 MBxyz", "got '1 MBxyz'"),
+        ("x1 MB", "got 'x1 MB'"),
+        ("1 MB\n", "such as '8.2 GFLOP'"),
+        ("8.2 GFLOPS", "FLOP, MAC or B"),
+        ("8.2 G", "got '8.2 G'"),
+        ("8", "got '8'"),
+        ("-1 FLOP", "got '-1 FLOP'"),
+        ("1e9 FLOP", "got '1e9 FLOP'"),
+        ("١ FLOP", "got '١ FLOP'"),
+        ("", "got ''"),
+        ("1.5 FLOP", "expected a whole number of FLOP, got '1.5 FLOP'"),
+    ],
+)
+def test_what_is_no_quantity_is_refused_with_the_right_form(text: str, says: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(says)):
+        parse_quantity(text)
+
+
+def test_a_number_without_a_unit_is_no_quantity() -> None:
+    with pytest.raises(TypeError, match=r"such as '8\.2 GFLOP', got 8200"):
+        parse_quantity(8200)  # type: ignore[arg-type]

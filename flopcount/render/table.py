@@ -12,7 +12,17 @@ from flopcount.cost import ZERO, Cost, format_quantity
 from flopcount.diff import Diff
 from flopcount.report import ModuleNode, Report, sum_rows
 
-__all__ = ["COLUMNS", "Line", "cell", "line", "render", "summary"]
+__all__ = [
+    "COLUMNS",
+    "OUTSIDE",
+    "Line",
+    "cell",
+    "differences",
+    "line",
+    "render",
+    "summary",
+    "tabulated",
+]
 
 
 @dataclass(frozen=True)
@@ -64,7 +74,7 @@ COLUMNS: dict[str, tuple[str, Callable[[Line], int | float | str]]] = {
 INDENT = {"simple": "  ", "github": "&emsp;"}
 """How each style of table shows a level of modules."""
 
-LEFT = {"module", "type", "phase", "layer type", "op", "dtype"}
+LEFT = {"module", "type", "phase", "layer type", "op", "dtype", "test", "budget", "budget of"}
 """Headers of columns of words; numbers stand on the right."""
 
 OUTSIDE = "(outside modules)"
@@ -132,7 +142,7 @@ def modules(
         add(child, 0)
     lines += summary(report)
     headers = ["module", *(COLUMNS[name][0] for name in names)]
-    return _tabulate(
+    return tabulated(
         headers, [[row.label, *(cell(name, row) for name in names)] for row in lines], style
     )
 
@@ -168,7 +178,7 @@ def cell(name: str, line: Line) -> str:
 def phases(report: Report, style: str = "simple") -> str:
     """One row a phase that ran."""
     whole = report.total.flops
-    return _tabulate(
+    return tabulated(
         ["phase", "MAC", "FLOP", "bytes", "share"],
         [
             [name, *_quantities(cost.macs, cost.flops, cost.bytes), _share(cost.flops, whole)]
@@ -190,7 +200,7 @@ def layer_types(report: Report, style: str = "simple") -> str:
         for name, nodes in groups.items()
     ]
     body.sort(key=lambda item: -(item[2]["forward"].flops + item[2]["backward"].flops))
-    return _tabulate(
+    return tabulated(
         ["layer type", "layers", "forward FLOP", "backward FLOP", "bwd ÷ fwd", "dx", "dw", "db"],
         [
             [
@@ -217,7 +227,7 @@ def operators(report: Report, style: str = "simple") -> str:
         calls[key] = calls.get(key, 0) + row.calls
         costs[key] = costs.get(key, ZERO) + row.cost
     ordered = sorted(costs.items(), key=lambda item: (-item[1].flops, -item[1].bytes))
-    return _tabulate(
+    return tabulated(
         ["op", "dtype", "calls", "MAC", "FLOP", "bytes", "share"],
         [
             [
@@ -250,8 +260,8 @@ def _count(number: int, what: str) -> str:
     return f"{number} {what}{'s' if number != 1 else ''}"
 
 
-def differences(diff: Diff) -> str:
-    """One row for each op that changed, the largest change first."""
+def differences(diff: Diff, most: int | None = None) -> str:
+    """One row for each op that changed, the largest change first; at most ``most`` of them."""
     if not diff:
         return "no change"
     before, after = diff.before.total.flops, diff.after.total.flops
@@ -264,13 +274,16 @@ def differences(diff: Diff) -> str:
             *_quantities(change.before.flops, change.after.flops),
             _signed(change.flops),
         ]
-        for change in changed
+        for change in changed[:most]
     ]
+    if len(body) < len(changed):
+        left = changed[len(body) :]
+        body.append([f"({len(left)} more)", *[""] * 4, _signed(sum(each.flops for each in left))])
     body.append(["total", "", "", *_quantities(before, after), _signed(diff.flops)])
     headers = ["module", "phase", "op", "before", "after", "FLOP"]
     rest = len(diff.changes) - len(changed)
     note = f"\n\nand {rest} more that moved other bytes" if rest else ""
-    return _tabulate(headers, body, "simple") + note
+    return tabulated(headers, body) + note
 
 
 def _signed(flops: int) -> str:
@@ -285,7 +298,8 @@ def _share(part: int, whole: int) -> str:
     return f"{100 * part / whole:.1f} %" if whole else ""
 
 
-def _tabulate(headers: list[str], body: list[list[str]], style: str) -> str:
+def tabulated(headers: list[str], body: list[list[str]], style: str = "simple") -> str:
+    """``body`` under ``headers``: words on the left of their columns, numbers on the right."""
     text = tabulate(
         body,
         headers=headers,
