@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib.metadata import entry_points
 
 import pytest
 
@@ -11,6 +12,11 @@ from flopcount.ledger import Ledger
 from flopcount.report import Report, snapshot
 from tests.hooks import watchers
 from tests.invariants import check
+
+IS_INSTALLED = "flopcount" in entry_points(group="pytest11").names
+"""Whether pytest finds flopcount's plugin by itself."""
+
+pytest_plugins = ["pytester"] + ([] if IS_INSTALLED else ["flopcount.pytest_plugin"])
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 import flopcount
+from tests.conftest import IS_INSTALLED
 
 
 def modules_after(code: str) -> set[str]:
@@ -33,6 +35,32 @@ def test_counting_imports_neither_torchvision_nor_dynamo() -> None:
     )
     assert "torchvision" not in loaded
     assert "torch._dynamo" not in loaded
+
+
+def test_the_pytest_plugin_imports_nothing_of_flopcount_but_its_names() -> None:
+    loaded = modules_after("import flopcount.pytest_plugin")
+    ours = {name for name in loaded if name.partition(".")[0] in ("flopcount", "torch")}
+    assert ours == {"flopcount", "flopcount.pytest_plugin"}
+
+
+def run_of_pytest(test: str, folder: Path) -> set[str]:
+    """The modules that a run of pytest with the plugin on a file of one test has loaded."""
+    (folder / "test_it.py").write_text(test, encoding="utf-8")
+    arguments = ["-p", "no:cacheprovider", str(folder), "--rootdir", str(folder)]
+    if not IS_INSTALLED:
+        arguments += ["-p", "flopcount.pytest_plugin"]
+    return modules_after(f"import pytest; assert pytest.main({arguments}) == 0")
+
+
+def test_a_run_without_budgets_does_not_import_torch(tmp_path: Path) -> None:
+    loaded = run_of_pytest("def test_it(): pass", tmp_path)
+    assert "flopcount.pytest_plugin" in loaded
+    assert not {"torch", "flopcount.budget", "flopcount.guard", "flopcount.report"} & loaded
+
+
+def test_a_budget_does(tmp_path: Path) -> None:
+    test = "import pytest\n@pytest.mark.flop_budget('0 FLOP')\ndef test_it(): pass"
+    assert "torch" in run_of_pytest(test, tmp_path)
 
 
 @pytest.mark.parametrize("name", flopcount.__all__)

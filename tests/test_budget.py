@@ -1,0 +1,188 @@
+from __future__ import annotations
+
+import inspect
+import re
+import threading
+
+import pytest
+import torch
+from torch import nn
+
+import flopcount
+from flopcount.budget import Budget, flop_budget
+from flopcount.pytest_plugin import MARKER
+from flopcount.report import Report
+
+X = torch.ones(4, 8)
+
+
+def model() -> nn.Sequential:
+    """On X: Linear(8, 2) is 4·2·8 = 64 MACs and 4·2 additions of its bias, ReLU 4·2 = 8."""
+    return nn.Sequential(nn.Linear(8, 2), nn.ReLU())
+
+
+@pytest.fixture(scope="module")
+def report() -> Report:
+    """Forward 2·64 + 8 + 8 = 144 FLOPs.
+
+    Backward: the weight's gradient 64 MACs, the bias's 2·(4 - 1) = 6 additions, ReLU's 8 selects;
+    the sum of 8 values, 7 additions, is forward. The input needs no gradient.
+    """
+    return flopcount.count(model(), X)
+
+
+TOTAL = 2 * 64 + 8 + 8 + 7 + 2 * 64 + 6 + 8
+FORWARD = 2 * 64 + 8 + 8 + 7
+
+
+def faults(budget: Budget, report: Report) -> list[str]:
+    return list(budget.judge(report).faults)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "count", "unit"),
+    [
+        ({}, TOTAL, "FLOP"),
+        ({}, 128, "MAC"),
+        ({"part": "forward"}, FORWARD, "FLOP"),
+        ({"part": "backward"}, TOTAL - FORWARD, "FLOP"),
+        ({"part": "backward"}, 64, "MAC"),
+        ({"part": "optimizer"}, 0, "FLOP"),
+        ({"part": "recompute"}, 0, "B"),
+        ({"reading": "matmul"}, 2 * 128, "FLOP"),
+        # dots: 8 of the product, and 16 of the weight's gradient, which is 2×4 @ 4×8
+        ({"reading": "exact"}, TOTAL - 8 - 16, "FLOP"),
+        ({"reading": "valid"}, 128, "MAC"),
+    ],
+    ids=str,
+)
+def test_a_budget_holds_exactly_up_to_its_bound(
+    arguments: dict[str, str], count: int, unit: str, report: Report
+) -> None:
+    reading = {"reading": arguments["reading"]} if "reading" in arguments else {}
+
+    def budget(limit: int) -> Budget:
+        quantity = f"{limit} {unit}"
+        if "part" in arguments:
+            return flop_budget(**{arguments["part"]: quantity})  # type: ignore[arg-type]
+        return flop_budget(quantity, **reading)  # type: ignore[arg-type]
+
+    assert not faults(budget(count), report)
+    assert not faults(budget(count + 1), report)
+    if count:
+        (fault,) = faults(budget(count - 1), report)
+        part = arguments.get("part", "total")
+        assert fault == (f"{part}: {count} {unit} is 1 more than its budget of {count - 1} {unit}")
+
+
+def test_bytes_are_read_and_written(report: Report) -> None:
+    assert not faults(flop_budget(f"{report.total.bytes} B"), report)
+    assert faults(flop_budget(f"{report.total.bytes - 1} B"), report)
+
+
+def test_equal_is_neither_more_nor_less(report: Report) -> None:
+    assert not faults(flop_budget(equal="128 MAC"), report)
+    assert faults(flop_budget(equal="129 MAC"), report) == [
+        "total: 128 MAC is 1 less than exactly 129 MAC"
+    ]
+    assert faults(flop_budget(equal="127 MAC"), report) == [
+        "total: 128 MAC is 1 more than exactly 127 MAC"
+    ]
+
+
+def test_several_bounds_hold_at_once(report: Report) -> None:
+    budget = flop_budget("127 MAC", f"{TOTAL} FLOP", backward="63 MAC", modules={"1": "0 MAC"})
+    assert [fault.partition(":")[0] for fault in faults(budget, report)] == ["total", "backward"]
+
+
+class TestModules:
+    def test_one_by_its_path(self, report: Report) -> None:
+        assert not faults(flop_budget(modules={"0": "128 MAC"}), report)
+        assert faults(flop_budget(modules={"0": "127 MAC"}), report) == [
+            "0: 128 MAC is 1 more than its budget of 127 MAC"
+        ]
+
+    def test_the_model_is_the_empty_path(self, report: Report) -> None:
+        """All but the sum, and with it the ones that its backward starts from, is the model's."""
+        assert faults(flop_budget(modules={"": "0 FLOP"}), report) == [
+            f"Sequential: {TOTAL - 7} FLOP is {TOTAL - 7} more than its budget of 0 FLOP"
+        ]
+
+    def test_a_pattern_holds_for_each_that_it_matches(self, report: Report) -> None:
+        judged = flop_budget(modules={"*": "100 MAC"}).judge(report)
+        assert [(each.what, each.count) for each in judged.measures] == [("0", 128), ("1", 0)]
+        assert len(judged.faults) == 1
+
+    def test_a_pattern_that_nothing_matches_is_a_fault(self, report: Report) -> None:
+        assert faults(flop_budget(modules={"encoder.*": "1 GMAC"}), report) == [
+            "no module that ran matches 'encoder.*'"
+        ]
+
+    def test_with_a_near_name_it_is_named(self) -> None:
+        net = nn.ModuleDict({"encoder": nn.Linear(8, 2)})
+        with flopcount.FlopCounter(net) as counter:
+            net["encoder"](X)
+        (fault,) = faults(flop_budget(modules={"encodr": "1 GMAC"}), counter.report())
+        assert fault.endswith("did you mean 'encoder'?")
+
+
+class TestUnknown:
+    """A budget over an unknown cost is worth nothing."""
+
+    @pytest.fixture
+    def uncounted(self) -> Report:
+        with torch.library._scoped_library("flopcount_budget", "DEF") as library:
+            library.define("mystery(Tensor x) -> Tensor")
+            library.impl("mystery", lambda x: x.clone(), "CPU")
+            with flopcount.FlopCounter() as counter:
+                torch.ops.flopcount_budget.mystery(X)
+        return counter.report()
+
+    def test_an_uncounted_op_breaks_a_budget(self, uncounted: Report) -> None:
+        (fault,) = faults(flop_budget("1 GFLOP"), uncounted)
+        assert fault.startswith("flopcount_budget.mystery is uncounted (1 call)")
+        assert not faults(flop_budget("1 GFLOP", strict=False), uncounted)
+
+    @pytest.mark.filterwarnings("ignore::flopcount.UnwatchedThreadWarning")
+    def test_so_does_a_thread_that_was_not_watched(self) -> None:
+        net = model()
+        with flopcount.FlopCounter(net) as counter:
+            thread = threading.Thread(target=net, args=(X,), name="loader")
+            thread.start()
+            thread.join()
+        (fault,) = faults(flop_budget("1 GFLOP"), counter.report())
+        assert "ran in thread 'loader'" in fault
+
+
+@pytest.mark.parametrize(
+    ("total", "arguments", "error", "says"),
+    [
+        ((), {}, ValueError, "a budget needs a bound, such as '8.2 GFLOP'"),
+        (("1 MBxyz",), {}, ValueError, "such as '8.2 GFLOP', got '1 MBxyz'"),
+        ((8,), {}, TypeError, "such as '8.2 GFLOP', got 8"),
+        ((), {"forward": 8}, TypeError, "got 8"),
+        ((), {"equal": True}, TypeError, "got True"),
+        ((), {"forwards": "1 FLOP"}, TypeError, "unexpected keyword argument 'forwards'"),
+        ((), {"modules": "1 FLOP"}, TypeError, "modules must be like {'encoder.*': '1 GMAC'}"),
+        ((), {"modules": {"a": 1}}, TypeError, "got 1"),
+        ((), {"modules": {}}, ValueError, "a budget needs a bound"),
+        (("1 FLOP",), {"strict": 1}, TypeError, "strict must be True or False, got 1"),
+        (("1 FLOP",), {"reading": "mfu"}, ValueError, "'matmul', 'exact', 'valid', got 'mfu'"),
+        (("1 MAC",), {"reading": "exact"}, ValueError, "'exact' reads FLOP; no bound is in it"),
+    ],
+    ids=str,
+)
+def test_what_is_no_budget_is_refused(
+    total: tuple[str, ...], arguments: dict[str, str], error: type[Exception], says: str
+) -> None:
+    with pytest.raises(error, match=re.escape(says)):
+        flop_budget(*total, **arguments)  # type: ignore[arg-type]
+
+
+def test_the_markers_line_is_the_functions_own() -> None:
+    """The plugin has it as a literal, so that it need not import the function."""
+    parameters = inspect.signature(flop_budget).parameters.values()
+    bare = [each.replace(annotation=inspect.Parameter.empty) for each in parameters]
+    assert inspect.getdoc(flop_budget) is not None
+    first = str(inspect.getdoc(flop_budget)).partition("\n")[0]
+    assert f"flop_budget{inspect.Signature(bare)}: {first}" == MARKER
