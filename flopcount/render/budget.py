@@ -61,7 +61,7 @@ def summary(counted: Iterable[Counted], verbosity: int) -> list[str]:
     ordered = sorted(worked, key=lambda each: (-each[1], each[0]))
     total = _count(sum(flops for _, flops, _ in ordered), "FLOP")
     last = f"{len(ordered)} {'test' if len(ordered) == 1 else 'tests'}, {total}"
-    if verbosity < 0:
+    if verbosity < 0 or not ordered:
         return [last]
     shown = ordered if verbosity > 0 else ordered[:MOST]
     body = []

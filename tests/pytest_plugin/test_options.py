@@ -1,0 +1,171 @@
+"""Every option, on the command line and in the ini file, and what runs of several processes say."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from tests.pytest_plugin.conftest import Run
+from tests.pytest_plugin.test_baseline import FILE, NARROWER, TESTS, WIDER
+
+COSTS = """
+@pytest.mark.flop_budget("160 FLOP", "64 MAC")
+def test_marked(): work()
+
+@pytest.mark.flop_budget("100 FLOP")
+def test_broken(): work()
+
+@pytest.mark.flop_budget(equal="128 FLOP")
+def test_exact(): work()
+
+def test_dear():
+    for _ in range(10): work()
+
+@pytest.mark.parametrize("times", range(8))
+def test_cheap(times):
+    for _ in range(times): work()
+"""
+
+
+def section(result: pytest.RunResult, title: str) -> list[str]:
+    """The lines below the separator with ``title``, up to the next."""
+    lines = result.outlines
+    start = next(n for n, line in enumerate(lines) if re.fullmatch(f"=+ {title} =+", line)) + 1
+    end = next(n for n in range(start, len(lines)) if lines[n].startswith("="))
+    return [line for line in lines[start:end] if line]
+
+
+def ini(pytester: pytest.Pytester, setting: str) -> None:
+    pytester.makeini(f"[pytest]\n{setting}\n")
+
+
+class TestSummary:
+    def test_the_most_expensive_tests_come_first(self, run: Run) -> None:
+        lines = section(run(COSTS, "--flops"), "FLOPs")
+        rows = [re.split(r"  +", line) for line in lines]
+        assert rows[0] == ["test", "count", "budget", "slack"]
+        assert rows[2:5] == [
+            ["test_it.py::test_dear", "1.280 kFLOP"],
+            ["test_it.py::test_cheap[7]", "896 FLOP"],
+            ["test_it.py::test_cheap[6]", "768 FLOP"],
+        ]
+        assert ["test_it.py::test_broken", "128 FLOP", "total 100 FLOP", "-21.9 %"] in rows
+        assert len(rows) == 2 + 10 + 1
+        # 10 and 1 + 2 + … + 7 and three times 128 FLOPs; test_cheap[0] costs nothing
+        assert lines[-1] == "11 tests, 5.248 kFLOP; -v shows 1 more"
+
+    def test_verbose_shows_all_tests_and_all_bounds(self, run: Run) -> None:
+        lines = section(run(COSTS, "--flops", "-v"), "FLOPs")
+        rows = [re.split(r" {2,}", line.strip()) for line in lines]
+        assert ["test_it.py::test_marked", "128 FLOP", "total 64 MAC", "0.0 %"] in rows
+        assert ["total 160 FLOP", "25.0 %"] in rows
+        assert len(rows) == 2 + 12 + 1
+        assert lines[-1] == "11 tests, 5.248 kFLOP"
+
+    def test_quiet_shows_the_sum(self, run: Run) -> None:
+        result = run(COSTS, "--flops", "-q")
+        result.stdout.fnmatch_lines(["11 tests, 5.248 kFLOP"])
+        result.stdout.no_fnmatch_line("*test_it.py::test_dear*")
+
+    def test_without_it_nothing_is_shown_and_only_budgets_count(
+        self, run: Run, pytester: pytest.Pytester
+    ) -> None:
+        result = run(COSTS, "--junitxml=junit.xml")
+        result.stdout.no_fnmatch_line("*FLOPs*")
+        text = (pytester.path / "junit.xml").read_text(encoding="utf-8")
+        assert text.count('<property name="flops"') == 3
+
+    def test_in_the_ini_file(self, run: Run, pytester: pytest.Pytester) -> None:
+        ini(pytester, "flops = true")
+        assert section(run(COSTS), "FLOPs")
+
+    def test_a_run_without_any_work(self, run: Run) -> None:
+        assert section(run("def test_it(): pass", "--flops"), "FLOPs")[-1] == "0 tests, 0 FLOP"
+
+
+class TestTrim:
+    LOOSE = ("test_it.py::test_marked", "total", "160 FLOP", "128 FLOP", "25.0 %")
+
+    def test_it_lists_budgets_above_what_was_needed(self, run: Run) -> None:
+        lines = section(run(COSTS, "--flops-trim"), "loose FLOP budgets")
+        rows = [tuple(re.split(r"  +", line)) for line in lines]
+        assert rows[0] == ("test", "budget of", "bound", "needed", "slack")
+        assert rows[2:] == [self.LOOSE]
+
+    @pytest.mark.parametrize(("limit", "is_loose"), [(2100, False), (2101, True)])
+    def test_five_percent_are_no_slack(self, limit: int, is_loose: bool, run: Run) -> None:
+        """A product of 4×5 and 5×50 is 1,000 MACs, which are 2,000 FLOPs."""
+        test = f"""
+@pytest.mark.flop_budget("{limit} FLOP")
+def test_it(): torch.mm(torch.empty(4, 5), torch.empty(5, 50))
+"""
+        lines = section(run(test, "--flops-trim"), "loose FLOP budgets")
+        none = "no budget is more than 5 % above what was needed"
+        assert (lines != [none]) is is_loose
+
+    def test_a_budget_for_what_costs_nothing_is_loose(self, run: Run) -> None:
+        test = "@pytest.mark.flop_budget('1 FLOP')\ndef test_it(): pass"
+        assert len(section(run(test, "--flops-trim"), "loose FLOP budgets")) == 3
+
+    def test_in_the_ini_file(self, run: Run, pytester: pytest.Pytester) -> None:
+        ini(pytester, "flops_trim = true")
+        assert len(section(run(COSTS), "loose FLOP budgets")) == 3
+
+
+class TestIni:
+    def test_update(self, run: Run, pytester: pytest.Pytester) -> None:
+        ini(pytester, "flops_update = true")
+        run(TESTS).assert_outcomes(passed=3)
+        assert (pytester.path / FILE).exists()
+
+    def test_fail_on(self, run: Run, pytester: pytest.Pytester) -> None:
+        run(TESTS, "--flops-update")
+        ini(pytester, "flops_fail_on = increase")
+        run(NARROWER).assert_outcomes(passed=3)
+        run(WIDER).assert_outcomes(failed=3)
+        run(NARROWER, "--flops-fail-on=change").assert_outcomes(failed=3)
+
+    def test_a_value_that_there_is_not(self, run: Run, pytester: pytest.Pytester) -> None:
+        ini(pytester, "flops_fail_on = decrease")
+        result = run(TESTS)
+        assert result.ret == pytest.ExitCode.USAGE_ERROR
+        result.stderr.fnmatch_lines(["*flops_fail_on must be change or increase, got 'decrease'"])
+
+    def test_the_command_line_refuses_it_too(self, run: Run) -> None:
+        assert run(TESTS, "--flops-fail-on=decrease").ret == pytest.ExitCode.USAGE_ERROR
+
+
+class TestXdist:
+    """With two worker processes all is as without."""
+
+    @pytest.fixture(autouse=True)
+    def xdist(self) -> None:
+        pytest.importorskip("xdist")
+
+    def test_the_same_output(self, run: Run) -> None:
+        options = ("--flops", "--flops-trim", "-v")
+        alone, spread = run(COSTS, *options), run(COSTS, *options, "-n", "2")
+        for title in ("FLOPs", "loose FLOP budgets"):
+            assert section(alone, title) == section(spread, title)
+        spread.assert_outcomes(passed=11, failed=1)
+        spread.stdout.fnmatch_lines(["total: 128 FLOP is 28 more than*", "*- FLOP budget -*"])
+
+    def test_the_same_files(self, run: Run, pytester: pytest.Pytester) -> None:
+        run(TESTS, "--flops-update")
+        path = pytester.path / FILE
+        alone = path.read_text(encoding="utf-8")
+        run(TESTS, "-n", "2").assert_outcomes(passed=3)
+        path.unlink()
+        run(TESTS, "--flops-update", "-n", "2").assert_outcomes(passed=3)
+        assert path.read_text(encoding="utf-8") == alone
+
+    def test_what_is_deleted_is_removed(self, run: Run, pytester: pytest.Pytester) -> None:
+        run(TESTS, "--flops-update")
+        result = run(TESTS.partition("class")[0], "--flops-update", "-n", "2")
+        result.stdout.fnmatch_lines([f"{FILE}: 0 written, 2 removed"])
+
+    def test_a_marker_that_is_no_budget_is_refused(self, run: Run) -> None:
+        result = run("@pytest.mark.flop_budget('1 MBxyz')\ndef test_it(): pass", "-n", "2")
+        result.assert_outcomes(errors=1)
+        result.stdout.fnmatch_lines(["test_it.py::test_it: *got '1 MBxyz'; right is*"])
