@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
+import flopcount.guard  # noqa: F401  (what a run inside this one imports is forgotten with it)
 from flopcount import cli
+from tests.conftest import IS_INSTALLED
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -34,19 +36,46 @@ def test_python_blocks_print_what_is_shown() -> None:
         assert shown(printed.getvalue()) == shown(output), code
 
 
+def command_of(block: str) -> tuple[str, list[str], str]:
+    """Program, arguments and output of a block."""
+    command, _, output = block.partition("\n")
+    program, *arguments = shlex.split(command.removeprefix("$ "))
+    return program, arguments, output
+
+
+COMMANDS = [code for kind, code, _ in BLOCKS if kind == "console"]
+
+
 @pytest.mark.parametrize(
-    "block", [code for kind, code, _ in BLOCKS if kind == "console"], ids=lambda b: b.split("\n")[0]
+    "block",
+    [block for block in COMMANDS if not block.startswith("$ pytest")],
+    ids=lambda block: block.split("\n")[0],
 )
 def test_commands_print_what_is_shown(
     block: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "100")
-    command, _, output = block.partition("\n")
-    program, *arguments = shlex.split(command.removeprefix("$ "))
+    program, arguments, output = command_of(block)
     assert program == "flopcount"
     with contextlib.suppress(SystemExit):  # --help
         cli.main(arguments)
     assert shown(capsys.readouterr().out) == shown(output)
+
+
+def test_a_broken_budget_looks_as_is_shown(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What pytest says of the block of tests above, but for its header and the time it takes."""
+    monkeypatch.setenv("COLUMNS", "100")
+    (block,) = (block for block in COMMANDS if block.startswith("$ pytest"))
+    before = README.partition(block)[0]
+    tests = re.findall(r"```python\n(.*?)```", before, flags=re.DOTALL)[-1]
+    _, (file,), output = command_of(block)
+    (pytester.path / file).write_text(tests, encoding="utf-8")
+    plugin = () if IS_INSTALLED else ("-p", "flopcount.pytest_plugin")
+    result = pytester.runpytest_inprocess("--no-header", *plugin, file)
+    said = [re.sub(r"in \d+\.\d+s", "in 0.02s", line).strip("= ") for line in result.outlines]
+    assert said[1:] == [line.strip("= ") for line in shown(output)]
 
 
 def test_set_up_commands_are_those_that_ci_runs() -> None:
