@@ -206,12 +206,10 @@ def update(
 
 def orphans(folders: Iterable[Path]) -> list[Path]:
     """Delete the files in ``folders`` whose test file is gone, and say which."""
-    gone = [
-        file
-        for folder in sorted(folders)
-        for file in sorted(folder.glob("*.json"))
-        if not (folder.parent / f"{file.stem}.py").exists()
-    ]
+    gone = []
+    for folder in sorted(folders):
+        beside = {file.stem for file in folder.parent.iterdir()}
+        gone += [file for file in sorted(folder.glob("*.json")) if file.stem not in beside]
     for file in gone:
         _delete(file)
     return gone

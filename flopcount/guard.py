@@ -22,7 +22,7 @@ from flopcount.baseline import (
     read,
     report_of,
 )
-from flopcount.budget import Budget, Verdict, flop_budget, unknown
+from flopcount.budget import Budget, Measure, Verdict, flop_budget, unknown
 from flopcount.errors import UncountedOpWarning, UnwatchedThreadWarning
 from flopcount.render import budget as render
 from flopcount.report import Report
@@ -136,6 +136,7 @@ class Guard:
     def judge_baseline(self, item: pytest.Item, name: str, strict: bool, report: Report) -> Counted:
         """What ``report`` says to the baseline that ``item`` has under ``name``."""
         faults = unknown(report) if strict else []
+        measures: list[Measure] = []
         detail = ""
         if not self.is_update:
             file, test = baselines_of(item.config.rootpath, item.nodeid)
@@ -145,6 +146,9 @@ class Guard:
                 faults.append(f"there is no baseline {name!r}; `{command}` writes it")
             else:
                 diff = report_of(before).diff(report)
+                counts = (report.total.flops, diff.before.total.flops)
+                is_exact = not self.only_increase
+                measures.append(Measure(f"baseline {name!r}", *counts, "FLOP", is_exact))
                 if change := compare(before, diff, only_increase=self.only_increase):
                     faults.append(f"baseline {name!r}: {change}; if it is meant: `{command}`")
                     detail = render.change(diff)
@@ -152,7 +156,7 @@ class Guard:
         return Counted(
             f"FLOP baseline {name!r}",
             report.total.flops,
-            Verdict(faults=tuple(faults)),
+            Verdict(tuple(measures), tuple(faults)),
             detail,
             baselines,
         )

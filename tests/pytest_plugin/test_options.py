@@ -108,6 +108,15 @@ def test_it(): torch.mm(torch.empty(4, 5), torch.empty(5, 50))
         test = "@pytest.mark.flop_budget('1 FLOP')\ndef test_it(): pass"
         assert len(section(run(test, "--flops-trim"), "loose FLOP budgets")) == 3
 
+    def test_so_is_a_baseline_that_only_an_increase_would_fail(self, run: Run) -> None:
+        """Forward costs 18·4·W FLOPs: a half of what it did when W was 2."""
+        run(TESTS, "--flops-update")
+        result = run(NARROWER, "--flops-trim", "--flops-fail-on=increase", "-k", "step and 4")
+        rows = [re.split(r"  +", line) for line in section(result, "loose FLOP budgets")]
+        assert rows[2:] == [
+            ["test_it.py::test_step[4]", "baseline 'forward'", "144 FLOP", "72 FLOP", "100.0 %"]
+        ]
+
     def test_in_the_ini_file(self, run: Run, pytester: pytest.Pytester) -> None:
         ini(pytester, "flops_trim = true")
         assert len(section(run(COSTS), "loose FLOP budgets")) == 3
@@ -150,6 +159,12 @@ class TestXdist:
             assert section(alone, title) == section(spread, title)
         spread.assert_outcomes(passed=11, failed=1)
         spread.stdout.fnmatch_lines(["total: 128 FLOP is 28 more than*", "*- FLOP budget -*"])
+
+    def test_counts_are_in_junit(self, run: Run, pytester: pytest.Pytester) -> None:
+        run(COSTS, "--junitxml=junit.xml", "-n", "2")
+        text = (pytester.path / "junit.xml").read_text(encoding="utf-8")
+        assert text.count('<property name="flops" value="128" />') == 3
+        assert text.count("<failure ") == 1
 
     def test_the_same_files(self, run: Run, pytester: pytest.Pytester) -> None:
         run(TESTS, "--flops-update")
