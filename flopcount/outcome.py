@@ -54,7 +54,7 @@ class Update:
         self.partial: list[str] = []  # of those, what may hold more
         self.said: list[str] = []
 
-    @pytest.hookimpl(wrapper=True, trylast=True)  # before what was found is filtered
+    @pytest.hookimpl(wrapper=True)
     def pytest_make_collect_report(
         self, collector: pytest.Collector
     ) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
@@ -85,34 +85,35 @@ class Update:
         if (output := getattr(self.config, "workeroutput", None)) is not None:
             output["flopcount_found"], output["flopcount_partial"] = self.found, self.partial
             return
-        files = {nodeid.partition("::")[0] for nodeid in [*self.passed, *self.found]}
-        for name in sorted(files):
+        whole = {node: names for node, names in self.found.items() if node not in self.partial}
+        passed, found = _by_file(self.passed), _by_file(whole)
+        folders = set()
+        for name in sorted({*passed, *found}):
             file, _ = baselines_of(self.config.rootpath, name)
-            passed, found = self._within(name, self.passed), self._within(name, self.found)
-            for nodeid in self.partial:
-                found.pop(nodeid.partition("::")[2] if nodeid != name else "", None)
+            folders.add(file.parent)
             try:
-                written, removed = update(file, passed, found)
+                written, removed = update(file, passed.get(name, {}), found.get(name, {}))
             except BaselineError as error:
                 self.said.append(str(error))
                 continue
-            self._say(file, written, removed)
-        folders = {baselines_of(self.config.rootpath, name)[0].parent for name in files}
-        for file in orphans(folders):
-            self._say(file, 0, 1)
+            if written or removed:
+                self.said.append(f"{self._path(file)}: {written} written, {removed} removed")
+        self.said += [f"{self._path(file)}: deleted with its tests" for file in orphans(folders)]
 
-    def _within(self, file: str, nodes: Mapping[str, T]) -> dict[str, T]:
-        """Of ``nodes`` those in ``file``, by their names in it; the file itself is ``""``."""
-        parts = ((nodeid.partition("::"), value) for nodeid, value in nodes.items())
-        return {name: value for (path, _, name), value in parts if path == file}
-
-    def _say(self, file: Path, written: int, removed: int) -> None:
-        if written or removed:
-            path = os.path.relpath(file, self.config.invocation_params.dir)
-            self.said.append(f"{path}: {written} written, {removed} removed")
+    def _path(self, file: Path) -> str:
+        return os.path.relpath(file, self.config.invocation_params.dir)
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Say what was written."""
         terminalreporter.section("FLOP baselines")
         for line in self.said or ["nothing to write"]:
             terminalreporter.line(line)
+
+
+def _by_file(nodes: Mapping[str, T]) -> dict[str, dict[str, T]]:
+    """``nodes`` of each file, by their names in it; the file itself is ``""``."""
+    files: dict[str, dict[str, T]] = {}
+    for nodeid, value in nodes.items():
+        path, _, name = nodeid.partition("::")
+        files.setdefault(path, {})[name] = value
+    return files

@@ -119,19 +119,21 @@ class TestDeleted:
         run(TESTS.replace('"twice"', '"thrice"'), "--flops-update")
         assert names(pytester)["TestModel::test_it"] == ["forward", "thrice"]
 
+    def test_whatever_is_wrong_in_another_file(self, run: Run, pytester: pytest.Pytester) -> None:
+        pytester.makepyfile(test_other="raise ValueError")
+        run(TESTS.partition("class")[0], "--flops-update", "--continue-on-collection-errors")
+        assert [*names(pytester)] == ["test_step[4]", "test_step[5]"]
+
     def test_every_baseline(self, run: Run, pytester: pytest.Pytester) -> None:
         run("def test_step(): pass", "--flops-update")
         assert not (pytester.path / "__flops__").exists()
 
     def test_the_file(self, run: Run, pytester: pytest.Pytester) -> None:
-        (pytester.path / "test_it.py").rename(pytester.path / "test_that.py")
-        run("", "--flops-update")
-        (pytester.path / "test_it.py").unlink()
-        run_again = run("def test_nothing(): pass", "--flops-update")
-        assert run_again.ret == 0
-        assert sorted(path.name for path in (pytester.path / "__flops__").iterdir()) == [
-            "test_that.json"
-        ]
+        folder = (pytester.path / FILE).parent
+        (pytester.path / FILE).rename(folder / "test_gone.json")
+        result = run(TESTS, "--flops-update")
+        result.stdout.fnmatch_lines(["__flops__/test_gone.json: deleted with its tests"])
+        assert [path.name for path in folder.iterdir()] == ["test_it.json"]
 
     @pytest.mark.parametrize(
         "selection",
@@ -154,12 +156,18 @@ class TestDeleted:
 
     @pytest.mark.parametrize(
         "instead",
-        ["raise ValueError", "pytest.skip('later', allow_module_level=True)"],
-        ids=["an error", "a skip"],
+        [
+            "raise ValueError",
+            "pytest.skip('later', allow_module_level=True)",
+            "@pytest.mark.parametrize('x', [1])\ndef test_it(): pass",
+            "@pytest.mark.flop_budget()\ndef test_it(): pass",
+        ],
+        ids=["an error", "a skip", "a wrong parameter", "a wrong budget"],
     )
     def test_nothing_in_a_file_that_was_not_collected(
         self, instead: str, run: Run, pytester: pytest.Pytester
     ) -> None:
+        """It is collected as a file of doctests, too, and there without an error."""
         before = (pytester.path / FILE).read_text(encoding="utf-8")
         run(instead, "--flops-update", "--doctest-modules")
         assert (pytester.path / FILE).read_text(encoding="utf-8") == before
