@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 import flopcount
+from flopcount.render.table import differences
 
 
 def linear(width: int) -> flopcount.Report:
@@ -36,6 +37,12 @@ def test_what_is_gone_counts_down() -> None:
 def test_the_table_ends_with_the_total() -> None:
     last = str(linear(2).diff(linear(5))).splitlines()[-1].split()
     assert last == ["total", "136", "340", "+204"]
+
+
+def test_a_table_of_the_largest_sums_up_the_rest() -> None:
+    lines = differences(linear(2).diff(linear(5)), 1).splitlines()
+    assert [line.split()[-1] for line in lines[2:]] == ["+192", "+12", "+204"]
+    assert lines[3].startswith("(1 more)")
 
 
 def test_what_changed_in_bytes_only_is_mentioned() -> None:
