@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, is_grad_enabled, nn
@@ -44,7 +43,7 @@ from flopcount.formulas import (
 )
 from flopcount.formulas.traffic import tensors
 from flopcount.gradients import finder
-from flopcount.ledger import BACKWARD, RECOMPUTE, Key, Ledger
+from flopcount.ledger import BACKWARD, Ledger
 from flopcount.report import Report, snapshot
 from flopcount.scope import Place
 from flopcount.signature import signer
@@ -453,17 +452,5 @@ when_registered(HANDLERS.refresh)
 def _fold(tallied: Iterable[Tallied], ledger: Ledger) -> None:
     """Post every bill as often as it came."""
     for entry in tallied:
-        calls, bill, gradient = entry.calls, entry.bill, entry.gradient
-        path, phase = entry.place.scope.path, entry.place.phase
-        gradients = {name: calls * cost for name, cost in bill.gradients.items()}
-        if gradient:
-            gradients = {gradient: calls * replace(bill.cost, read=0, written=0)}
-        ledger.post(
-            Key(path, phase, bill.op, bill.dtype),
-            calls,
-            calls * bill.cost,
-            gradients,
-            uncounted=0 if bill.counted else calls,
-        )
-        if bill.recompute:  # forward work that a backward kernel does again
-            ledger.post(Key(path, RECOMPUTE, bill.op, bill.dtype), 0, calls * bill.recompute)
+        place = entry.place
+        ledger.post_bill(place.scope.path, place.phase, entry.bill, entry.calls, entry.gradient)

@@ -27,7 +27,7 @@ from flopcount._private import (
 from flopcount.cost import ZERO
 from flopcount.errors import UncountedOpWarning
 from flopcount.formulas import Bill, Decision, Plan, plan
-from flopcount.ledger import FORWARD, RECOMPUTE, Key, Ledger
+from flopcount.ledger import FORWARD, Ledger
 from flopcount.phases import inner_phases, phases
 from flopcount.report import Report, snapshot
 from flopcount.scope import Scope
@@ -348,7 +348,7 @@ class Walk:
         op: Any = node.target
         decided = plan(op)
         is_composite = has_kernel(op, "CompositeImplicitAutograd")
-        is_view = decided.decision is Decision.VIEW and not is_composite
+        is_view = decided.decision is Decision.VIEW
         if is_view or _is_assertion(op) or decided.name.startswith("aten.sym_"):
             bills = []
         else:
@@ -462,16 +462,7 @@ class Walk:
         for bill in bills:
             if not bill.counted:
                 self.unknown.setdefault(bill.op, bill.unknown)
-            self.ledger.post(
-                Key(path, phase, bill.op, bill.dtype),
-                run.times,
-                run.times * bill.cost,
-                {name: run.times * cost for name, cost in bill.gradients.items()},
-                uncounted=0 if bill.counted else run.times,
-            )
-            if bill.recompute:  # forward work that a backward kernel does again
-                key = Key(path, RECOMPUTE, bill.op, bill.dtype)
-                self.ledger.post(key, 0, run.times * bill.recompute)
+            self.ledger.post_bill(path, phase, bill, run.times)
 
 
 def _is_assertion(op: OpOverload) -> bool:

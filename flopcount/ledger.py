@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, NamedTuple
 
 from flopcount.cost import ZERO, Cost
+
+if TYPE_CHECKING:
+    from flopcount.formulas import Bill
 
 __all__ = ["BACKWARD", "FORWARD", "OPTIMIZER", "PHASES", "RECOMPUTE", "Entry", "Key", "Ledger"]
 
@@ -62,3 +65,23 @@ class Ledger:
         entry.uncounted += uncounted
         for name, part in (gradients or {}).items():
             entry.gradients[name] = entry.gradients.get(name, ZERO) + part
+
+    def post_bill(
+        self, scope: str, phase: str, bill: Bill, calls: int, gradient: str | None = None
+    ) -> None:
+        """Add ``calls`` calls that cost ``bill`` each.
+
+        ``gradient`` says what such a call computes, if the bill does not tell that itself.
+        """
+        gradients = bill.gradients
+        if gradient:
+            gradients = {gradient: replace(bill.cost, read=0, written=0)}
+        self.post(
+            Key(scope, phase, bill.op, bill.dtype),
+            calls,
+            calls * bill.cost,
+            {name: calls * cost for name, cost in gradients.items()},
+            uncounted=0 if bill.counted else calls,
+        )
+        if bill.recompute:  # forward work that a backward kernel does again
+            self.post(Key(scope, RECOMPUTE, bill.op, bill.dtype), 0, calls * bill.recompute)
