@@ -21,7 +21,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from math import prod
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from tabulate import tabulate
@@ -48,22 +48,17 @@ SECONDS = 60
 """How long a program may take; each is a few products."""
 
 
-class Tool:
+class Tool(Protocol):
     """A tool at work: ``watch`` is what another thread enters."""
-
-    def __init__(self, model: nn.Module | None, stack: ExitStack) -> None:
-        raise NotImplementedError
 
     def watch(self) -> AbstractContextManager[Any]:
         """What another thread enters."""
-        raise NotImplementedError
 
     def rows(self) -> dict[str, float]:
         """FLOPs of products by full path, a root being named by its class."""
-        raise NotImplementedError
 
 
-class Ours(Tool):
+class Ours:
     """flopcount."""
 
     def __init__(self, model: nn.Module | None, stack: ExitStack) -> None:
@@ -78,7 +73,7 @@ class Ours(Tool):
         return {module.path or WHOLE: node.total.matmul_flops for module, node in nodes}
 
 
-class Torchs(Tool):
+class Torchs:
     """torch's own counter."""
 
     def __init__(self, model: nn.Module | None, stack: ExitStack) -> None:
@@ -116,7 +111,7 @@ class Tracked(TorchDispatchMode):
         return out
 
 
-class Trackers(Tool):
+class Trackers:
     """torch's tracker of modules, with flopcount's costs."""
 
     def __init__(self, model: nn.Module | None, stack: ExitStack) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from inspect import iscoroutinefunction
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import pytest
 
@@ -75,20 +75,21 @@ class Guard:
         if not (budgets or self.count_all):
             return (yield)
         judging = functools.partial(judge, budgets, is_whole=True)
-        if (body := _method(item)) is None:
+        if not _is_method(item):
             with self.counting(item, None, judging):
                 return (yield)
+        body: Callable[..., Any] = item.obj
 
         @functools.wraps(body)
         def counted(*args: Any, **kwargs: Any) -> Any:
             with self.counting(item, None, judging):
                 return body(*args, **kwargs)
 
-        item.obj = counted  # type: ignore[attr-defined]
+        item.obj = counted
         try:
             return (yield)
         finally:
-            item.obj = body  # type: ignore[attr-defined]
+            item.obj = body
 
     @contextmanager
     def counting(
@@ -197,19 +198,15 @@ class Guard:
         return report
 
 
-def _method(item: pytest.Item) -> Callable[..., Any] | None:
-    """The method of a ``unittest.TestCase``, which runs its setUp and tearDown with it."""
+def _is_method(item: pytest.Item) -> TypeGuard[pytest.Function]:
+    """Whether ``item`` is a method of a ``unittest.TestCase``, run together with its setUp."""
     if isinstance(item, pytest.Function) and item.cls and issubclass(item.cls, unittest.TestCase):
-        method: Callable[..., Any] = item.obj
-        return None if iscoroutinefunction(method) else method
-    return None
+        return not iscoroutinefunction(item.obj)
+    return False
 
 
 def judge(budgets: list[Budget], report: Report, *, is_whole: bool = False) -> Counted:
     """What ``report`` says to all of ``budgets``."""
-    from flopcount.budget import Verdict
-    from flopcount.render import budget as render
-
     verdicts = [budget.judge(report) for budget in budgets]
     measures = tuple(measure for verdict in verdicts for measure in verdict.measures)
     faults = tuple(dict.fromkeys(fault for verdict in verdicts for fault in verdict.faults))

@@ -35,6 +35,17 @@ def mlp() -> nn.Module:
     return nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 2))
 
 
+def keeping() -> tuple[Callable[..., Any], list[fx.GraphModule]]:
+    """A backend of ``torch.compile`` that runs graphs as they are, and the graphs it was given."""
+    graphs: list[fx.GraphModule] = []
+
+    def backend(graph: fx.GraphModule, inputs: Any) -> Any:
+        graphs.append(graph)
+        return graph.forward
+
+    return backend, graphs
+
+
 def compiled(
     function: Callable[..., Tensor],
     *args: Tensor,

@@ -57,16 +57,20 @@ def the_same_graph_run_twice(device: str) -> Made:
     return model, step
 
 
-@program({"": Row(3, 6), "trunk": Row(1, 2), "left": Row(1, 2), "right": Row(1, 2)})
-def two_losses_run_back_one_after_the_other(device: str) -> Made:
-    """The trunk's gradient is computed for each loss: 2 times 1 U; each head has 2 U."""
+def two_heads(device: str) -> nn.Module:
+    """A model of two outputs, and so of two losses."""
 
     def run(self: Any, x: Tensor) -> Any:
         y = self.trunk(x)
         return self.left(y), self.right(y)
 
-    parts = {name: linear(device) for name in ("trunk", "left", "right")}
-    model, x = Composed(run, **parts), batch(device)
+    return Composed(run, **{name: linear(device) for name in ("trunk", "left", "right")})
+
+
+@program({"": Row(3, 6), "trunk": Row(1, 2), "left": Row(1, 2), "right": Row(1, 2)})
+def two_losses_run_back_one_after_the_other(device: str) -> Made:
+    """The trunk's gradient is computed for each loss: 2 times 1 U; each head has 2 U."""
+    model, x = two_heads(device), batch(device)
 
     def step() -> Any:
         left, right = model(x)
@@ -79,13 +83,7 @@ def two_losses_run_back_one_after_the_other(device: str) -> Made:
 @program({"": Row(3, 5), "trunk": Row(1, 1), "left": Row(1, 2), "right": Row(1, 2)})
 def two_losses_run_back_together(device: str) -> Made:
     """autograd.backward of both: the trunk's gradient is computed once, 1 U."""
-
-    def run(self: Any, x: Tensor) -> Any:
-        y = self.trunk(x)
-        return self.left(y), self.right(y)
-
-    parts = {name: linear(device) for name in ("trunk", "left", "right")}
-    model, x = Composed(run, **parts), batch(device)
+    model, x = two_heads(device), batch(device)
 
     def step() -> Any:
         losses = [output.sum() for output in model(x)]

@@ -6,6 +6,7 @@ What a module does is written once, in terms of a machine. :class:`TorchMachine`
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial, reduce
@@ -21,7 +22,7 @@ class Fault(Exception):
     """Raised by parts that fail."""
 
 
-class Part(nn.Module):
+class Part(nn.Module, ABC):
     """A module of a random program.
 
     It owns its children in a list or one by one, takes its input by position or by keyword, and
@@ -45,9 +46,9 @@ class Part(nn.Module):
         y = self.run(TORCH, x)
         return {"tensor": y, "tuple": (y, None), "dict": {"y": y}}[self.wrapped]
 
+    @abstractmethod
     def run(self, machine: Any, x: Any) -> Any:
         """What the part does, on any machine."""
-        raise NotImplementedError
 
 
 class Layer(Part):

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from flopcount import FlopCounter
 from flopcount._private import stance
 from tests.counter.units import PRODUCT, batch, linear, mm
+from tests.graphs import keeping
 from tests.invariants import check
 
 LATE = """
@@ -52,13 +53,9 @@ class TestCompiledFunctions:
         torch._dynamo.reset()
 
     @staticmethod
-    def compiled(fullgraph: bool = True) -> tuple[Callable[[Tensor], Tensor], list[int]]:
-        """A function, and the sizes of the graphs that it was compiled to."""
-        graphs: list[int] = []
-
-        def backend(graph: torch.fx.GraphModule, inputs: Any) -> Any:
-            graphs.append(len(graph.graph.nodes))
-            return graph.forward
+    def compiled(fullgraph: bool = True) -> tuple[Callable[[Tensor], Tensor], list[Any]]:
+        """A function, and the graphs that it was compiled to."""
+        backend, graphs = keeping()
 
         def double_product(x: Tensor) -> Tensor:
             return 2 * (x @ torch.ones(8, 8))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import torch
@@ -21,6 +20,7 @@ from torch._higher_order_ops.while_loop import while_loop
 from flopcount import Cost, FlopCounter
 from tests.attribution.units import paths, units
 from tests.counter.units import PRODUCT, batch, linear, mm
+from tests.graphs import keeping
 from tests.invariants import check
 
 WEIGHT = torch.randn(8, 8)
@@ -175,12 +175,7 @@ def test_with_gradients_a_branch_belongs_to_the_module_that_calls_the_op() -> No
 
 
 def test_other_compiled_functions_stay_eager_beside_it() -> None:
-    graphs: list[Any] = []
-
-    def backend(graph: torch.fx.GraphModule, inputs: Any) -> Any:
-        graphs.append(graph)
-        return graph.forward
-
+    backend, graphs = keeping()
     function = torch.compile(lambda x: branching(x, WEIGHT) + mm(), backend=backend)
     with FlopCounter() as counter:
         function(batch())

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
-import torch
 
 from flopcount import FlopCounter
 from flopcount._private import modes, pop_mode, push_mode
 from tests.counter.units import PRODUCT, mm
+from tests.private.ops import Ops
 
 
 @pytest.mark.parametrize("left", [0, 2, 3], ids=["closed too early", "left open", "twice"])
@@ -27,14 +25,9 @@ def test_modes_that_an_interrupt_left_or_closed_do_not_outlive_the_block(left: i
     assert counter.report().total.macs == 2 * PRODUCT
 
 
-def test_a_mode_of_the_program_that_outlives_the_block_is_left_alone() -> None:
-    class Mode(torch.utils._python_dispatch.TorchDispatchMode):
-        def __torch_dispatch__(
-            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-        ) -> Any:
-            return func(*args, **(kwargs or {}))
-
-    mode = Mode()
-    with mode, FlopCounter():
-        mm()
+def test_modes_of_the_program_around_the_block_are_left_alone() -> None:
+    with Ops(lambda op, args: None) as mode:
+        with FlopCounter() as counter:
+            push_mode(counter)
+        assert modes() == [mode]
     assert modes() == []

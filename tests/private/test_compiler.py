@@ -29,6 +29,7 @@ from flopcount._private import (
     traced_range,
     untraced,
 )
+from tests.graphs import keeping
 from tests.private.ops import Ops
 
 aten = torch.ops.aten
@@ -43,12 +44,7 @@ class TestCompiler:
 
     @staticmethod
     def compiled() -> tuple[Any, list[Any]]:
-        graphs: list[Any] = []
-
-        def backend(graph: Any, inputs: Any) -> Any:
-            graphs.append(graph)
-            return graph.forward
-
+        backend, graphs = keeping()
         return torch.compile(lambda x: x + 1, backend=backend), graphs
 
     def test_it_takes_a_function_for_one_that_does_nothing_if_told_so(self) -> None:
