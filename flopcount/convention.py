@@ -48,7 +48,18 @@ class Convention:
                 raise TypeError(f"{name} must be a number, got {weight!r}")
 
     def flops(self, cost: Cost) -> float:
-        """``cost`` in operations: an exact int where all weights are ints."""
+        """``cost`` in operations: an exact int where all weights are ints.
+
+        >>> from flopcount import Convention, Cost
+        >>> Convention(dots=-1).flops(Cost(macs=64, dots=8))  # 8 dot products of length 8
+        120
+
+        Args:
+            cost: what to read, such as ``report.total``.
+
+        Raises:
+            TypeError: not a Cost.
+        """
         if not isinstance(cost, Cost):
             raise TypeError(f"expected a Cost, such as report.total, got {type(cost).__name__}")
         counts = asdict(cost)

@@ -22,6 +22,9 @@ class Cost:
     (512, 480)
     >>> (linear + Cost(arith=32)).flops  # and its bias
     544
+    >>> masked = Cost(macs=8, void_macs=2, read=12, written=4)
+    >>> masked.matmul_flops, masked.valid_macs, masked.bytes, masked.intensity
+    (16, 6, 16, 1.0)
 
     Args:
         macs: multiply-accumulates of contractions (matmul, convolution, attention), padding

@@ -174,6 +174,14 @@ class FlopCounter(TorchDispatchMode):
     def report(self) -> Report:
         """A snapshot of what was counted so far; it does not change any more.
 
+        >>> import torch, flopcount
+        >>> with flopcount.FlopCounter() as counter:
+        ...     product = torch.ones(4, 8) @ torch.ones(8, 2)
+        ...     so_far = counter.report()
+        ...     product = product @ torch.ones(2, 1)
+        >>> so_far.total.macs, counter.report().total.macs
+        (64, 72)
+
         Warns:
             UncountedOpWarning: once for each op whose cost is not known, with the reason.
             UnwatchedThreadWarning: once for each thread in which a module ran, and which had not
@@ -203,7 +211,15 @@ class FlopCounter(TorchDispatchMode):
         return snapshot(ledger, self._attribution)
 
     def reset(self) -> None:
-        """Forget what was counted."""
+        """Forget what was counted.
+
+        >>> import torch, flopcount
+        >>> with flopcount.FlopCounter() as counter:
+        ...     product = torch.ones(4, 8) @ torch.ones(8, 2)
+        >>> counter.reset()
+        >>> counter.report().total.macs
+        0
+        """
         with self._lock:
             self._ledger = Ledger()
         self._unknown.clear()
@@ -303,7 +319,7 @@ class FlopCounter(TorchDispatchMode):
                 f"{bill.op} is uncounted: {bill.unknown}; it was called with "
                 f"({describe([*args, *kwargs.values()])}) in "
                 f"{place.scope.path or 'no module'}, phase {place.phase}"
-            )
+            ) from None  # the error is no consequence of the tally's having no such key
         if not bill.counted:
             self._unknown.setdefault(bill.op, bill.unknown)
         entry = Tallied(place, gradient, bill)

@@ -16,23 +16,75 @@ __all__ = [
 
 
 class FlopcountError(Exception):
-    """Base class of flopcount's errors."""
+    """Base class of flopcount's errors.
+
+    >>> import torch, flopcount
+    >>> report = flopcount.count(torch.nn.Linear(8, 2), torch.ones(4, 8))
+    >>> try:
+    ...     report["bias"]
+    ... except flopcount.FlopcountError as error:
+    ...     print(error)
+    no module 'bias' ran
+    """
 
 
 class UncountedOpError(FlopcountError):
-    """An op has no formula and ``strict=True`` asked for every op to be counted."""
+    """An op has no formula and ``strict=True`` asked for every op to be counted.
+
+    Its message names the op, its arguments' shapes and dtypes, the scope and the phase.
+
+    >>> import torch, flopcount
+    >>> sparse = torch.eye(3).to_sparse()
+    >>> try:
+    ...     with flopcount.FlopCounter(strict=True):
+    ...         sparse @ sparse
+    ... except flopcount.UncountedOpError as error:
+    ...     print(str(error).partition(":")[0])
+    aten.mm is uncounted
+    """
 
 
 class UncountedOpWarning(UserWarning):
-    """An op of the report was not counted; said once for each op of a counter."""
+    """An op of the report was not counted; said once for each op of a counter.
+
+    >>> import torch, flopcount, warnings
+    >>> sparse = torch.eye(3).to_sparse()
+    >>> with flopcount.FlopCounter() as counter:
+    ...     product = sparse @ sparse
+    >>> with warnings.catch_warnings(record=True) as caught:
+    ...     warnings.simplefilter("always")
+    ...     report = counter.report()
+    >>> [warning.category.__name__ for warning in caught], report.uncounted
+    (['UncountedOpWarning'], {'aten.mm': 1})
+    """
 
 
 class UnwatchedThreadWarning(UserWarning):
-    """A module ran in a thread that had not entered the counter; said once for each thread."""
+    """A module ran in a thread that had not entered the counter; said once for each thread.
+
+    >>> import threading, torch, flopcount, warnings
+    >>> layer = torch.nn.Linear(8, 2)
+    >>> with flopcount.FlopCounter() as counter:
+    ...     thread = threading.Thread(target=layer, args=(torch.ones(4, 8),), name="other")
+    ...     thread.start()
+    ...     thread.join()
+    >>> with warnings.catch_warnings(record=True) as caught:
+    ...     warnings.simplefilter("always")
+    ...     report = counter.report()
+    >>> [warning.category.__name__ for warning in caught], report.unwatched
+    (['UnwatchedThreadWarning'], {'other': 'Linear'})
+    """
 
 
 class UnknownModuleError(FlopcountError, KeyError):
-    """No module of the report has this path."""
+    """No module of the report has this path; names the nearest that has.
+
+    >>> import torch, flopcount
+    >>> model = torch.nn.Sequential(torch.nn.Linear(8, 2))
+    >>> flopcount.count(model, torch.ones(4, 8))["00"]
+    Traceback (most recent call last):
+    flopcount.errors.UnknownModuleError: no module '00' ran; did you mean '0'?
+    """
 
     def __str__(self) -> str:  # KeyError would print the repr of the message
         return str(self.args[0])

@@ -94,7 +94,13 @@ class ModuleNode:
     children: tuple[ModuleNode, ...] = field(repr=False)
 
     def walk(self) -> Iterator[ModuleNode]:
-        """This node and all below it, parents first."""
+        """This node and all below it, parents first.
+
+        >>> import torch, flopcount
+        >>> model = torch.nn.Sequential(torch.nn.Linear(8, 2), torch.nn.ReLU())
+        >>> [node.path for node in flopcount.count(model, torch.ones(4, 8)).model.walk()]
+        ['', '0', '1']
+        """
         yield self
         for child in self.children:
             yield from child.walk()
@@ -109,15 +115,24 @@ class Report:
     >>> report = flopcount.count(model, torch.ones(4, 8))
     >>> report.total.macs, report["0"].phases["backward"].macs
     (128, 64)
+    >>> report.phases["forward"].flops, report.model_flops, report.hardware_flops
+    (143, 256, 256)
+    >>> report.root.path, report.model.type, list(report), report.uncounted
+    ('<block>', 'Sequential', ['<block>', '', '0'], {})
     >>> flopcount.Report.from_json(report.to_json()) == report
     True
+
+    Attributes:
+        modules: every module that ran, by its full path; the first is the block itself.
+        entries: what each op cost in each module, phase and dtype; ``rows()`` as plain dicts.
+        model_path: the full path of the model that was given, or of the only root module.
+        unwatched: threads that had not entered the counter, and the first module that ran in each.
     """
 
     modules: tuple[Module, ...]
     entries: tuple[Row, ...]
     model_path: str | None = None
     unwatched: dict[str, str] = field(default_factory=dict)
-    """Threads that had not entered the counter, and the first module that ran in each."""
 
     # -- totals
 
@@ -200,7 +215,16 @@ class Report:
         return build(self.modules[0])
 
     def relative(self, path: str) -> str:
-        """A full path as seen from the model; the block around it is ``<block>``."""
+        """A full path as seen from the model; the block around it is ``<block>``.
+
+        >>> import torch, flopcount
+        >>> report = flopcount.count(torch.nn.Sequential(torch.nn.Linear(8, 2)), torch.ones(4, 8))
+        >>> report.relative("Sequential.0"), report.relative("")
+        ('0', '<block>')
+
+        Args:
+            path: dotted, from the block.
+        """
         if self.model_path is None:
             return path
         if not path:
@@ -246,26 +270,59 @@ class Report:
     # -- tables
 
     def by_module(self) -> dict[str, Cost]:
-        """Total of each module, children included, by path from the model."""
+        """Total of each module, children included, by path from the model.
+
+        >>> import torch, flopcount
+        >>> model = torch.nn.Sequential(torch.nn.Linear(8, 2), torch.nn.ReLU())
+        >>> costs = flopcount.count(model, torch.ones(4, 8), backward=False).by_module()
+        >>> {path: cost.flops for path, cost in costs.items()}
+        {'<block>': 144, '': 144, '0': 136, '1': 8}
+        """
         return {path: node.total for path, node in self._nodes.items()}
 
     def by_operator(self) -> dict[str, Cost]:
-        """Total of each op."""
+        """Total of each op, the most expensive first.
+
+        >>> import torch, flopcount
+        >>> model = torch.nn.Sequential(torch.nn.Linear(8, 2), torch.nn.ReLU())
+        >>> costs = flopcount.count(model, torch.ones(4, 8), backward=False).by_operator()
+        >>> {op: cost.flops for op, cost in costs.items()}
+        {'aten.addmm': 136, 'aten.relu': 8}
+        """
         return _sums(self.entries, lambda row: row.op)
 
     def by_dtype(self) -> dict[str, Cost]:
-        """Total of each dtype that was computed in."""
+        """Total of each dtype that was computed in: FLOPs apart from int8 operations.
+
+        >>> import torch, flopcount
+        >>> costs = flopcount.count(torch.nn.Linear(8, 2), torch.ones(4, 8)).by_dtype()
+        >>> {dtype: cost.macs for dtype, cost in costs.items()}
+        {'float32': 128}
+        """
         return _sums(self.entries, lambda row: row.dtype)
 
     def by_module_and_operator(self) -> dict[str, dict[str, Cost]]:
-        """Total of each op in each module, children included."""
+        """Total of each op in each module, children included.
+
+        >>> import torch, flopcount
+        >>> model = torch.nn.Sequential(torch.nn.Linear(8, 2), torch.nn.ReLU())
+        >>> report = flopcount.count(model, torch.ones(4, 8), backward=False)
+        >>> report.by_module_and_operator()["1"]["aten.relu"].flops
+        8
+        """
         return {
             path: _sums((row for inner in node.walk() for row in inner.rows), lambda row: row.op)
             for path, node in self._nodes.items()
         }
 
     def rows(self) -> list[dict[str, Any]]:
-        """Every entry as a plain dict, ready for ``pandas.DataFrame``; they add up to the total."""
+        """Every entry as a plain dict, ready for ``pandas.DataFrame``; they add up to the total.
+
+        >>> import torch, flopcount
+        >>> (row,) = flopcount.count(torch.nn.Linear(8, 2), torch.ones(4, 8), backward=False).rows()
+        >>> row["op"], row["phase"], row["dtype"], row["macs"], row["read"], row["written"]
+        ('aten.addmm', 'forward', 'float32', 64, 200, 32)
+        """
         types = {module.path: module.type for module in self.modules}
         return [
             {
@@ -291,6 +348,14 @@ class Report:
     ) -> str:
         """The report as text: modules, phases, layer types, ops.
 
+        >>> import torch, flopcount
+        >>> report = flopcount.count(torch.nn.Linear(8, 2), torch.ones(4, 8), backward=False)
+        >>> print(report.table(columns=["macs", "bytes"]).partition("total")[0])
+        module      forward MAC    bytes
+        --------  -------------  -------
+        Linear               64      232
+        <BLANKLINE>
+
         Args:
             depth: levels of modules below the model to show; None shows all.
             columns: names of columns to show, in order; see :mod:`flopcount.render.table`.
@@ -308,7 +373,20 @@ class Report:
         return self.table()
 
     def diff(self, other: Report) -> Diff:
-        """What changed from this report to ``other``: see :class:`flopcount.diff.Diff`."""
+        """What changed from this report to ``other``: see :class:`flopcount.diff.Diff`.
+
+        >>> import torch, flopcount
+        >>> narrow = flopcount.count(torch.nn.Linear(8, 2), torch.ones(4, 8), backward=False)
+        >>> wide = flopcount.count(torch.nn.Linear(8, 3), torch.ones(4, 8), backward=False)
+        >>> [(change.op, change.flops) for change in narrow.diff(wide).changes]
+        [('aten.addmm', 68)]
+
+        Args:
+            other: the later report.
+
+        Raises:
+            TypeError: not a Report.
+        """
         from flopcount.diff import Diff
 
         if not isinstance(other, Report):
@@ -320,9 +398,20 @@ class Report:
     def save(self, path: str | PathLike[str]) -> None:
         """Write the report to ``path``, in the format that its ending names.
 
+        >>> import pathlib, tempfile, torch, flopcount
+        >>> report = flopcount.count(torch.nn.Linear(8, 2), torch.ones(4, 8))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = pathlib.Path(folder, "step.json")
+        ...     report.save(path)
+        ...     flopcount.Report.from_json(path.read_text()) == report
+        True
+
         ``.txt`` the tables, ``.json`` exact and to be read again, ``.csv`` and ``.md`` one row an
         op and a module, ``.html`` a page, ``.speedscope.json`` and ``.trace.json`` for
         speedscope.app and Perfetto.
+
+        Args:
+            path: where to; what is there is overwritten.
 
         Raises:
             ValueError: no format has this ending; names those that there are.
@@ -333,7 +422,13 @@ class Report:
         Path(path).write_text(text, encoding="utf-8")
 
     def to_json(self) -> str:
-        """The report as JSON, exact: every count is an integer."""
+        """The report as JSON, exact: every count is an integer.
+
+        >>> import json, torch, flopcount
+        >>> report = flopcount.count(torch.nn.Linear(8, 2), torch.ones(4, 8), backward=False)
+        >>> json.loads(report.to_json())["rows"][0]["cost"]["macs"]
+        64
+        """
         document = {
             "schema": SCHEMA,
             "model": self.model_path,
@@ -346,6 +441,14 @@ class Report:
     @classmethod
     def from_json(cls, text: str) -> Report:
         """The report that :meth:`to_json` wrote.
+
+        >>> import torch, flopcount
+        >>> report = flopcount.count(torch.nn.Linear(8, 2), torch.ones(4, 8))
+        >>> flopcount.Report.from_json(report.to_json()) == report
+        True
+
+        Args:
+            text: the JSON.
 
         Raises:
             ValueError: the text is not a report, or of a schema that this version cannot read.
