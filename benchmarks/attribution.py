@@ -1,21 +1,18 @@
 """Which tool gives which module its due: rows of hard programs beside those derived by hand.
 
-    python -m benchmarks.attribution
-
 Each program of ``benchmarks/programs`` runs under flopcount, under torch's ``FlopCounterMode``,
 and under a small dispatch mode that asks torch's ``ModTracker`` for modules and flopcount for the
 cost of an op, so that only attribution is compared. Compared are FLOPs of products, all phases
 together, of the whole program and of each module that was called; a module that a tool does not
 show has none, and one that its caller does not own is no part of its caller. torch's tools learn
 the model's names before it runs, not only when it is called. Each program runs in a process of its
-own for each tool, since what one leaves behind would spoil the next. Results go to
-``benchmarks/results/attribution.json``.
+own for each tool, since what one leaves behind would spoil the next.
 """
 
 from __future__ import annotations
 
 import multiprocessing
-import sys
+import re
 import warnings
 from collections import Counter
 from collections.abc import Callable
@@ -24,15 +21,16 @@ from math import prod
 from typing import Any, Protocol
 
 import torch
-from tabulate import tabulate
 from torch import nn
 from torch.distributed._tools.mod_tracker import ModTracker
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 import flopcount
-from benchmarks.figures import write
+from benchmarks.figures import Figures, Target
+from benchmarks.markdown import table
 from benchmarks.programs import PROGRAMS, Program, U
+from benchmarks.progress import each
 from flopcount import FlopCounter
 from flopcount.formulas import Decision, plan
 
@@ -200,20 +198,49 @@ def verdict_apart(name: str, tool: str) -> str:
             return "hangs or dies"
 
 
-def main() -> None:
+def run(quick: bool) -> Figures:
+    """Verdicts on all programs, or on every eighth."""
     torch.set_num_threads(1)
-    verdicts = {name: {tool: verdict_apart(name, tool) for tool in TOOLS} for name in PROGRAMS}
-    rows = [[name.replace("_", " "), *by_tool.values()] for name, by_tool in verdicts.items()]
-    widths, headers = [40, *[45] * len(TOOLS)], [f"{tool} ({VERSIONS[tool]})" for tool in TOOLS]
-    print(tabulate(rows, ["program", *headers], maxcolwidths=widths, disable_numparse=True))
+    names = list(PROGRAMS)[:: 8 if quick else 1]
+    verdicts = {
+        name: {tool: verdict_apart(name, tool) for tool in TOOLS}
+        for name in each(names, "attribution")
+    }
     right = {tool: sum(by[tool] == "right" for by in verdicts.values()) for tool in TOOLS}
-    print(f"\nright, of {len(PROGRAMS)} programs:")
-    for tool, count in right.items():
-        print(f"  {tool} ({VERSIONS[tool]}): {count}")
-    figures = {"tools": VERSIONS, "of": len(PROGRAMS), "right": right, "programs": verdicts}
-    write("attribution", figures)
-    sys.exit(right["flopcount"] != len(PROGRAMS))
+    return {"tools": VERSIONS, "of": len(names), "right": right, "programs": verdicts}
 
 
-if __name__ == "__main__":
-    main()
+def targets(figures: Figures) -> list[Target]:
+    right, of = figures["right"]["flopcount"], figures["of"]
+    return [Target("rows of hard programs", "all right", f"{right} of {of} programs", right == of)]
+
+
+def section(figures: Figures) -> str:
+    kinds: dict[str, Counter[str]] = {tool: Counter() for tool in figures["tools"]}
+    for by_tool in figures["programs"].values():
+        for tool, said in by_tool.items():
+            kinds[tool][re.sub(r"[: ].*", "", said)] += 1
+    names = {"right": "right", "wrong": "wrong rows", "raises": "raises", "silent": "silent"}
+    names["hangs"] = "hangs or dies"
+    lines = [
+        [f"{tool} ({version})", *(kinds[tool][kind] or "" for kind in names)]
+        for tool, version in figures["tools"].items()
+    ]
+    return (
+        f"{figures['of']} programs that are hard to attribute, each with its rows derived by hand "
+        "in its docstring (`benchmarks/programs`). A tool is right if every module's FLOPs of "
+        "products are; it is silent if it leaves out a thread without a word. `ModTracker` is "
+        "asked for modules alone: the costs are flopcount's.\n\n"
+        + table(["tool", *names.values()], lines, "lrrrrr")
+    )
+
+
+def detail(figures: Figures) -> str:
+    lines = [
+        [name.replace("_", " "), *(by_tool[tool] for tool in figures["tools"])]
+        for name, by_tool in figures["programs"].items()
+    ]
+    return (
+        f"1 U = {U} FLOPs, `Linear(8, 8)` on four samples; a factor is of the right figure.\n\n"
+        + table(["program", *figures["tools"]], lines)
+    )

@@ -1,7 +1,8 @@
 """Small, plain definitions of the models that the tests and benchmarks run.
 
 Written with torch alone, as one would write them today: a GPT-2, a Llama (RMSNorm, rotary
-embedding, SwiGLU, grouped-query attention), a BERT encoder, a ViT, and a tower of tiny layers.
+embedding, SwiGLU or a mixture of experts, grouped-query attention), a BERT encoder, a ViT, an LSTM,
+and a tower of tiny layers.
 """
 
 from __future__ import annotations
@@ -127,10 +128,46 @@ class ViT(nn.Module):
         return self.head(self.norm(self.blocks(x))[:, 0])
 
 
-class LlamaBlock(nn.Module):
-    """Grouped-query attention with rotary positions, and a SwiGLU."""
+class SwiGLU(nn.Module):
+    """A gated layer, Shazeer 2020."""
 
-    def __init__(self, width: int, heads: int, kv_heads: int, hidden: int) -> None:
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.gate = nn.Linear(width, hidden, bias=False)
+        self.up = nn.Linear(width, hidden, bias=False)
+        self.down = nn.Linear(hidden, width, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down(F.silu(self.gate(x)) * self.up(x))
+
+
+class Experts(nn.Module):
+    """Many gated layers, of which each token is given to a few: Shazeer et al. 2017."""
+
+    def __init__(self, width: int, hidden: int, experts: int, active: int) -> None:
+        super().__init__()
+        self.active = active
+        self.router = nn.Linear(width, experts, bias=False)
+        self.up = nn.Parameter(torch.randn(experts, width, 2 * hidden) / width**0.5)
+        self.down = nn.Parameter(torch.randn(experts, hidden, width) / hidden**0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = x.flatten(0, -2)
+        scores, chosen = self.router(tokens).softmax(-1).topk(self.active)
+        experts, order = chosen.flatten().sort()
+        every = torch.arange(len(self.up), device=x.device)
+        ends = torch.searchsorted(experts, every, right=True).int()  # of each expert's tokens
+        y = tokens[order // self.active]
+        gate, up = F.grouped_mm(y, self.up, offs=ends).chunk(2, -1)
+        y = F.grouped_mm(F.silu(gate) * up, self.down, offs=ends)
+        y = y * scores.flatten()[order].unsqueeze(-1)
+        return torch.zeros_like(tokens).index_add(0, order // self.active, y).view_as(x)
+
+
+class LlamaBlock(nn.Module):
+    """Grouped-query attention with rotary positions, and a gated layer."""
+
+    def __init__(self, width: int, heads: int, kv_heads: int, mlp: nn.Module) -> None:
         super().__init__()
         self.heads, self.kv_heads, self.size = heads, kv_heads, width // heads
         self.norm1, self.norm2 = nn.RMSNorm(width), nn.RMSNorm(width)
@@ -138,9 +175,7 @@ class LlamaBlock(nn.Module):
         self.k = nn.Linear(width, kv_heads * self.size, bias=False)
         self.v = nn.Linear(width, kv_heads * self.size, bias=False)
         self.o = nn.Linear(width, width, bias=False)
-        self.gate = nn.Linear(width, hidden, bias=False)
-        self.up = nn.Linear(width, hidden, bias=False)
-        self.down = nn.Linear(hidden, width, bias=False)
+        self.mlp = mlp
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         b, s, w = x.shape
@@ -150,8 +185,7 @@ class LlamaBlock(nn.Module):
         v = self.v(y).view(b, s, self.kv_heads, self.size).transpose(1, 2)
         y = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
         x = x + self.o(y.transpose(1, 2).reshape(b, s, w))
-        y = self.norm2(x)
-        return x + self.down(F.silu(self.gate(y)) * self.up(y))
+        return x + self.mlp(self.norm2(x))
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -161,7 +195,10 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 class Llama(nn.Module):
-    """Llama 3, Grattafiori et al. 2024; returns the mean cross-entropy."""
+    """Llama 3, Grattafiori et al. 2024; returns the mean cross-entropy.
+
+    With ``experts`` each block is a mixture of so many, of which ``active`` see a token.
+    """
 
     def __init__(
         self,
@@ -171,12 +208,20 @@ class Llama(nn.Module):
         kv_heads: int = 8,
         hidden: int = 14336,
         vocab: int = 128256,
+        experts: int = 0,
+        active: int = 0,
     ) -> None:
         super().__init__()
         self.size = width // heads
         self.embed = nn.Embedding(vocab, width)
+
+        def mlp() -> nn.Module:
+            if experts:
+                return Experts(width, hidden, experts, active)
+            return SwiGLU(width, hidden)
+
         self.layers = nn.ModuleList(
-            LlamaBlock(width, heads, kv_heads, hidden) for _ in range(layers)
+            LlamaBlock(width, heads, kv_heads, mlp()) for _ in range(layers)
         )
         self.norm = nn.RMSNorm(width)
         self.head = nn.Linear(width, vocab, bias=False)
@@ -186,16 +231,38 @@ class Llama(nn.Module):
         angles = torch.outer(
             torch.arange(tokens.shape[1], device=tokens.device), 500000.0**-steps
         ).repeat(1, 2)
-        cos, sin = angles.cos(), angles.sin()
         x = self.embed(tokens)
+        cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
         for layer in self.layers:
             x = layer(x, cos, sin)
         logits = self.head(self.norm(x))
         return F.cross_entropy(logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten())
 
 
-LLAMA_405B = {"layers": 126, "width": 16384, "heads": 128, "kv_heads": 8, "hidden": 53248}
+LLAMA_7B = {"kv_heads": 32, "hidden": 11008, "vocab": 32000}
+"""Llama 2 of 7 billion parameters, Touvron et al. 2023."""
+
+LLAMA_70B = {"layers": 80, "width": 8192, "heads": 64, "hidden": 28672}
+"""Llama 3 of 70 billion parameters."""
+
+LLAMA_405B = {"layers": 126, "width": 16384, "heads": 128, "hidden": 53248}
 """The largest Llama 3: 405 billion parameters."""
+
+MIXTURE_1T = {"layers": 61, "width": 7168, "heads": 64, "hidden": 2048, "vocab": 163840}
+MIXTURE_1T |= {"experts": 384, "active": 8}
+"""A mixture of experts with a trillion parameters, of which 32 billion see a token."""
+
+
+class Lstm(nn.Module):
+    """Hochreiter and Schmidhuber 1997, in layers, and a projection of the last step."""
+
+    def __init__(self, inputs: int = 64, width: int = 128, layers: int = 2) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(inputs, width, layers, batch_first=True)
+        self.head = nn.Linear(width, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.lstm(x)[0][:, -1])
 
 
 def tiny_layers(depth: int = 20, width: int = 8) -> nn.Module:

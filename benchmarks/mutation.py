@@ -2,16 +2,16 @@
 
     python -m benchmarks.mutation [ROOM ...]
 
-Without rooms (files of ``flopcount/formulas``), all formulas are tried with all tests of formulas,
-and the figures go to ``benchmarks/results/mutation.json``; a named room is tried with its own
-tests. Every trial is a fork of a process that has collected the tests, and runs only those that
-call the formula, the quickest first.
+Without rooms (files of ``flopcount/formulas``), all formulas are tried with all tests of formulas;
+a named room is tried with its own tests. Every trial is a fork of a process that has collected the
+tests, and runs only those that call the formula, the quickest first.
 """
 
 from __future__ import annotations
 
 import functools
 import json
+import multiprocessing
 import os
 import sys
 import tempfile
@@ -26,7 +26,7 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.figures import write
+from benchmarks.figures import Figures, Target
 from flopcount import Cost, Gradients
 from flopcount.formulas import plans, registry
 
@@ -208,19 +208,49 @@ def is_red(tests: Sequence[pytest.Item]) -> bool:
     return False
 
 
-def main(rooms: Sequence[str]) -> int:
+def trial(rooms: Sequence[str]) -> tuple[int, Figures]:
+    """pytest's exit code, and what survived."""
     torch.set_num_threads(1)
-    start, mutation = time.perf_counter(), Mutation(rooms)
+    mutation = Mutation(rooms)
     code = pytest.main(["-qs", "-p", "no:cacheprovider", *tests_of(rooms)], [mutation])
-    if code != pytest.ExitCode.OK:
-        return int(code)
-    count, left = len(mutation.formulas), len(mutation.survivors)
-    seconds = round(time.perf_counter() - start)
-    print(f"{count - left} of {count} formulas cannot be doubled unnoticed, in {seconds} s")
-    if not rooms:
-        figures = {"formulas": count, "killed": count - left, "survivors": mutation.survivors}
-        write("mutation", {**figures, "seconds": seconds})
-    return int(left > 0)
+    killed = len(mutation.formulas) - len(mutation.survivors)
+    figures = {"formulas": len(mutation.formulas), "killed": killed}
+    return int(code), {**figures, "survivors": mutation.survivors}
+
+
+QUICK = ["pooling", "reduction"]
+"""Rooms that are tried quickly."""
+
+
+def run(quick: bool) -> Figures:
+    """All formulas, or those of two rooms, in a process that has imported nothing else."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        code, figures = pool.apply(trial, (QUICK if quick else [],))
+    if code:
+        raise RuntimeError(f"pytest ended with {code}")
+    return figures
+
+
+def targets(figures: Figures) -> list[Target]:
+    found = f"{figures['killed']} of {figures['formulas']}"
+    return [
+        Target("formulas that no test lets pass doubled", "all", found, not figures["survivors"])
+    ]
+
+
+def section(figures: Figures) -> str:
+    parts = [
+        f"Each of {figures['formulas']} formulas was doubled, and the tests that call it were run: "
+        f"for {figures['killed']} of them one went red."
+    ]
+    return "\n\n".join([*parts, *(f"- {survivor}" for survivor in figures["survivors"])])
+
+
+def main(rooms: Sequence[str]) -> int:
+    code, figures = trial(rooms)
+    if not code:
+        print(f"{figures['killed']} of {figures['formulas']} formulas cannot be doubled unnoticed")
+    return code or int(bool(figures["survivors"]))
 
 
 if __name__ == "__main__":

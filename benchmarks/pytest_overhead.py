@@ -1,15 +1,11 @@
 """What the pytest plugin costs tests that have no budget: 2,000 empty tests, plugin on ÷ off.
 
-    python -m benchmarks.pytest_overhead [--repetitions N]
-
 Twice: where no test has a budget, and where one more has. Processor time of whole runs, each in a
 process of its own, in turns; the figures are medians, and the ratio is the median over the turns.
-Results go to ``benchmarks/results/pytest_overhead.json``.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import resource
 import statistics
@@ -19,7 +15,9 @@ import tempfile
 from importlib.metadata import entry_points
 from pathlib import Path
 
-from benchmarks.figures import write
+from benchmarks.figures import Figures, Target
+from benchmarks.markdown import table
+from benchmarks.progress import each
 
 FILES, TESTS_A_FILE = 20, 100
 
@@ -66,7 +64,7 @@ def measure(repetitions: int, *, marked: bool) -> dict[str, float]:
         times: dict[str, list[float]] = {"on": [], "off": []}
         for plugin in times:  # the first run compiles the tests
             seconds(folder, plugin)
-        for turn in range(repetitions):
+        for turn in each(range(repetitions), "one marked" if marked else "none marked"):
             for plugin in ("on", "off") if turn % 2 else ("off", "on"):
                 times[plugin].append(seconds(folder, plugin))
     ratios = [on / off for on, off in zip(times["on"], times["off"], strict=True)]
@@ -74,17 +72,30 @@ def measure(repetitions: int, *, marked: bool) -> dict[str, float]:
     return {**medians, "ratio": statistics.median(ratios)}
 
 
-def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    options.add_argument("--repetitions", type=int, default=15)
-    repetitions = options.parse_args().repetitions
-    results = {}
-    for name, marked in {"no test has a budget": False, "one more test has one": True}.items():
-        results[name] = result = measure(repetitions, marked=marked)
-        print(f"{name}: {result['on']:.2f} s on, {result['off']:.2f} s off: {result['ratio']:.3f}")
-    figures = {"tests": FILES * TESTS_A_FILE, "repetitions": repetitions, "runs": results}
-    write("pytest_overhead", figures)
+RATIO = 1.05
+"""Wanted: plugin on ÷ off, at most."""
 
 
-if __name__ == "__main__":
-    main()
+def run(quick: bool) -> Figures:
+    """Fifteen turns, or three."""
+    repetitions = 3 if quick else 15
+    suites = {"no test has a budget": False, "one more test has one": True}
+    runs = {name: measure(repetitions, marked=marked) for name, marked in suites.items()}
+    return {"tests": FILES * TESTS_A_FILE, "repetitions": repetitions, "runs": runs}
+
+
+def targets(figures: Figures) -> list[Target]:
+    worst = max(run["ratio"] for run in figures["runs"].values())
+    return [Target("empty tests, plugin on ÷ off", f"≤ {RATIO}", f"{worst:.3f}", worst <= RATIO)]
+
+
+def section(figures: Figures) -> str:
+    lines = [
+        [name, f"{run['off']:.2f}", f"{run['on']:.2f}", f"{run['ratio']:.3f}"]
+        for name, run in figures["runs"].items()
+    ]
+    return (
+        f"Processor time of {figures['tests']:,} empty tests, medians of "
+        f"{figures['repetitions']} turns.\n\n"
+        + table(["", "plugin off, s", "on, s", "on ÷ off"], lines, "lrrr")
+    )

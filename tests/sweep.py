@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass, field
 from itertools import groupby, islice
 from operator import itemgetter
 from typing import Any
@@ -13,7 +14,8 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from flopcount import FlopCounter
+from flopcount import Cost, FlopCounter
+from flopcount.cost import ZERO
 
 DTYPES = (torch.float32, torch.complex64)
 OTHERS = (torch.int64, torch.bool, torch.float64, torch.int8)
@@ -101,9 +103,24 @@ def optimizers(samples: int | None) -> Iterator[tuple[str, Any, Any]]:
                 yield f"{info.optim_cls.__name__} {form}", train, ()
 
 
-def uncounted(programs: Iterator[tuple[str, Any, Any]]) -> dict[str, str]:
-    """Ops that were uncounted, each with a program that it came by in."""
-    found: dict[str, str] = {}
+@dataclass
+class Swept:
+    """What programs did.
+
+    Attributes:
+        programs: how many calls came to their end.
+        costs: what each op cost in all of them.
+        uncounted: ops whose cost is not known, each with a program that it came by in.
+    """
+
+    programs: int = 0
+    costs: dict[str, Cost] = field(default_factory=dict)
+    uncounted: dict[str, str] = field(default_factory=dict)
+
+
+def swept(programs: Iterable[tuple[str, Any, Any]]) -> Swept:
+    """Run ``programs`` under a counter, those of one name together."""
+    found = Swept()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for name, group in groupby(programs, key=itemgetter(0)):
@@ -112,6 +129,10 @@ def uncounted(programs: Iterator[tuple[str, Any, Any]]) -> dict[str, str]:
                     # what a sample needs that is not here, torch's own tests know
                     with suppress(Exception):
                         step(call, inputs)
-            for op in counter.report().uncounted:
-                found.setdefault(op, name)
+                        found.programs += 1
+            report = counter.report()
+            for op, cost in report.by_operator().items():
+                found.costs[op] = found.costs.get(op, ZERO) + cost
+            for op in report.uncounted:
+                found.uncounted.setdefault(op, name)
     return found

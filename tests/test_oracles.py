@@ -1,17 +1,15 @@
-"""The benchmark that compares figures with oracles, in its quick form, and the page it writes."""
+"""The benchmark that compares figures with oracles, in its quick form."""
 
 from __future__ import annotations
-
-import json
-from pathlib import Path
 
 import pytest
 
 from benchmarks import oracles
-from benchmarks.oracle_reasons import CPU, XLA
+from benchmarks.figures import read
+from benchmarks.oracles.reasons import CPU, XLA
 from flopcount import Cost
 
-RECORDED = json.loads((oracles.FOLDER / "oracles.json").read_text("utf-8"))
+RECORDED = read("oracles")
 
 
 def test_no_figure_differs_without_a_reason() -> None:
@@ -38,12 +36,6 @@ def test_every_reason_is_needed() -> None:
             differ[row["oracle"]].add(row["op"])
     assert set(XLA) <= differ["XLA"]
     assert set(CPU) <= differ["CPU"]
-
-
-def test_the_page_is_that_of_the_recorded_figures() -> None:
-    """Written again by ``python -m benchmarks.oracles --readme``."""
-    page = Path(oracles.HOME, "README.md").read_text("utf-8")
-    assert oracles.page(RECORDED) == page
 
 
 def test_a_row_agrees_only_if_all_parts_do() -> None:

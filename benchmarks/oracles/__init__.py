@@ -1,21 +1,13 @@
 """flopcount's figures beside those of five oracles that know nothing of its formulas.
 
-    python -m benchmarks.oracles [--quick | --readme]
-
 The oracles: naive loops on numbers that count, torch's own decompositions, XLA's cost analysis,
 instructions executed by torch's CPU kernels, and published closed forms. Each row agrees, or
-differs by reasons of a stated size, or cannot be compared; else the run fails. Results go to
-``benchmarks/results/oracles.json``, and from there into ``benchmarks/README.md``. ``--quick``
-compares every fourth of the recorded rows and writes nothing; ``--readme`` only writes the page.
+differs by reasons of a stated size, or cannot be compared; else the run fails.
 """
 
 from __future__ import annotations
 
-import argparse
-import ast
 import json
-import sys
-import time
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -24,10 +16,11 @@ from typing import Any
 
 import torch
 
-from benchmarks import oracle_loops as loops
-from benchmarks.figures import FOLDER, write
-from benchmarks.oracle_cases import CASES, OTHER_NAMES, cost_of
-from benchmarks.oracle_reasons import (
+from benchmarks.figures import Figures, Target
+from benchmarks.markdown import code, table
+from benchmarks.oracles import loops
+from benchmarks.oracles.cases import CASES, OTHER_NAMES, cost_of
+from benchmarks.oracles.reasons import (
     OPAQUE,
     OPAQUE_TO_XLA,
     UNKNOWN,
@@ -164,13 +157,7 @@ def tally(rows: Sequence[Row]) -> dict[str, dict[str, int]]:
     }
 
 
-# the page
-
-
-def table(headers: Sequence[str], lines: Sequence[Sequence[Any]], right: str = "") -> str:
-    """In Markdown; ``right`` has an r for each column that is aligned so."""
-    rule = ["---:" if side == "r" else "---" for side in right.ljust(len(headers), "l")]
-    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in [headers, rule, *lines])
+# what is said of them
 
 
 def number(parts: Sequence[int]) -> str:
@@ -181,39 +168,49 @@ def number(parts: Sequence[int]) -> str:
     return " + ".join(f"{part:,}" for part in shown) or "–"
 
 
-def commands() -> Iterator[tuple[str, str]]:
-    """Each module here that can be run, and the first line of what it says of itself."""
-    for path in sorted(HOME.glob("*.py")):
-        source = path.read_text("utf-8")
-        if "__main__" in source:
-            about = ast.get_docstring(ast.parse(source)) or ""
-            yield f"`python -m benchmarks.{path.stem}`", about.partition("\n")[0]
+def reasons(rows: Sequence[Row]) -> list[str]:
+    """Why figures differ; their places in the list are their numbers."""
+    return list(dict.fromkeys(why for row in rows for why in row["reasons"]))
 
 
-def page(results: dict[str, Any]) -> str:
-    """``README.md``, from the figures of a run."""
-    rows, verdicts = results["rows"], results["verdicts"]
-    names = list(dict.fromkeys(why for row in rows for why in row["reasons"]))
-    verdict_names = ["agrees", "differs", "not compared"]
+def run(quick: bool) -> Figures:
+    """All rows, or of the recorded ones every fourth."""
+    torch.set_num_threads(1)
+    rows = compare(4 if quick else 1)
+    return {"verdicts": tally(rows), "rows": rows}
+
+
+def targets(figures: Figures) -> list[Target]:
+    unexplained = [
+        f"{row['op']}, {row['phase']}, {row['oracle']}: {row['flopcount']} {row['figure']}"
+        for row in figures["rows"]
+        if row["verdict"] == "unexplained"
+    ]
+    found = "; ".join(unexplained) or f"all {len(figures['rows'])} rows"
+    return [Target("figures of five oracles", "equal or explained", found, not unexplained)]
+
+
+def section(figures: Figures) -> str:
+    names = ["agrees", "differs", "not compared"]
+    lines = [
+        [who, what, *(figures["verdicts"][who].get(name, 0) for name in names)]
+        for who, what in ORACLES.items()
+    ]
     parts = [
-        "# Benchmarks",
-        "Written by `python -m benchmarks.oracles`; do not edit. Each command leaves its figures "
-        "in `results`, with the machine, the versions and the date.",
-        table(["command", "what it measures"], list(commands())),
-        "## Oracles",
         "Each number of flopcount beside one that its formulas had no part in.",
-        table(
-            ["oracle", "its figure", *verdict_names],
-            [
-                [who, what, *(verdicts[who].get(name, 0) for name in verdict_names)]
-                for who, what in ORACLES.items()
-            ],
-            "llrrr",
-        ),
+        table(["oracle", "its figure", *names], lines, "llrrr"),
         f"Executed instructions agree if they differ by at most {TOLERANCE:.1%}; all other "
-        "figures agree exactly. A difference has reasons, by number, whose sizes add up to it: "
-        "exactly, or for instructions within the bounds that `oracle_reasons.py` gives.",
-        "### Reasons",
+        "figures agree exactly. A difference has reasons, whose sizes add up to it: exactly, or "
+        "for instructions within the bounds that `oracles/reasons.py` gives.",
+    ]
+    return "\n\n".join(parts)
+
+
+def detail(figures: Figures) -> str:
+    rows = figures["rows"]
+    names = reasons(rows)
+    parts = [
+        "## Reasons",
         table(["", "why a figure differs"], [[i, why] for i, why in enumerate(names, 1)], "rl"),
     ]
     for family in dict.fromkeys(row["family"] for row in rows):
@@ -221,41 +218,9 @@ def page(results: dict[str, Any]) -> str:
         for row in rows:
             if row["family"] == family:
                 numbers = ", ".join(str(names.index(why) + 1) for why in row["reasons"])
-                figures = [number(row["flopcount"]), row["oracle"], number(row["figure"])]
+                counted = [number(row["flopcount"]), row["oracle"], number(row["figure"])]
                 verdict = row["verdict"] + (f": {numbers}" if numbers else "")
-                lines.append([f"`{row['op']}`", row["phase"], *figures, verdict])
+                lines.append([code(row["op"]), row["phase"], *counted, verdict])
         headers = ["op", "phase", "flopcount", "oracle", "its figure", "verdict"]
-        parts += [f"### {family[0].upper()}{family[1:]}", table(headers, lines, "llrlrl")]
-    return "\n\n".join(parts) + "\n"
-
-
-def write_page() -> None:
-    results = json.loads((FOLDER / "oracles.json").read_text("utf-8"))
-    (HOME / "README.md").write_text(page(results), "utf-8")
-
-
-def main() -> None:
-    options = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    options.add_argument("--quick", action="store_true", help="fewer rows; nothing is written")
-    options.add_argument("--readme", action="store_true", help="only write the page again")
-    chosen = options.parse_args()
-    if chosen.readme:
-        write_page()
-        return
-    torch.set_num_threads(1)
-    start = time.perf_counter()
-    rows = compare(4 if chosen.quick else 1)
-    verdicts, seconds = tally(rows), round(time.perf_counter() - start)
-    for oracle, found in verdicts.items():
-        print(f"{oracle}: {', '.join(f'{count} {name}' for name, count in found.items())}")
-    unexplained = [row for row in rows if row["verdict"] == "unexplained"]
-    for row in unexplained:
-        print(f"{row['op']}, {row['phase']}, {row['oracle']}:", row["flopcount"], row["figure"])
-    if not chosen.quick:
-        write("oracles", {"seconds": seconds, "verdicts": verdicts, "rows": rows})
-        write_page()
-    sys.exit(bool(unexplained))
-
-
-if __name__ == "__main__":
-    main()
+        parts += [f"## {family[0].upper()}{family[1:]}", table(headers, lines, "llrlrl")]
+    return "\n\n".join(parts)

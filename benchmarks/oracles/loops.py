@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn, ops
 
 import flopcount
-from benchmarks.oracle_cases import Step
+from benchmarks.oracles.cases import Step
 from flopcount import Cost, FlopCounter, zoo
 from tests.formulas import linalg_loops, naive
 from tests.formulas.counting import Number, Tally, counting, numbers, opened, total
