@@ -13,7 +13,7 @@ import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import is_grad_enabled, nn
@@ -26,58 +26,52 @@ from torch.optim.optimizer import (
     register_optimizer_step_pre_hook,
 )
 
-from flopcount._private import (
+from flopcount._private.autograd import (
     ANY_BACKWARD_HOOKS,
     ANY_BACKWARD_PRE_HOOKS,
     NO_SEQUENCE_NR,
-    backward_started_here,
     backward_task,
-    checkpoint_recomputes,
+    checkpoint_is_open,
     hook_nodes,
-    ignore_when_captured,
-    is_graph_of_torchs_own,
+    is_checkpoint,
     next_sequence_nr,
-    notes_of,
-    open_calls,
     running_node,
-    tree_leaves,
-    without_modes,
 )
+from flopcount._private.compiler import ignore_when_captured, is_graph_of_torchs_own
+from flopcount._private.frames import backward_calls, checkpoint_recomputes, open_calls
+from flopcount._private.modes import without_modes
 from flopcount.ledger import BACKWARD, OPTIMIZER, RECOMPUTE
+from flopcount.makers import Makers
 from flopcount.record import Record
 from flopcount.scope import Entered, Place, Scope, innermost, type_name
 
 __all__ = ["Attribution", "Thread"]
 
 PASS_LIMIT = 64
-"""Backward passes that are remembered for each thread: far more than ever nest."""
-
-
-class Pass(NamedTuple):
-    """A backward pass, as a thread that runs nodes of it sees it."""
-
-    started_here: bool
-    """By this thread; on an accelerator a thread of its own runs what another one started."""
-    records: bool
-    """Autograd records the pass itself: ``create_graph=True``."""
+"""Backward passes of other threads that are remembered for each thread: far more than alternate."""
 
 
 class Thread:
     """What attribution knows about one thread; ``tally`` is for whoever counts in it."""
 
     __slots__ = (
+        "began",
         "bias",
+        "depth",
         "entries",
+        "foreign",
+        "is_stranger",
         "life",
         "node_mark",
         "node_place",
-        "passes",
+        "pass_began",
         "place",
         "place_task",
         "products",
         "products_task",
+        "recomputes",
         "record",
-        "recorded_task",
+        "records",
         "stack",
         "tally",
         "task",
@@ -88,17 +82,28 @@ class Thread:
         self.entries = 0
         self.tally: dict[Any, Any] = {}
         self.record = Record()
-        # where ops run now, and in which backward pass that was found (-1: in none)
-        self.place = attribution.root.forward
+        # it makes nodes, and keeps no record of them
+        self.is_stranger = is_grad_enabled() and running_node() is None
+        # where ops run now, and in which backward pass that was found (-1: in none); a thread that
+        # has not entered may bring the counter along all the same: torch.jit.fork does
+        self.place = attribution.unattributed.forward
         self.place_task = -1
         # the open modules and optimizer steps, with the place and its pass before each
         self.stack: list[tuple[object, Place, int]] = []
-        # the backward passes, the one and the node that ran last, the one whose nodes were noted
-        self.passes: dict[int, Pass] = {}
+        self.began = 0  # the number of the first node that the outermost of them may have made
+        # the backward pass that ran last: in how many calls of this thread it runs (0: on an
+        # accelerator a thread of its own runs what another one called), whether autograd records it
+        # (create_graph=True), and the number of the first node that it may have made; a pass that
+        # goes on after another is looked at again, but if another thread called it
         self.task = -1
+        self.depth = 0
+        self.records = False
+        self.pass_began = 0
+        self.foreign: dict[int, bool] = {}
+        # the node that ran last, and whether it is a checkpoint
         self.node_mark: object = -1
         self.node_place = attribution.unattributed.backward
-        self.recorded_task = -1
+        self.recomputes = False
         # the gradients that this node has still to compute by products, and by a sum, and the
         # pass in which it was looked at; None: not yet
         self.products: list[str] | None = None
@@ -141,18 +146,23 @@ class Attribution:
             inner = innermost(model)
             self.model = self.root.child(type_name(inner), inner)
         self._parameters: dict[int, tuple[weakref.ref[torch.Tensor], Scope]] = {}
-        # not only the main thread has entered; as each numbers its nodes from 0, they sign them
+        # not only the main thread makes nodes; as each numbers its own from 0, they sign them
         self._is_shared = False
-        self._signature = object()
+        self._has_strangers = False  # of threads that are forgotten
+        self._makers = Makers()
         self._entries = 0
         self._lock = threading.RLock()
         self._hooks: list[Any] = []
         self.local = _Local(self)
+        self.local.thread.is_stranger = False
 
     def add(self, thread: Thread) -> None:
         """Take notice of a thread, and forget those that have nothing to tell any more."""
         with self._lock:
-            self.threads = [t for t in self.threads if not t.is_forgettable()] + [thread]
+            gone = [t for t in self.threads if t.is_forgettable()]
+            self._has_strangers |= any(t.is_stranger for t in gone)
+            self.threads = [t for t in self.threads if t not in gone] + [thread]
+            self._is_shared |= thread.is_stranger and bool(self.threads[:-1])
 
     def scopes(self) -> Iterator[Scope]:
         """Every scope that is known, parents before their children."""
@@ -179,6 +189,8 @@ class Attribution:
         thread.entries += 1
         if thread.entries == 1:
             self._is_shared |= threading.current_thread() is not threading.main_thread()
+            thread.is_stranger = False
+            thread.place = self.root.forward
             thread.record.note(thread.place, next_sequence_nr())
 
     def exit(self) -> None:
@@ -187,7 +199,7 @@ class Attribution:
         thread.entries -= 1
         if thread.entries == 0:
             thread.stack.clear()
-            thread.place, thread.place_task = self.root.forward, -1
+            thread.place, thread.place_task = self.unattributed.forward, -1
             thread.record.note(None, next_sequence_nr())
         with self._lock:
             self._entries -= 1
@@ -205,6 +217,8 @@ class Attribution:
             return
         if not thread.entries:
             self.unwatched.setdefault(threading.current_thread().name, type_name(module))
+            if is_grad_enabled():
+                thread.is_stranger = self._is_shared = True
             return
         place = thread.place
         try:
@@ -214,19 +228,28 @@ class Attribution:
             place = thread.place
             _, scope, is_call = self._find(thread, place.scope, module)
         scope.calls += is_call
+        number = next_sequence_nr()
+        if not thread.stack:
+            thread.began = number
         thread.stack.append((module, place, -1))
         thread.place = place = scope.forward
-        thread.record.note(place, next_sequence_nr())
+        thread.record.note(place, number)
 
     ignore_when_captured(_enter_module)
 
     def _enter_recomputed(self, thread: Thread, module: nn.Module) -> None:
         if is_graph_of_torchs_own(module):
             return  # the gradient itself
-        _, scope, _ = self._find(thread, self._running(thread), module, in_backward=True)
+        running = self._running(thread)
+        if thread.place_task != backward_task():
+            self._note_made(thread, running.places[RECOMPUTE])
+        _, scope, _ = self._find(thread, running, module, in_backward=True)
+        number = next_sequence_nr()
+        if not thread.stack:
+            thread.began = number
         thread.stack.append((module, thread.place, thread.place_task))
         thread.place, thread.place_task = scope.places[RECOMPUTE], backward_task()
-        thread.record.note(thread.place, next_sequence_nr())
+        thread.record.note(thread.place, number)
 
     @contextmanager
     def recomputing(self) -> Iterator[None]:
@@ -245,7 +268,11 @@ class Attribution:
         if thread.place_task == backward_task():
             return thread.place.scope
         node = running_node()
-        return self._owner(thread, node) if node else self.root
+        if node is None:
+            return self.root
+        if backward_task() != thread.task:
+            self._begin_pass(thread, ())
+        return self._owner(thread, node)
 
     def _exit_module(self, module: nn.Module, inputs: Any, output: Any) -> None:
         thread = self.local.thread
@@ -263,7 +290,7 @@ class Attribution:
         thread.place, thread.place_task = place, task
         if self._is_shared and not stack:
             with without_modes():
-                self._sign(thread, inputs, output)
+                self._makers.sign(thread.record, thread.began, inputs, output)
         start = next_sequence_nr()
         own = module._backward_hooks or module._backward_pre_hooks
         if own or ANY_BACKWARD_HOOKS or ANY_BACKWARD_PRE_HOOKS:
@@ -272,24 +299,6 @@ class Attribution:
         thread.record.note(place if thread.entries else None, start)
 
     ignore_when_captured(_exit_module)
-
-    def _sign(self, thread: Thread, inputs: Any, output: Any) -> None:
-        """Note on the nodes from ``inputs`` to ``output`` that this thread made them."""
-        seen = {tensor.grad_fn for tensor in _tensors(inputs)}
-        waiting = [tensor.grad_fn for tensor in _tensors(output)]
-        while waiting:
-            node = waiting.pop()
-            if node is None or node in seen or node._sequence_nr() == NO_SEQUENCE_NR:
-                continue
-            seen.add(node)
-            if self._signed(node) is not thread.record:  # else it is of an earlier call
-                notes_of(node).setdefault(self._signature, thread.record)
-                waiting += [source for source, _ in node.next_functions]
-
-    def _signed(self, node: Any) -> Record | None:
-        """The record of the thread that made ``node``, if that was noted."""
-        record: Record | None = notes_of(node).get(self._signature)
-        return record
 
     def _enter_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
         thread = self.local.thread
@@ -380,65 +389,79 @@ class Attribution:
         if thread.place_task != -1 and thread.place_task == backward_task():
             return thread.place  # a module runs again, or an optimizer steps in a hook
         number = node._sequence_nr()
-        mark = (number, id(self._signed(node))) if self._is_shared else number
+        mark = (number, id(self._makers.made(node))) if self._is_shared else number
         if mark != thread.node_mark:
             thread.products = None
+            thread.recomputes = is_checkpoint(node)
             if backward_task() != thread.task:
-                self._pass(thread)
+                self._begin_pass(thread, args)
             thread.node_place = self._owner(thread, node).backward
             thread.node_mark = -1 if number == NO_SEQUENCE_NR else mark
-        return self._recorded(thread, args) if is_grad_enabled() else thread.node_place
+        if (
+            is_grad_enabled()
+            or thread.recomputes
+            or (checkpoint_is_open() and checkpoint_recomputes())
+        ):
+            return self._recorded(thread)
+        return thread.node_place
 
-    def _recorded(self, thread: Thread, args: Sequence[Any]) -> Place:
-        """Autograd records what this op does: double backward, or recomputation without a module.
+    def _recorded(self, thread: Thread) -> Place:
+        """The place of an op that may make a node: in double backward, or in recomputation.
 
-        Nodes that it makes belong to the owner of the node that is running.
+        There are modules in neither.
         """
-        recomputes = not self._pass(thread).records or checkpoint_recomputes()
+        recomputes = not thread.records or checkpoint_recomputes()
         place = thread.node_place.scope.places[RECOMPUTE if recomputes else BACKWARD]
-        record, number = thread.record, next_sequence_nr()
-        if thread.recorded_task == thread.task:
-            start = record.starts[-1]  # all nodes since the last note were made in this pass
-        else:
-            start = number - _needs_gradient(args)  # the op's own node is there already
-            thread.recorded_task = thread.task
-        record.note(place, start)
-        record.note(thread.place if thread.entries else None, number)
+        self._note_made(thread, place)
         return place
 
-    def _pass(self, thread: Thread) -> Pass:
-        """The backward pass that is running.
+    def _note_made(self, thread: Thread, place: Place) -> None:
+        """Nodes that backward made since the last note belong to the owner of the running node."""
+        record = thread.record
+        record.note(place, max(record.starts[-1], thread.pass_began))
+        record.note(thread.place if thread.entries else None, next_sequence_nr())
 
-        With ``create_graph=True`` grad mode is on from its first op; else it is off until
-        something is recomputed.
+    def _begin_pass(self, thread: Thread, args: Sequence[Any]) -> None:
+        """Look at the backward pass that is running; an op with ``args`` is the first seen of it.
+
+        Of one that another thread called there is no frame. With ``create_graph=True`` grad mode is
+        on from its first op; else it is off until something is recomputed.
         """
         thread.task = task = backward_task()
-        known = thread.passes.get(task)
-        if known is None:
-            if len(thread.passes) >= PASS_LIMIT:
-                thread.passes.clear()
-            records = is_grad_enabled() and not checkpoint_recomputes()
-            known = thread.passes[task] = Pass(backward_started_here(), records)
-        return known
+        calls = backward_calls()
+        thread.depth = len(calls)
+        if calls:
+            thread.records = calls[0]
+        else:
+            if task not in thread.foreign:
+                if len(thread.foreign) >= PASS_LIMIT:
+                    del thread.foreign[next(iter(thread.foreign))]
+                thread.foreign[task] = is_grad_enabled() and not checkpoint_recomputes()
+            thread.records = thread.foreign[task]
+        if len(calls) <= 1:  # none around it, whose nodes would have to be noted
+            records_op = is_grad_enabled() or thread.recomputes  # whose node is there already
+            thread.pass_began = next_sequence_nr() - (records_op and _needs_gradient(args))
 
     def _owner(self, thread: Thread, node: Any) -> Scope:
         """The scope whose forward made ``node``."""
         number = node._sequence_nr()
         if number == NO_SEQUENCE_NR:
             return self._parameter_owner(node.variable)
-        if self._is_shared and (record := self._signed(node)):
-            return (record.place(number) or self.unattributed.backward).scope
+        if self._is_shared and (made := self._makers.made(node)):
+            return (made.place or self.unattributed.backward).scope
         place = thread.record.place(number) if number < next_sequence_nr() else None
-        # what is recomputed here is run by passes that begin here; another thread's nodes may
-        # have the same numbers
-        if place is None or (place.phase == RECOMPUTE and not self._pass(thread).started_here):
-            places = [other.record.place(number) for other in self._others(thread)]
-            scopes = {place.scope for place in places if place}
-            return scopes.pop() if len(scopes) == 1 else self.unattributed  # not to guess
-        return place.scope
-
-    def _others(self, thread: Thread) -> Iterator[Thread]:
-        return (other for other in self.threads if other is not thread)
+        if place is not None and place.phase == RECOMPUTE:
+            # what is recomputed here is run by passes that begin here, within others for the most
+            if thread.depth > (thread.entries > 0):
+                return place.scope
+            place = place if thread.depth else None
+        elif self._is_shared and (self._has_strangers or any(t.is_stranger for t in self.threads)):
+            return self.unattributed
+        if place is not None and not self._is_shared:
+            return place.scope
+        others = (t.record.place(number) for t in self.threads if t is not thread)
+        scopes = {found.scope for found in (place, *others) if found is not None}
+        return scopes.pop() if len(scopes) == 1 else self.unattributed  # not to guess
 
     def _parameter_owner(self, parameter: torch.Tensor) -> Scope:
         """The innermost scope that ran and owns ``parameter``; else the block."""
@@ -460,11 +483,6 @@ class Attribution:
                 if holder is None or scope.path.startswith(f"{holder[1].path}."):
                     owners[id(owned)] = weakref.ref(owned), scope
         return owners
-
-
-def _tensors(value: Any) -> Iterator[torch.Tensor]:
-    """The tensors in what a module takes or returns."""
-    return (leaf for leaf in tree_leaves(value) if isinstance(leaf, torch.Tensor))
 
 
 def _needs_gradient(values: Iterable[Any]) -> bool:

@@ -8,7 +8,8 @@ from typing import Any
 
 from torch import fx
 
-from flopcount._private import FORWARD_TAG, backward_task
+from flopcount._private.autograd import backward_task
+from flopcount._private.compiler import FORWARD_TAG
 from flopcount.attribution import Attribution
 
 __all__ = ["branch"]

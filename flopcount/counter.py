@@ -10,21 +10,20 @@ from typing import Any
 from torch import Tensor, is_grad_enabled, nn
 from torch.library import Library, register_torch_dispatch
 
-from flopcount._private import (
+from flopcount._private.autograd import running_node
+from flopcount._private.compiler import has_symbolic_sizes, never_compile
+from flopcount._private.frames import sharding_is_planned
+from flopcount._private.modes import (
     TorchDispatchMode,
-    bound_call,
-    composite_kernel,
-    has_nested_kernel,
-    has_symbolic_sizes,
+    has_data,
     is_traceable_wrapper_subclass_type,
+    may_open_itself,
     modes,
-    never_compile,
     pop_mode,
     push_mode,
     resolving_views,
-    running_node,
-    sharding_is_planned,
 )
+from flopcount._private.ops import bound_call, composite_kernel, has_nested_kernel
 from flopcount.attribution import Attribution, Thread
 from flopcount.branch import branch
 from flopcount.compilation import EAGERLY, captures
@@ -239,10 +238,11 @@ class FlopCounter(TorchDispatchMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        if any(map(is_traceable_wrapper_subclass_type, types)):
+        kwargs = kwargs or {}
+        if _opens_itself(types, (args, *kwargs.values())):
             return NotImplemented  # such an op may not even be known to the dispatcher
         # most others come here once: from then on torch calls the handler by itself
-        return self._handlers.find(func)(self, func, types, args, kwargs or {})
+        return self._handlers.find(func)(self, func, types, args, kwargs)
 
     never_compile(__torch_dispatch__)
 
@@ -250,7 +250,7 @@ class FlopCounter(TorchDispatchMode):
 
     def _subclasses(self, func: Any, types: Any, args: Any, kwargs: Any, plan: Plan | None) -> Any:
         """The answer for an op on tensors of these classes, if it is no ordinary one, else OURS."""
-        if any(map(is_traceable_wrapper_subclass_type, types)):
+        if _opens_itself(types, (args, *kwargs.values())):
             return NotImplemented  # a wrapper such as DTensor opens itself; its inner ops count
         if sharding_is_planned():
             return func(*args, **kwargs)  # on shapes alone: not work
@@ -332,6 +332,16 @@ class FlopCounter(TorchDispatchMode):
             with self._lock:
                 _fold(thread.tally.values(), self._ledger)
                 thread.tally.clear()
+
+
+def _opens_itself(types: Iterable[type], arguments: Any) -> bool:
+    """Whether a tensor of these ``types`` runs ops on tensors that it wraps."""
+    if any(map(is_traceable_wrapper_subclass_type, types)):
+        return True
+    own = {cls for cls in types if may_open_itself(cls)}
+    return bool(own) and any(
+        type(tensor) in own and not has_data(tensor) for tensor in tensors(arguments)
+    )
 
 
 class TailoredCounter(FlopCounter):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from tabulate import tabulate
 
-from flopcount._private import all_overloads
+from flopcount._private.ops import all_overloads
 from flopcount.formulas import Decision, plan
 
 __all__ = ["Coverage", "coverage", "render"]

@@ -13,16 +13,13 @@ import torch
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 
-from flopcount._private import (
-    FakeTensorMode,
+from flopcount._private.modes import FakeTensorMode, TorchDispatchMode, no_autocast, without_modes
+from flopcount._private.ops import (
     HigherOrderOperator,
     OpOverload,
-    TorchDispatchMode,
     composite_kernel,
     has_kernel,
-    no_autocast,
     schema_of,
-    without_modes,
 )
 from flopcount.cost import ZERO
 from flopcount.errors import UncountedOpWarning
@@ -51,9 +48,10 @@ def count_graph(
     (512, 18)
 
     Nothing runs, and the graphs stay as they are. Modules are those that the nodes were traced
-    in. What the tracer took for backward is ``backward``; forward ops in a graph of backward are
-    ``recompute``. In a graph without such tags backward is what comes after the gradient of a
-    scalar loss by itself, where autograd starts.
+    in. What was traced after the forward is ``backward``, as is what a compiled forward does for
+    a gradient that it asks for itself; forward ops in a graph of backward are ``recompute``. In a
+    graph that tells neither, backward is what comes after the gradient of a scalar loss by
+    itself, where autograd starts.
 
     Args:
         graphs: a program of ``torch.export``, or the ``torch.fx.GraphModule`` of ``make_fx`` or

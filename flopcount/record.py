@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 
 from flopcount.scope import Place
 
@@ -42,6 +42,14 @@ class Record:
                 self.last = 0
                 del starts[: RECORD_LIMIT // 2]
                 del self.places[: RECORD_LIMIT // 2]
+
+    def forget(self, start: int) -> None:
+        """Nodes numbered ``start`` and up were made nowhere, until the next note."""
+        index = max(1, bisect_left(self.starts, start))
+        self.last = 0
+        del self.starts[index:]  # first: another thread may be reading
+        del self.places[index:]
+        self.note(None, start)
 
     def place(self, number: int) -> Place | None:
         """Where node ``number`` was made, or None if nobody watched."""

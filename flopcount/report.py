@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, astuple, dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,9 +19,7 @@ if TYPE_CHECKING:
     from flopcount.diff import Diff
     from flopcount.ledger import Ledger
 
-__all__ = ["Module", "ModuleNode", "Report", "Row", "snapshot", "sum_rows"]
-
-SCHEMA = "flopcount.report/1"
+__all__ = ["GRADIENTS", "Module", "ModuleNode", "Report", "Row", "snapshot", "sum_rows"]
 
 GRADIENTS = ("input", "weight", "bias")
 """What a backward op may compute."""
@@ -429,14 +426,9 @@ class Report:
         >>> json.loads(report.to_json())["rows"][0]["cost"]["macs"]
         64
         """
-        document = {
-            "schema": SCHEMA,
-            "model": self.model_path,
-            "modules": [asdict(module) for module in self.modules],
-            "rows": [asdict(row) for row in self.entries],
-            "unwatched": self.unwatched,
-        }
-        return json.dumps(document, indent=1)
+        from flopcount import document
+
+        return document.write(self)
 
     @classmethod
     def from_json(cls, text: str) -> Report:
@@ -453,43 +445,9 @@ class Report:
         Raises:
             ValueError: the text is not a report, or of a schema that this version cannot read.
         """
-        document = json.loads(text)
-        if not isinstance(document, dict) or document.get("schema") != SCHEMA:
-            found = document.get("schema") if isinstance(document, dict) else type(document)
-            raise ValueError(f"expected a report of schema {SCHEMA!r}, found {found!r}")
-        try:
-            report = cls(
-                modules=tuple(Module(**module) for module in document["modules"]),
-                entries=tuple(map(_row, document["rows"])),
-                model_path=document["model"],
-                unwatched=dict(document["unwatched"]),
-            )
-            _check(report)
-            return report
-        except (AttributeError, KeyError, TypeError) as error:
-            raise ValueError(f"a damaged report: {type(error).__name__}: {error}") from error
+        from flopcount import document
 
-
-def _check(report: Report) -> None:
-    """Raise a TypeError where a file holds what no report does."""
-    paths = {module.path for module in report.modules}
-    if "" not in paths or not paths.issuperset({report.model_path or ""}):
-        raise TypeError("the block or the model is not among the modules")
-    counts: list[object] = [
-        count for module in report.modules for count in (module.calls, module.params)
-    ]
-    for row in report.entries:
-        if row.module not in paths or row.phase not in PHASES or set(row.gradients) - {*GRADIENTS}:
-            raise TypeError(f"no such module, phase or gradient: {row}")
-        costs = (row.cost, *row.gradients.values())
-        counts += [row.calls, row.uncounted, *(n for cost in costs for n in astuple(cost))]
-    if any(type(count) is not int for count in counts):
-        raise TypeError("counts are whole numbers")
-
-
-def _row(document: dict[str, Any]) -> Row:
-    costs = {name: Cost(**cost) for name, cost in document["gradients"].items()}
-    return Row(**{**document, "cost": Cost(**document["cost"]), "gradients": costs})
+        return document.read(text)
 
 
 def sum_rows(rows: Iterable[Row]) -> tuple[dict[str, Cost], dict[str, Cost]]:

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from flopcount._private import untraced, without_modes
+from flopcount._private.compiler import untraced
+from flopcount._private.modes import without_modes
 from flopcount.ledger import BACKWARD, FORWARD, PHASES
 
 __all__ = ["Entered", "Place", "Scope", "innermost", "type_name"]

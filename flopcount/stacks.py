@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import fx, nn
 
-from flopcount._private import NO_MODULE
+from flopcount._private.compiler import NO_MODULE
 from flopcount.attribution import Attribution
 from flopcount.scope import WRAPPERS, Scope
 

@@ -4,6 +4,7 @@ import torch.distributed
 
 from benchmarks.programs import (  # noqa: F401
     backward,
+    checkpointed_functions,
     forward,
     functional,
     hooks,

@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -184,6 +185,69 @@ def two_towers_each_in_a_thread_of_its_own_on_a_stem_here(device: str, watch: Wa
                 left, right = (tower.result() for tower in towers)
                 losses.append(descend(left * right))
         return losses
+
+    return model, step
+
+
+@program(
+    {
+        "": Row(4, 6, calls=0),
+        "here": Row(2, 3),
+        "here.0": Row(1, 1),
+        "here.1": Row(1, 2),
+        "there": Row(2, 3),
+        "there.0": Row(1, 1),
+        "there.1": Row(1, 2),
+    }
+)
+def backward_in_a_thread_that_ran_a_model_of_its_own(device: str, watch: Watch) -> Made:
+    """It enters only after the other model has run here, and has nodes of the same numbers."""
+    model = nn.ModuleDict({name: chain(device, 2) for name in ("here", "there")})
+    x = batch(device)
+
+    def step() -> Any:
+        loss = model["here"](x).sum()
+
+        def work() -> Tensor:
+            with watch():
+                own: Tensor = model["there"](x).sum()
+                loss.backward()
+                own.backward()
+                return own
+
+        return loss, aside(work)
+
+    return model, step
+
+
+@dataclass
+class Output:
+    """What a module returns; torch does not know the class."""
+
+    value: Tensor
+
+
+@program(
+    {
+        "": Row(2, 2, calls=0),
+        "stem": Row(1, 1),
+        "head": Row(1, 1),
+        "head.layer": Row(1, 1),
+    }
+)
+def a_dataclass_from_another_thread(device: str, watch: Watch) -> Made:
+    """Backward here, where a stem has nodes of the same numbers."""
+    head = Composed(lambda self, x: Output(self.layer(x)), layer=linear(device))
+    model, x = nn.ModuleDict({"stem": linear(device), "head": head}), batch(device)
+
+    def forward() -> Tensor:
+        with watch():
+            output: Output = model["head"](x)
+        return output.value
+
+    def step() -> Any:
+        stem = model["stem"](x).tanh().tanh()
+        return [descend(aside(forward)), descend(stem)]
 
     return model, step
 

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flopcount._private import component_shapes, without_modes
+from flopcount._private.modes import without_modes
+from flopcount._private.ops import component_shapes
 from flopcount.formulas.traffic import tensors
 
 __all__ = ["components"]

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from flopcount._private import OpOverload, TorchDispatchMode, decomposition_of, without_modes
+from flopcount._private.modes import TorchDispatchMode, without_modes
+from flopcount._private.ops import OpOverload, decomposition_of
 from flopcount.cost import ZERO, Cost
 from flopcount.formulas.registry import Decision, Formula, Uncountable
 

@@ -108,6 +108,8 @@ for _namespace in ("_c10d_functional", "c10d_functional", "_c10d_functional_auto
     free(f"{_namespace}::all_gather_into_tensor_out", f"{_namespace}::reduce_scatter_tensor_out")
 free("c10d::allreduce_", "c10d::allreduce_coalesced_", "c10d::broadcast_", "c10d::reduce_")
 free("c10d::send", "c10d::check_for_nan", "_dtensor::shard_dim_alltoall")
+free("fsdp::split_with_sizes_copy", "fsdp::chunk_cat")
+free("fsdp::all_gather_copy_in", traffic=traffic.packed)
 free("c10d::barrier", "c10d::monitored_barrier_", traffic=traffic.nothing)
 free(  # the first argument receives
     "c10d::_allgather_base_",

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flopcount._private import (
+from flopcount._private.ops import (
     DENSE_LAYOUTS,
     is_composite,
     overload_name,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from flopcount._private import without_modes
+from flopcount._private.modes import without_modes
 from flopcount.cost import Cost
 from flopcount.formulas.complex import PRODUCT, QUOTIENT, ROOT, SELECT, SUM
 from flopcount.formulas.registry import Uncountable

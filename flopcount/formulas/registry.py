@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, TypeVar
 
-from flopcount._private import (
+from flopcount._private.ops import (
     CustomOpDef,
     OpOverload,
     OpOverloadPacket,

@@ -7,7 +7,8 @@ from typing import Any
 
 from torch import Tensor, sparse_bsc, sparse_bsr, sparse_coo, sparse_csc, sparse_csr, strided
 
-from flopcount._private import COO_PARTS, DENSE_LAYOUTS, without_modes
+from flopcount._private.modes import without_modes
+from flopcount._private.ops import COO_PARTS, DENSE_LAYOUTS
 
 __all__ = [
     "accumulated",
@@ -123,6 +124,14 @@ def gathered(
     table, *indices = _distinct([*args, *kwargs.values()])
     written = sum(map(size, _distinct([out, *mutated])))
     return min(written, size(table)) + sum(map(size, indices)), written
+
+
+def packed(
+    args: Sequence[Any], kwargs: dict[str, Any], out: Any, mutated: Sequence[Any]
+) -> tuple[int, int]:
+    """The tensors of the first operand are copied into a part of the second."""
+    read = sum(map(size, _distinct(args[0])))
+    return read, read
 
 
 def nothing(

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from flopcount._private import component_shapes
+from flopcount._private.ops import component_shapes
 from flopcount.cost import ZERO, Cost
 from flopcount.formulas.attention import Attention
 from flopcount.formulas.components import components

@@ -44,6 +44,7 @@ class Value:
         saved_in: the checkpoint that the node's saved tensors are to be had from.
         path: the module that made it.
         weight: the weight that it is a product with.
+        is_function: the product is one of the program's own.
         again: what runs in place of a derivative.
     """
 
@@ -52,6 +53,7 @@ class Value:
     saved_in: Frame | None = None
     path: str = ""
     weight: nn.Parameter | None = None
+    is_function: bool = False
     again: Callable[[], None] | None = None
 
     def graph(self) -> dict[Value, None]:
@@ -107,6 +109,13 @@ class Bookkeeper:
         frame = self.save() if wanted else None
         self.products[self.path, self.phase] += 1
         return Value(wanted, (x,), frame, self.path, weight)
+
+    def function(self, x: Value, weight: nn.Parameter) -> Value:
+        """Its factors are saved when it has run; it computes whatever may be wanted."""
+        wanted = self.records and (x.wanted or weight.requires_grad)
+        self.products[self.path, self.phase] += 1
+        frame = self.save() if wanted else None
+        return Value(wanted, (x,), frame, self.path, weight, is_function=True)
 
     def add(self, *terms: Value) -> Value:
         """Nothing is saved."""
@@ -174,12 +183,13 @@ class Bookkeeper:
             if node.saved_in is not None:
                 self.recompute(node.saved_in, done)
             if node.weight is not None:
-                factor = node.sources[0]
-                by_input = factor.wanted and (only is None or only in factor.graph())
-                by_weight = node.weight.requires_grad and only is None
+                factor, every = node.sources[0], only is None or node.is_function
+                by_input = factor.wanted and (every or only in factor.graph())
+                by_weight = node.weight.requires_grad and every
                 self.products[node.path, BACKWARD] += by_input + by_weight
-                self.gradients[node.path, "input"] += by_input
-                self.gradients[node.path, "weight"] += by_weight
+                if not node.is_function:
+                    self.gradients[node.path, "input"] += by_input
+                    self.gradients[node.path, "weight"] += by_weight
             if node.again is not None:
                 node.again()
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
+from benchmarks.attribution import verdict_apart
 from benchmarks.programs import PROGRAMS, Program, Row, U
 from flopcount import Cost, FlopCounter, Report, UnwatchedThreadWarning
 from flopcount.report import sum_rows
@@ -54,6 +55,12 @@ def assert_has_its_rows(program: Program, device: str) -> None:
 @EACH
 def test_each_module_has_its_rows(name: str) -> None:
     assert_has_its_rows(PROGRAMS[name], "cpu")
+
+
+@pytest.mark.parametrize("name", [name for name in PROGRAMS if "thread" in name])
+def test_threads_have_their_rows_where_all_number_their_nodes_alike(name: str) -> None:
+    """In a new process the first thread, too, numbers nodes from 0."""
+    assert verdict_apart(name, "flopcount") == "right"
 
 
 @pytest.mark.gpu

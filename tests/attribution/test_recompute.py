@@ -50,21 +50,44 @@ def test_model_flops_leave_recomputation_out_and_hardware_flops_do_not(reentrant
     assert report.hardware_flops == (8 if reentrant else 7) * U
 
 
-@pytest.mark.parametrize("started_here", [True, False])
+def test_checkpoints_of_methods_of_a_model_that_is_not_given() -> None:
+    """The inner layer runs for both checkpoints again, in the row of its first call."""
+
+    class Methods(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = linear(), linear()
+
+        def outer(self, x: Tensor) -> Tensor:
+            return self.b(checkpoint(lambda x: self.a(x), x, use_reentrant=True))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return checkpoint(self.outer, x, use_reentrant=True)
+
+    model = nn.Sequential(linear(), Methods(), linear())
+    with FlopCounter() as counter:
+        model(batch(grad=True)).sum().backward()
+    report = counter.report()
+    assert list(report) == ["<block>", "", "0", "1", "1.a", "1.b", "2"]
+    assert units(report["1.a"]) == {"forward": 1, "recompute": 2, "backward": 2}
+    assert units(report["1.b"]) == {"forward": 1, "recompute": 1, "backward": 2}
+
+
+@pytest.mark.parametrize("depth", [1, 0])
 def test_a_thread_that_another_one_sent_does_not_take_its_nodes_for_recomputed_ones(
-    started_here: bool, monkeypatch: pytest.MonkeyPatch
+    depth: int,
 ) -> None:
     """As on an accelerator, whose backward runs in a thread that numbers what it recomputes."""
-    monkeypatch.setattr("flopcount.attribution.backward_started_here", lambda: started_here)
     attribution = Attribution()
     here, other = attribution.local.thread, Thread(attribution, attribution)
+    here.depth, other.is_stranger = depth, False
     attribution.add(other)
     recomputed, made = Scope("recomputed", None), Scope("made", None)
     node = batch(grad=True).sin().grad_fn
     here.record.note(recomputed.places[RECOMPUTE], node._sequence_nr())
     other.record.note(made.forward, node._sequence_nr())
     owner = attribution._owner(here, node)
-    assert owner is (recomputed if started_here else made)
+    assert owner is (recomputed if depth else made)
 
 
 @REENTRANT

@@ -62,13 +62,14 @@ def of_books(books: Bookkeeper) -> dict[str, Truth]:
     }
 
 
-def compare(model: Part, grad: bool, backward: str) -> None:
+def compare(model: Part, grad: bool, backward: str, is_given: bool) -> None:
     """Run a step of ``model`` on both machines.
 
     Args:
         model: any tree.
         grad: whether its input wants a gradient.
         backward: run it "once", "twice" on the same graph, or "for the input" alone.
+        is_given: whether the counter knows the model before it runs.
     """
     reentrant = any(isinstance(module, Reentrant) for module in model.modules())
     for_input = backward == "for the input" and grad and not reentrant  # torch forbids that
@@ -80,7 +81,7 @@ def compare(model: Part, grad: bool, backward: str) -> None:
     for _ in range(times * wanted):
         books.backward(y, x if for_input else None)
 
-    with FlopCounter(model) as counter:
+    with FlopCounter(model if is_given else None) as counter:
         inputs = batch(grad=grad)
         output = TORCH.call(model, model, inputs)
         assert output.requires_grad == y.wanted
@@ -96,6 +97,7 @@ PROGRAMS = given(
     model=trees(),
     grad=st.sampled_from([True, True, False]),
     backward=st.sampled_from(["once", "twice", "for the input"]),
+    is_given=st.booleans(),
 )
 EXAMPLES = settings(
     derandomize=True,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -117,3 +118,29 @@ def test_fully_sharded(process_group: None) -> None:
     assert [node.path for node in report.model.walk()] == NET_PATHS
     assert [report[path].type for path in NET_PATHS] == ["Net", "Sequential", *["Linear"] * 3]
     assert units(report.model) == {"forward": 3, "backward": 5}
+
+
+def half_of_a_sharded_layer() -> dict[str, tuple[int, int]]:
+    """Bytes that each of FSDP's own ops reads and writes, on one of two ranks."""
+    from torch.distributed.fsdp import fully_shard
+    from torch.testing._internal.distributed.fake_pg import FakeStore
+
+    torch.distributed.init_process_group("fake", rank=0, world_size=2, store=FakeStore())
+    layer = linear()
+    fully_shard(layer, mesh=torch.distributed.device_mesh.init_device_mesh("cpu", (2,)))
+    with FlopCounter(layer, strict=True) as counter:
+        layer(batch()).sum().backward()
+    costs = counter.report().by_operator()
+    return {op: (cost.read, cost.written) for op, cost in costs.items() if op.startswith("fsdp")}
+
+
+def test_a_rank_copies_its_shard_and_all_that_it_gathers() -> None:
+    """The layer's weight is 8 · 8 · 4 = 256 bytes, of which a rank has half."""
+    pytest.importorskip("torch.distributed.fsdp")
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        moved = pool.apply(half_of_a_sharded_layer)
+    assert moved == {
+        "fsdp.all_gather_copy_in": (128, 128),
+        "fsdp.split_with_sizes_copy": (256, 256),
+        "fsdp.chunk_cat": (256, 256),
+    }

@@ -62,6 +62,13 @@ class Layer(Part):
         return machine.product(x, self.weight)
 
 
+class Applied(Layer):
+    """The same by a function of the program's own, which says nothing of its gradients."""
+
+    def run(self, machine: Any, x: Any) -> Any:
+        return machine.function(x, self.weight)
+
+
 class Chain(Part):
     """Its children, one after the other."""
 
@@ -74,12 +81,15 @@ class Chain(Part):
 class Weighted(Chain):
     """Its children, and a product of its own before and after them."""
 
+    own = "product"
+
     def __init__(self, *children: Part, **kwargs: Any) -> None:
         super().__init__(*children, **kwargs)
         self.weight = nn.Parameter(torch.ones(8, 8) / 8)
 
     def run(self, machine: Any, x: Any) -> Any:
-        return machine.product(super().run(machine, machine.product(x, self.weight)), self.weight)
+        multiply = getattr(machine, self.own)
+        return multiply(super().run(machine, multiply(x, self.weight)), self.weight)
 
 
 class Towers(Part):
@@ -166,6 +176,12 @@ class CheckpointedProducts(Checkpointed, Weighted):
     """The same with products of its own: functions are checkpointed, no less than modules."""
 
 
+class CheckpointedFunctions(CheckpointedProducts):
+    """The same, by functions of the program's own."""
+
+    own = "function"
+
+
 class Reentrant(Checkpointed):
     """A checkpoint that runs a backward pass inside backward."""
 
@@ -176,10 +192,52 @@ class ReentrantProducts(Reentrant, Weighted):
     """The same with products of its own."""
 
 
+class ReentrantFunctions(ReentrantProducts):
+    """The same, by functions of the program's own."""
+
+    own = "function"
+
+
+class Segments(Chain):
+    """Each of its children in a checkpoint of its own."""
+
+    reentrant = False
+
+    def run(self, machine: Any, x: Any) -> Any:
+        for child in self.inner:
+            x = machine.checkpoint(partial(machine.call, self, child), x, self.reentrant)
+        return x
+
+
+class ReentrantSegments(Segments, Reentrant):
+    """The same, reentrant."""
+
+    reentrant = True
+
+
+class Product(torch.autograd.Function):
+    """A product, and the gradients that are wanted."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return x @ weight
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        (gradient,), (x, weight) = gradients, ctx.saved_tensors
+        by_input, by_weight = ctx.needs_input_grad
+        return (
+            gradient @ weight.T if by_input else None,
+            x.T @ gradient if by_weight else None,
+        )
+
+
 class TorchMachine:
     """Does what it is told."""
 
     product = staticmethod(torch.mm)
+    function = staticmethod(Product.apply)
     add = staticmethod(torch.add)
     tanh = staticmethod(torch.tanh)
     detach = staticmethod(torch.detach)
@@ -208,6 +266,7 @@ TORCH = TorchMachine()
 
 
 CHECKPOINTS = [Checkpointed, CheckpointedProducts, Reentrant, ReentrantProducts]
+CHECKPOINTS += [CheckpointedFunctions, ReentrantFunctions, Segments, ReentrantSegments]
 KINDS = [
     *(Chain, Weighted, Towers, Twice, Saving, InPlace, Detached, NoGrad, Caught, Slope),
     *CHECKPOINTS,
@@ -233,10 +292,11 @@ def trees(
         "wrapped": draw(st.sampled_from(["tensor", "tuple", "dict"])),
     }
     if depth == 0 or (depth < 4 and draw(st.integers(0, 4)) == 0):
-        part: Part = Layer(frozen=draw(st.integers(0, 2)) == 0, **flags)
+        kind = draw(st.sampled_from([Layer, Layer, Applied]))
+        part: Part = kind(frozen=draw(st.integers(0, 2)) == 0, **flags)
     else:
         kind = draw(st.sampled_from(kinds))
-        if kind is CheckpointedProducts:
+        if issubclass(kind, CheckpointedProducts):
             kinds = [kind for kind in kinds if kind is not Slope]
         count = draw(st.integers(1, 3))
         apart = kind in CHECKPOINTS

@@ -14,7 +14,7 @@ from functorch.compile import aot_module, nop
 from torch import Tensor, nn
 
 from flopcount import FlopCounter
-from flopcount._private import stance
+from flopcount._private.compiler import stance
 from tests.counter.units import PRODUCT, batch, linear, mm
 from tests.graphs import keeping
 from tests.invariants import check

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from flopcount import FlopCounter
-from flopcount._private import modes, pop_mode, push_mode
+from flopcount._private.modes import modes, pop_mode, push_mode
 from tests.counter.units import PRODUCT, mm
 from tests.private.ops import Ops
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import threading
 import warnings
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
@@ -16,6 +18,34 @@ from flopcount import FlopCounter, UnwatchedThreadWarning
 from flopcount.cost import ZERO
 from tests.counter.units import PRODUCT, batch, linear
 from tests.invariants import check
+
+
+def run_aside(work: Callable[[], object]) -> None:
+    """Run ``work`` in a thread of its own."""
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+
+
+def product_aside() -> dict[str, int]:
+    """MACs of backward where a thread that enters late multiplies by a weight, without a module.
+
+    Its node has the number of one of the stem's, which was made before.
+    """
+    model = nn.Sequential(linear(), nn.Tanh(), nn.Tanh())
+    weight, losses = torch.randn(8, 8, requires_grad=True), []
+
+    def forward() -> None:
+        with counter:
+            losses.append((batch() @ weight).sum())
+
+    with FlopCounter(model) as counter:
+        losses.append(model(batch()).sum())
+        run_aside(forward)
+        torch.autograd.backward(losses)
+    report = counter.report()
+    nodes = {"root": report.root, "unattributed": report["unattributed"]}
+    return {name: node.phases["backward"].macs for name, node in nodes.items()}
 
 
 class TestThreads:
@@ -138,6 +168,83 @@ class TestThreads:
         report = counter.report()
         assert report.root.phases["backward"].macs == 2 * PRODUCT
         assert report["unattributed"].phases["backward"].macs == 2 * PRODUCT
+
+    def test_what_another_thread_made_without_a_module_is_not_taken_for_a_layers(self) -> None:
+        """In a new process, whose first thread numbers nodes from 0, too."""
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            macs = pool.apply(product_aside)
+        assert macs == {"root": 2 * PRODUCT, "unattributed": 2 * PRODUCT}
+
+    def test_nodes_of_threads_that_nobody_watches_are_not_taken_for_a_layers(self) -> None:
+        """A batch in two halves, as DataParallel does: the numbers are the stem's, too."""
+        parts = {"stem": nn.Sequential(linear(), nn.Tanh(), nn.Tanh()), "body": linear()}
+        model = nn.ModuleDict(parts)
+
+        class Split(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.parts, self.head = model, linear()
+
+            def forward(self, x: torch.Tensor) -> Any:
+                y = self.parts["stem"](x)
+                halves: list[torch.Tensor] = []
+                for half in y.chunk(2):
+                    run_aside(lambda half=half: halves.append(self.parts["body"](half)))
+                return self.head(torch.cat(halves))
+
+        split = Split()
+        with FlopCounter(split) as counter:
+            for _ in range(3):
+                split(batch()).sum().backward()
+        with pytest.warns(UnwatchedThreadWarning):
+            report = counter.report()
+        assert report["head"].phases["backward"].macs == 3 * 2 * PRODUCT
+        # each step the stem's gradient is one product, the body's two, of half a batch each
+        stem = report["parts.stem"].phases["backward"].macs
+        assert report["parts.stem.1"].total.macs == report["parts.stem.2"].total.macs == 0
+        unknown = report["unattributed"].phases["backward"].macs
+        assert stem + unknown == 3 * (1 + 2) * PRODUCT
+        assert unknown >= 3 * 2 * PRODUCT
+
+    def test_a_thread_without_gradients_that_nobody_watches_makes_no_nodes(self) -> None:
+        model, other = nn.Sequential(linear(), linear()), linear()
+
+        def evaluate() -> None:
+            with torch.no_grad():
+                other(batch())
+
+        with FlopCounter(model) as counter:
+            loss = model(batch()).sum()
+            run_aside(evaluate)
+            loss.backward()
+        with pytest.warns(UnwatchedThreadWarning):
+            report = counter.report()
+        assert report["0"].phases["backward"].macs == PRODUCT
+        assert report["1"].phases["backward"].macs == 2 * PRODUCT
+
+    def test_what_runs_in_threads_of_torchs_own_is_unattributed(self) -> None:
+        """``torch.jit.fork`` takes the counter along, and not the module."""
+
+        class Forks(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.a, self.b = linear(), linear()
+
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                a, b = torch.jit.fork(self.a, x), torch.jit.fork(self.b, x)
+                return torch.jit.wait(a) + torch.jit.wait(b)
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            model = nn.Sequential(linear(), torch.jit.script(Forks()))
+        with FlopCounter(model) as counter:
+            model(batch()).sum().backward()
+        report = counter.report()
+        phases = {name: cost.macs / PRODUCT for name, cost in report.root.phases.items()}
+        assert phases == {"forward": 3, "backward": 5, "recompute": 0, "optimizer": 0}
+        assert report["unattributed"].phases["forward"].macs == 2 * PRODUCT
+        assert report["1"].total.macs == 0
+        assert report.root.own.macs == 0
 
     def test_function_modes_see_nothing_of_what_is_noted_on_nodes(self) -> None:
         class Names(TorchFunctionMode):

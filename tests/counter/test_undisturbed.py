@@ -293,6 +293,42 @@ def a_pair_of_tensors(notes: Notes) -> Any:
     return y, x.grad, weight.grad
 
 
+class LowRank(Tensor):
+    """A matrix that is the product of two, and says nothing of what it holds."""
+
+    def __new__(cls, left: Tensor, right: Tensor) -> LowRank:
+        shape = (left.shape[0], right.shape[1])
+        return Tensor._make_wrapper_subclass(cls, shape, dtype=left.dtype)
+
+    def __init__(self, left: Tensor, right: Tensor) -> None:
+        self.left, self.right = left, right
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        assert func is torch.ops.aten.mm.default
+        x, matrix = args
+        return x @ matrix.left @ matrix.right
+
+
+@program(1 / 2)  # of 8 × 8: by 8 × 2, and then by 2 × 8
+def a_matrix_of_low_rank(notes: Notes) -> Any:
+    return batch() @ LowRank(torch.ones(8, 2), torch.ones(2, 8))
+
+
+class Labelled(Tensor):
+    """A tensor itself, whose ops run as its class says."""
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        with torch._C._DisableTorchDispatch():
+            return func(*args, **(kwargs or {}))
+
+
+@program(1)
+def a_subclass_that_runs_its_ops_unseen(notes: Notes) -> Any:
+    return batch() @ torch.ones(8, 8).as_subclass(Labelled)
+
+
 # -- programs that are traced
 
 

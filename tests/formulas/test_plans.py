@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from flopcount import FlopCounter
-from flopcount._private import all_overloads, schema_of
+from flopcount._private.ops import all_overloads, schema_of
 from flopcount.cost import ZERO
 from flopcount.formulas import Decision, plan
 

@@ -12,21 +12,20 @@ from torch.nn.modules import module as module_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
-from flopcount._private import (
+from flopcount._private.autograd import (
     GRADIENT_ORDER,
     NO_SEQUENCE_NR,
-    backward_started_here,
     backward_task,
-    checkpoint_recomputes,
+    checkpoint_is_open,
     hook_nodes,
-    is_traceable_wrapper_subclass_type,
+    is_checkpoint,
     next_sequence_nr,
     notes_of,
-    open_calls,
     running_node,
-    tree_leaves,
     will_execute,
 )
+from flopcount._private.frames import backward_calls, checkpoint_recomputes, open_calls
+from flopcount._private.modes import is_traceable_wrapper_subclass_type, tree_leaves
 from tests.private.ops import Ops
 
 aten = torch.ops.aten
@@ -285,13 +284,24 @@ class TestFrames:
 
         assert Model().method() == []
 
-    def test_backward_started_here(self, x: Tensor) -> None:
-        seen: list[bool] = []
-        x.register_hook(lambda grad: seen.append(backward_started_here()))
+    def test_backward_calls_say_whether_they_are_recorded_the_innermost_first(
+        self, x: Tensor
+    ) -> None:
+        seen: list[list[bool]] = []
+        x.register_hook(lambda grad: seen.append(backward_calls()))
         x.exp().sum().backward()
-        torch.autograd.grad(x.exp().sum(), x)
-        assert seen == [True, True]
-        assert not backward_started_here()
+        torch.autograd.grad(x.exp().sum(), x, create_graph=True)
+        torch.autograd.backward(x.exp().sum(), create_graph=True)
+
+        def again(grad: Tensor) -> None:
+            with torch.enable_grad():
+                torch.autograd.grad(x.exp().sum(), x)
+
+        y = x.sin()
+        y.register_hook(again)
+        torch.autograd.grad(y.sum(), x, create_graph=True)
+        assert seen == [[False], [True], [True], [False, True], [True]]
+        assert backward_calls() == []
 
     @pytest.fixture(params=[True, False], ids=["reentrant", "not reentrant"])
     def reentrant(self, request: pytest.FixtureRequest) -> bool:
@@ -313,6 +323,29 @@ class TestFrames:
         assert ("aten::exp", True) in ops.seen
         # what the reentrant kind runs backward through is a pass of its own
         assert ("aten::cos", False) in ops.seen
+
+    def test_a_checkpoint_that_is_not_reentrant_is_open_while_it_runs(
+        self, x: Tensor, reentrant: bool
+    ) -> None:
+        seen: list[tuple[bool, bool]] = []
+
+        def run(value: Tensor) -> Tensor:
+            with torch.no_grad():
+                seen.append((checkpoint_is_open(), is_checkpoint(running_node())))
+            return value.exp().sin()
+
+        assert not checkpoint_is_open()
+        y = checkpoint(run, x, use_reentrant=reentrant)
+        assert is_checkpoint(y.grad_fn) == reentrant
+        y.sum().backward()
+        assert not checkpoint_is_open()
+        assert seen == ([(False, False), (False, True)] if reentrant else 2 * [(True, False)])
+
+    def test_other_hooks_on_saved_tensors_are_no_checkpoint(self, x: Tensor) -> None:
+        with torch.autograd.graph.saved_tensors_hooks(lambda y: y, lambda y: y):
+            assert not checkpoint_is_open()
+        with torch.autograd.graph.save_on_cpu():
+            assert not checkpoint_is_open()
 
 
 class TestHookNodes:

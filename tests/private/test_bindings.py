@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from flopcount._private import BINDINGS
+from flopcount._private.ops import BINDINGS
 from tests.private.ops import Ops
 
 M, N, V = torch.rand(3, 3), torch.rand(3, 3), torch.rand(2, 3, 3)

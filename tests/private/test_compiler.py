@@ -10,26 +10,26 @@ import torch
 from functorch.compile import aot_function
 from torch import Tensor, nn
 
-from flopcount._private import (
+from flopcount._private.autograd import backward_task
+from flopcount._private.compiler import (
     FORWARD_TAG,
+    GRADIENTS,
     NO_MODULE,
     UNBACKED,
-    FakeTensorMode,
-    backward_task,
     dimension_names,
     expression,
     forget_compiled,
     ignore_when_captured,
     is_compiling_for_op,
     is_graph_of_torchs_own,
-    no_autocast,
     remainders,
     set_stance,
     stance,
     traced_range,
     untraced,
 )
-from tests.graphs import keeping
+from flopcount._private.modes import FakeTensorMode, no_autocast
+from tests.graphs import compiled, keeping
 from tests.private.ops import Ops
 
 aten = torch.ops.aten
@@ -209,6 +209,18 @@ class TestSymbols:
 def test_passes_of_the_exporter_say_that_no_module_called() -> None:
     hook = import_module("torch._export.passes._node_metadata_hook")
     assert hook._EMPTY_NN_MODULE_STACK_KEY == NO_MODULE
+
+
+def test_ops_of_a_gradient_that_a_compiled_function_asks_for_remember_who_gave_it() -> None:
+    graphs = compiled(torch.func.grad(lambda x: x.sin().sum()), torch.ones(4, requires_grad=True))
+    asked = [
+        node.target
+        for node in graphs["forward"].graph.nodes
+        if any(function in GRADIENTS for _, function in node.meta.get("source_fn_stack", ()))
+    ]
+    assert aten.cos.default in asked
+    assert aten.sin.default not in asked
+    assert torch.autograd.grad in GRADIENTS
 
 
 def test_fake_tensors_choose_the_kernels_of_their_device() -> None:

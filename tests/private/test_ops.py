@@ -9,11 +9,21 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from flopcount._private import (
+from flopcount._private.compiler import has_symbolic_sizes
+from flopcount._private.frames import sharding_is_planned
+from flopcount._private.modes import (
+    FakeTensorMode,
+    is_traceable_wrapper_subclass_type,
+    modes,
+    pop_mode,
+    push_mode,
+    resolving_views,
+    without_modes,
+)
+from flopcount._private.ops import (
     COO_PARTS,
     DENSE_LAYOUTS,
     CustomOpDef,
-    FakeTensorMode,
     HigherOrderOperator,
     OpOverload,
     OpOverloadPacket,
@@ -25,18 +35,10 @@ from flopcount._private import (
     decomposition_of,
     has_kernel,
     has_nested_kernel,
-    has_symbolic_sizes,
     is_composite,
-    is_traceable_wrapper_subclass_type,
-    modes,
     overload_name,
     packet_name,
-    pop_mode,
-    push_mode,
-    resolving_views,
     schema_of,
-    sharding_is_planned,
-    without_modes,
 )
 from tests.private.ops import Ops
 

@@ -1,0 +1,4 @@
+"""The private torch names that flopcount stands on; nothing else in the package uses any.
+
+``tests/private`` says, name by name, what each one promises.
+"""

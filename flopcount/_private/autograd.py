@@ -1,0 +1,88 @@
+"""Autograd: nodes, the passes that run them, and the hooks around them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+import torch.utils.checkpoint
+from torch.nn.modules import module as modules_of_nn
+
+from flopcount._private.frames import CHECKPOINT
+
+running_node: Callable[[], Any] = torch._C._current_autograd_node
+"""The autograd node that this thread is evaluating, or None outside backward."""
+
+next_sequence_nr: Callable[[], int] = torch.autograd._get_sequence_nr  # type: ignore[attr-defined]
+"""The number that the next autograd node created by this thread will carry."""
+
+backward_task: Callable[[], int] = torch._C._current_graph_task_id
+"""A number that is new for every backward pass, and -1 outside of one."""
+
+NO_SEQUENCE_NR = 2**64 - 1
+"""What ``node._sequence_nr()`` answers for an AccumulateGrad node."""
+
+GRADIENT_ORDER: dict[str, tuple[int, int]] = {
+    "AddmmBackward0": (1, 2),
+    "MmBackward0": (1, 0),
+    "BmmBackward0": (1, 0),
+    "LinearBackward0": (0, 1),
+}
+"""Which of its inputs' gradients a matmul node computes first, and which second.
+
+The numbers index ``node.next_functions``: ``mm(self, mat2)``, ``addmm(self, mat1, mat2)``.
+Autograd's generated code takes the inputs in alphabetical order of their names. ``linear`` is one
+node where its input is a nested tensor.
+"""
+
+
+_will_execute: Callable[[Any], bool] = torch._C._will_engine_execute_node
+
+
+def will_execute(node: Any) -> bool:
+    """Whether the running backward pass wants the gradient that flows into ``node``."""
+    try:
+        return _will_execute(node)
+    except RuntimeError:  # raised for the very leaves that autograd.grad() asks for
+        return True
+
+
+def notes_of(node: Any) -> dict[Any, Any]:
+    """What others want to remember of an autograd node: it keeps them as long as it lives."""
+    notes: dict[Any, Any] = node.metadata
+    return notes
+
+
+ANY_BACKWARD_HOOKS: Mapping[int, Any] = modules_of_nn._global_backward_hooks
+ANY_BACKWARD_PRE_HOOKS: Mapping[int, Any] = modules_of_nn._global_backward_pre_hooks
+"""Hooks of all modules that see gradients; each module has its own, ``_backward_hooks``, too."""
+
+
+def hook_nodes(module: torch.nn.Module, results: Any) -> int:
+    """How many autograd nodes torch adds to a call, after its forward hooks have seen ``results``.
+
+    Full backward hooks run in a node that is put around the results.
+    """
+    hooks = (*module._get_backward_hooks()[0], *module._get_backward_pre_hooks())
+    outputs = results if isinstance(results, tuple) else (results,)
+    needed = any(isinstance(output, torch.Tensor) and output.requires_grad for output in outputs)
+    return int(bool(hooks) and needed and torch.is_grad_enabled())
+
+
+_saved_tensor_hooks: Any = torch._C._autograd._top_saved_tensors_default_hooks
+
+
+def checkpoint_is_open() -> bool:
+    """Whether the innermost hooks on saved tensors are a checkpoint's, which runs its function.
+
+    It keeps them open, without gradients too, while its function runs, the first time and again.
+    """
+    hooks: Any = _saved_tensor_hooks(True)
+    code = getattr(hooks[1], "__code__", None) if hooks else None
+    return code is not None and code.co_filename == CHECKPOINT
+
+
+def is_checkpoint(node: Any) -> bool:
+    """Whether ``node`` is that of a reentrant checkpoint, which runs its function again."""
+    return isinstance(node, torch.utils.checkpoint.CheckpointFunction._backward_cls)

@@ -1,0 +1,60 @@
+"""What the frames of this thread tell of who called."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from types import FrameType
+
+import torch
+import torch.utils.checkpoint
+
+RUN_BACKWARD = torch.autograd.graph._engine_run_backward.__code__
+CALLS = frozenset(
+    {
+        torch.nn.Module._call_impl.__code__,
+        torch.optim.Optimizer.profile_hook_step(print).__code__,  # what wraps every step()
+    }
+)
+
+
+def _frames() -> Iterator[FrameType]:
+    """The frames of this thread, innermost first."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        yield frame
+        frame = frame.f_back
+
+
+def open_calls() -> list[object]:
+    """The modules that are being called, and the optimizers that step, innermost first."""
+    return [frame.f_locals.get("self") for frame in _frames() if frame.f_code in CALLS]
+
+
+def backward_calls() -> list[bool]:
+    """The backward passes that this thread called and that have not returned, innermost first.
+
+    Of each, whether autograd records what it does: ``create_graph=True``.
+    """
+    frames = (frame for frame in _frames() if frame.f_code is RUN_BACKWARD)
+    return [any(frame.f_locals["args"][2:3]) for frame in frames]  # after gradients, retain_graph
+
+
+def sharding_is_planned() -> bool:
+    """Whether DTensor runs an op on fake tensors of global size, to find how its result is cut."""
+    return "torch.distributed.tensor" in sys.modules and any(
+        frame.f_code.co_filename.endswith("_sharding_prop.py") for frame in _frames()
+    )
+
+
+CHECKPOINT = torch.utils.checkpoint.__file__
+
+
+def checkpoint_recomputes() -> bool:
+    """Whether torch.utils.checkpoint is at work inside the innermost backward pass."""
+    for frame in _frames():
+        if frame.f_code is RUN_BACKWARD:
+            return False
+        if frame.f_code.co_filename == CHECKPOINT:
+            return True
+    return False

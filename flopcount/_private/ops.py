@@ -1,0 +1,184 @@
+"""Ops: their names, schemas, kernels, and quick ways to call them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from torch._decomp import decomposition_table
+from torch._library import custom_ops
+
+from flopcount._private.modes import resolving_views, without_modes
+
+CustomOpDef = custom_ops.CustomOpDef
+"""What ``torch.library.custom_op`` makes of a function."""
+
+# torch's stubs leave out its private layout
+DENSE_LAYOUTS = frozenset({torch.strided, torch._mkldnn})  # type: ignore[attr-defined]
+"""Layouts of tensors that hold every element of their shape: torch's own, and oneDNN's."""
+
+COO_PARTS = torch.Tensor._values, torch.Tensor._indices
+"""What a COO tensor holds, whether or not it is coalesced."""
+
+
+DispatchKey = torch._C.DispatchKey
+
+OpOverload = torch._ops.OpOverload
+"""An op for one kind of arguments, ``torch.ops.aten.add.Tensor``: what a dispatch mode gets."""
+
+OpOverloadPacket = torch._ops.OpOverloadPacket
+"""All overloads of an op, ``torch.ops.aten.add``."""
+
+HigherOrderOperator = torch._ops.HigherOrderOperator
+"""An op that calls functions that it is given, ``torch.ops.higher_order.cond``."""
+
+
+def packet_name(op: OpOverload | OpOverloadPacket) -> str:
+    """``aten::add`` of ``torch.ops.aten.add`` and of each of its overloads."""
+    packet = op._overloadpacket if isinstance(op, OpOverload) else op
+    return packet._qualified_op_name
+
+
+def overload_name(op: OpOverload) -> str:
+    """``Tensor`` of ``torch.ops.aten.add.Tensor``; ``default`` where there is but one."""
+    return op._overloadname
+
+
+def custom_op_name(op: CustomOpDef) -> str:
+    """``mylib::op`` of what ``torch.library.custom_op`` returned."""
+    name: str = op._qualname
+    return name
+
+
+def all_overloads() -> Iterator[OpOverload]:
+    """Every overload of every op that is registered at this moment, those of libraries too."""
+    for name in torch._C._dispatch_get_all_op_names():
+        namespace, _, rest = name.partition("::")
+        packet, _, overload = rest.partition(".")
+        home = getattr(torch.ops, namespace)
+        try:
+            yield getattr(getattr(home, packet), overload or "default")
+        except AttributeError:  # a schema that Python has no way to call
+            continue
+
+
+def schema_of(op: Any) -> Any:
+    """The arguments and results of an overload; None for a higher-order op."""
+    return getattr(op, "_schema", None)
+
+
+def has_kernel(op: OpOverload, key: str) -> bool:
+    """Whether the dispatcher has a kernel of ``op`` for ``key``.
+
+    It does not know every op that Python does: sizes and strides of jagged tensors are ops, too.
+    """
+    try:
+        return torch._C._dispatch_has_kernel_for_dispatch_key(op.name(), key)
+    except RuntimeError:
+        return False
+
+
+def is_composite(op: OpOverload) -> bool:
+    """Whether ``op`` is made of other ops on every backend, so that ``decompose()`` opens it.
+
+    A few have a kernel of their own beside the composite one, which gives other last digits.
+    """
+    return has_kernel(op, "CompositeImplicitAutograd") and not (
+        has_kernel(op, "CPU") or has_kernel(op, "CUDA")
+    )
+
+
+def has_nested_kernel(op: Any) -> bool:
+    """Whether ``op`` has a kernel of its own for nested tensors, beside a composite one."""
+    return has_kernel(op, "NestedTensorCPU") or has_kernel(op, "NestedTensorCUDA")
+
+
+def component_shapes(nested: torch.Tensor) -> list[tuple[int, ...]]:
+    """The shape of each component of a nested tensor of the strided layout.
+
+    They are kept on the host, so that no accelerator is waited for.
+    """
+    with without_modes():
+        shapes = nested._nested_tensor_size()
+        return list(map(tuple, shapes.tolist())) if shapes.dim() else []  # a scalar: of none
+
+
+def composite_kernel(op: Any) -> Callable[..., Any]:
+    """The kernel of a composite op, which calls others: what runs when nobody watches.
+
+    ``op.decompose()`` may prefer a decomposition in Python, which gives other last digits.
+    """
+    if isinstance(op, OpOverload):
+        return partial(op._op_dk, DispatchKey.CompositeImplicitAutograd)
+    kernel: Callable[..., Any] = op.py_kernels[DispatchKey.CompositeExplicitAutograd]
+    return kernel
+
+
+def decomposition_of(op: OpOverload) -> Callable[..., Any] | None:
+    """A function of other ops that does what ``op`` does, or what its functional spelling does."""
+    packet, overload = op._overloadpacket, op._overloadname
+    namespace, _, name = packet._qualified_op_name.partition("::")
+    functional = getattr(getattr(torch.ops, namespace), name.removesuffix("_"), packet)
+    names = [overload, overload.removesuffix("out").removesuffix("_"), "default"]
+    spellings = [op, *(getattr(functional, name) for name in names if hasattr(functional, name))]
+    table: Mapping[Any, Callable[..., Any]] = decomposition_table
+    for spelling in spellings:
+        if spelling in table:
+            return table[spelling]
+    composites = (s for s in spellings if has_kernel(s, "CompositeImplicitAutograd"))
+    return next((composite_kernel(spelling) for spelling in composites), None)
+
+
+_METHODS = """
+    add_.Tensor clone detach div_.Tensor expand mul_.Tensor permute select.int t transpose.int
+    unsqueeze view
+"""
+_FUNCTIONS = """
+    add.Tensor addmm bmm cat convolution div.Tensor embedding exp mean.dim mm mul.Tensor
+    native_batch_norm native_layer_norm neg relu relu_ rsqrt sigmoid sqrt stack sub.Tensor sum
+    sum.dim_IntList tanh
+"""
+
+
+def _bindings() -> dict[OpOverload, Callable[..., Any]]:
+    homes = {_METHODS: torch._C.TensorBase, _FUNCTIONS: torch._C._VariableFunctions}
+    found = {}
+    for names, home in homes.items():
+        for name in names.split():
+            packet, _, overload = name.partition(".")
+            op = getattr(getattr(torch.ops.aten, packet), overload or "default")
+            found[op] = getattr(home, packet)
+    return found
+
+
+BINDINGS = _bindings()
+"""Common ops, with the function behind ``torch.mm`` or ``Tensor.t`` that calls each of them.
+
+It reads its arguments by code made for them, in half to two thirds of the time that an overload
+takes to read them by its schema.
+"""
+
+
+MADE_OF_OPS = frozenset(
+    {
+        torch.ops.aten.linalg_lstsq.default,
+        torch.ops.aten.linalg_lstsq.out,
+        torch.ops.aten.linalg_pinv.atol_rtol_tensor,
+        torch.ops.aten.linalg_pinv.atol_rtol_tensor_out,
+    }
+)
+"""Ops whose kernel calls others on conjugated views, and of which modes see nothing."""
+
+
+def bound_call(op: Any) -> Callable[..., Any]:
+    """The quickest way to call ``op``: an OpOverload's own is a Python frame around another."""
+    if op in MADE_OF_OPS:
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            with resolving_views():
+                return op._op(*args, **kwargs)
+
+        return call
+    return BINDINGS.get(op) or (op._op if type(op) is OpOverload else op)

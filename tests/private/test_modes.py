@@ -1,0 +1,71 @@
+"""Tensors that answer for themselves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
+
+from flopcount._private.modes import FakeTensorMode, has_data, may_open_itself
+
+
+class Wrapping(Tensor):
+    """Holds another tensor."""
+
+    @staticmethod
+    def __new__(cls, inner: Tensor) -> Any:
+        return torch.Tensor._make_wrapper_subclass(cls, inner.shape, dtype=inner.dtype)
+
+    def __init__(self, inner: Tensor) -> None:
+        self.inner = inner
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        raise NotImplementedError(f"{func}")
+
+
+class Holding(Wrapping):
+    """Is a tensor itself."""
+
+    @staticmethod
+    def __new__(cls, inner: Tensor) -> Any:
+        return torch.Tensor._make_subclass(cls, inner)
+
+
+class Named(Tensor):
+    """Has functions of its own, and ops as any other."""
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return super().__torch_function__(func, types, args, kwargs or {})
+
+
+@pytest.mark.parametrize(
+    ("cls", "may"),
+    [
+        (Wrapping, True),
+        (Holding, True),
+        (Named, False),
+        (Tensor, False),
+        (nn.Parameter, False),
+        (FakeTensor, False),
+    ],
+)
+def test_classes_that_run_ops_as_they_say(cls: type, may: bool) -> None:
+    assert may_open_itself(cls) is may
+
+
+def test_only_a_wrapper_has_no_data_of_its_own() -> None:
+    x = torch.ones(3)
+    assert not has_data(Wrapping(x))
+    assert has_data(Holding(x))
+    for tensor in (x, nn.Parameter(x), torch.empty(0), x.to("meta"), x[:0]):
+        assert has_data(tensor)
+
+
+def test_a_fake_tensor_is_as_good_as_one_with_data() -> None:
+    with FakeTensorMode():
+        assert not may_open_itself(type(torch.ones(3)))
