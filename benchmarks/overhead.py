@@ -228,7 +228,7 @@ def section(figures: Figures) -> str:
     return "\n\n".join(parts)
 
 
-def plots(figures: Figures) -> dict[str, Figure]:
+def plot(figures: Figures) -> Figure:
     from matplotlib.figure import Figure
 
     names = list(figures["steps"])
@@ -245,4 +245,4 @@ def plots(figures: Figures) -> dict[str, Figure]:
     axes.set_xticks(range(len(names)), names, rotation=30, ha="right")
     axes.legend(frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
-    return {"overhead": picture}
+    return picture

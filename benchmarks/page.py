@@ -24,7 +24,7 @@ BENCHMARKS = (
 
 
 class Benchmark(Protocol):
-    """What a benchmark's module has; ``detail`` and ``plots`` it may have."""
+    """What a benchmark's module has; ``detail`` and ``plot`` it may have."""
 
     def run(self, quick: bool) -> Figures:
         """Find the figures: all of them, or quickly some."""
@@ -38,8 +38,8 @@ class Benchmark(Protocol):
     def detail(self, figures: Figures) -> str:
         """Markdown for a page of its own, ``results/NAME.md``: every row."""
 
-    def plots(self, figures: Figures) -> dict[str, Figure]:
-        """Pictures, by the name of the SVG in ``results``."""
+    def plot(self, figures: Figures) -> Figure:
+        """A picture, ``results/NAME.svg``."""
 
 
 def benchmark(name: str) -> Benchmark:
@@ -82,7 +82,7 @@ def page(figures: dict[str, Figures]) -> str:
     ]
     for name, module in found.items():
         parts += [f"## {title(name)}", module.section(figures[name])]
-        parts += [f"![{name}](results/{plot}.svg)" for plot in _plots(module, figures[name])]
+        parts += [f"![{name}](results/{name}.svg)"] * hasattr(module, "plot")
         parts += [f"Every row: [results/{name}.md](results/{name}.md)."] * hasattr(module, "detail")
         parts += [provenance(figures[name])]
     return "\n\n".join(parts) + "\n"
@@ -99,10 +99,6 @@ def provenance(figures: Figures) -> str:
     )
 
 
-def _plots(module: Benchmark, figures: Figures) -> dict[str, Figure]:
-    return module.plots(figures) if hasattr(module, "plots") else {}
-
-
 def write() -> None:
     """Make the page, the pages of details and the plots from the figures in ``results``."""
     import matplotlib
@@ -115,8 +111,9 @@ def write() -> None:
         if hasattr(module, "detail"):
             text = f"# {title(name)}: every row\n\n{module.detail(found)}\n"
             (FOLDER / f"{name}.md").write_text(text, encoding="utf-8")
-        for plot, picture in _plots(module, found).items():
-            picture.savefig(FOLDER / f"{plot}.svg", metadata={"Date": None}, bbox_inches="tight")
+        if hasattr(module, "plot"):
+            picture = module.plot(found)
+            picture.savefig(FOLDER / f"{name}.svg", metadata={"Date": None}, bbox_inches="tight")
 
 
 def title(name: str) -> str:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from typing import TypeVar
 
-from tqdm import tqdm
-
 __all__ = ["each"]
 
 T = TypeVar("T")
@@ -14,6 +12,8 @@ T = TypeVar("T")
 
 def each(things: Collection[T], what: str) -> Iterator[T]:
     """``things`` one after the other, the one at hand shown on standard error."""
+    from tqdm import tqdm  # an extra, and tests import benchmarks without it
+
     with tqdm(things, desc=what, dynamic_ncols=True, mininterval=1) as bar:
         for thing in bar:
             bar.set_postfix_str(str(thing)[:40])

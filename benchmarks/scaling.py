@@ -286,7 +286,7 @@ def section(figures: Figures) -> str:
     return "\n\n".join(parts)
 
 
-def plots(figures: Figures) -> dict[str, Figure]:
+def plot(figures: Figures) -> Figure:
     from matplotlib.figure import Figure
 
     picture = Figure(figsize=(9, 3.5))
@@ -309,4 +309,4 @@ def plots(figures: Figures) -> dict[str, Figure]:
     right.set(xlabel="parameters (on meta)", ylabel="training step, s")
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
-    return {"scaling": picture}
+    return picture

@@ -1,0 +1,91 @@
+"""Training steps of architectures of torchvision, timm and Hugging Face, under three counters.
+
+Vision models are built without weights on meta, in train mode, and take a batch of two at their
+default size: a batch norm wants more than one value. Their loss is the sum of what they return.
+Hugging Face's are small ones of the CPU, since some look at values, with their own loss.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.accuracy.steps import compare
+from benchmarks.accuracy.verdicts import Row
+from benchmarks.progress import each
+from flopcount import zoo
+from flopcount.step import loss_of
+
+__all__ = ["huggingface_rows", "timm_rows", "torchvision_rows"]
+
+BATCH = 2
+
+EVERY = 6
+"""Of a timm module's models one in so many is counted."""
+
+
+def torchvision_rows(quick: bool) -> Iterator[Row]:
+    """Of all models but detectors, which want targets, and quantised ones, which cannot train."""
+    from tests.test_torchvision import QUICK, STEPS
+
+    for name in each([name for name in STEPS if name in QUICK or not quick], "torchvision"):
+        model = zoo.build(name, meta=True).train()
+        with torch.device("meta"):
+            inputs = zoo.example_inputs(name, BATCH)
+        yield compare(name, partial(summed, model, *inputs))
+
+
+def timm_names(quick: bool) -> list[str]:
+    """From each module of timm, every sixth of its models, from the end of the alphabet.
+
+    There the small ones (tiny, small) are, and at least one is of each module. Quickly, that one,
+    of every other module.
+    """
+    import timm
+
+    if quick:
+        return [timm.list_models(module=module)[-1] for module in timm.list_modules()[::2]]
+    models = [timm.list_models(module=module)[::-1] for module in timm.list_modules()]
+    return [name for of_module in models for name in of_module[::EVERY]]
+
+
+def timm_rows(quick: bool) -> Iterator[Row]:
+    """Of the models that ``timm_names`` chooses."""
+    zoo.load()  # timm imports torchvision
+    import timm
+
+    for name in each(timm_names(quick), "timm"):
+        with torch.device("meta"):
+            model: Any = timm.create_model(name).train()
+            images = torch.empty(BATCH, *model.default_cfg["input_size"])
+        yield compare(name, partial(summed, model, images))
+
+
+def huggingface_rows(quick: bool) -> Iterator[Row]:
+    """Of all architectures of ``tests/test_huggingface.py``; quickly, of every third."""
+    from tests.test_huggingface import ARCHITECTURES, hub
+
+    hub.logging.set_verbosity_error()
+    for name in each([*ARCHITECTURES][:: 3 if quick else 1], "Hugging Face"):
+        configure, inputs = ARCHITECTURES[name]
+        torch.manual_seed(0)
+        random.seed(0)  # some drop whole layers, by chance
+        model = getattr(hub, name)(configure()).train()
+        yield compare(name, partial(own_loss, model, inputs))
+
+
+def summed(model: nn.Module, *inputs: Any) -> Tensor:
+    return loss_of(model(*inputs))
+
+
+def own_loss(model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
+    output = model(**inputs)
+    loss: Tensor | None = output.get("loss")
+    if loss is None:
+        loss = next(value for value in output.values() if isinstance(value, Tensor)).sum()
+    return loss

@@ -1,0 +1,22 @@
+"""What becomes of a comparison."""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["AGREES", "ALONE", "EXPLAINED", "UNEXPLAINED", "VERDICTS", "Row"]
+
+Row = dict[str, Any]
+"""One comparison, with its verdict."""
+
+AGREES = "agrees"
+
+EXPLAINED = "explained"
+"""Named reasons have the size of the difference."""
+
+ALONE = "alone"
+"""No reason is known, but torchvision's registry, or the same paper elsewhere, has flopcount's."""
+
+UNEXPLAINED = "unexplained"
+
+VERDICTS = (AGREES, EXPLAINED, ALONE, UNEXPLAINED)
