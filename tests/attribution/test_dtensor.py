@@ -21,9 +21,15 @@ dist.init_process_group("fake", rank=0, world_size=4, store=FakeStore())
 mesh = init_device_mesh("cpu", (4,))
 model = nn.Sequential(nn.Linear(8, 32, bias=False), nn.ReLU(), nn.Linear(32, 8, bias=False))
 parallelize_module(model, mesh, {"0": ColwiseParallel(), "2": RowwiseParallel()})
+def step():
+    model.zero_grad()
+    y = model(torch.ones(4, 8))
+    y.sum().backward()
+    return [y, *(p.grad.to_local() for p in model.parameters())]
 for _ in range(2):
     with FlopCounter(model) as counter:
-        model(torch.ones(4, 8)).sum().backward()
+        counted = step()
+    assert all(map(torch.equal, counted, step()))
     report = counter.report()
     print(report["0"].phases["forward"].matmul_flops, report["2"].phases["forward"].matmul_flops,
           report.phases["backward"].matmul_flops, *report.uncounted)

@@ -12,6 +12,7 @@ import pytest
 import torch
 from functorch.compile import aot_module, nop
 from torch import Tensor, nn
+from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
 from flopcount import FlopCounter
 from flopcount._private.compiler import stance
@@ -49,6 +50,7 @@ class TestCompiledFunctions:
     @pytest.fixture(autouse=True)
     def fresh(self) -> Any:
         torch._dynamo.reset()
+        torch._dynamo.utils.counters.clear()
         yield
         torch._dynamo.reset()
 
@@ -84,19 +86,51 @@ class TestCompiledFunctions:
 
     @pytest.mark.filterwarnings("ignore:Using `torch.compile")  # said of any global hook
     @pytest.mark.parametrize("fullgraph", [True, False])
-    @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+    @pytest.mark.parametrize(
+        "backend", ["eager", "aot_eager", pytest.param("inductor", marks=pytest.mark.slow)]
+    )
     def test_a_model_that_trains(self, fullgraph: bool, backend: str) -> None:
         model = nn.Sequential(linear(), nn.ReLU(), linear())
         function = torch.compile(model, backend=backend, fullgraph=fullgraph)
         counter = FlopCounter(model)
+        compiled = torch._dynamo.utils.counters["stats"]
         for _ in range(2):
             with counter:
                 function(batch()).sum().backward()
             function(batch()).sum().backward()
+        assert compiled["unique_graphs"] == 1  # once for both steps outside the block
         report = counter.report()
         check(report, plain=True)
         assert [node.calls for node in report.model.walk()] == [2] * 4
         assert report.model.total.macs == 2 * (2 + 3) * PRODUCT
+
+    @pytest.mark.parametrize(
+        "backend", ["eager", "aot_eager", pytest.param("inductor", marks=pytest.mark.slow)]
+    )
+    def test_flex_attention_with_a_block_mask(self, backend: str) -> None:
+        """Two products over all pairs of tokens, and its scores and mask are functions."""
+
+        def causal(b: Any, h: Any, q: Any, k: Any) -> Any:
+            return q >= k
+
+        def nearer(score: Tensor, b: Any, h: Any, q: Any, k: Any) -> Tensor:
+            return score + (q - k) / 100
+
+        heads, tokens, width = 2, 128, 16
+        q, k, v = (torch.randn(1, heads, tokens, width) for _ in range(3))
+        function = torch.compile(flex_attention, backend=backend, fullgraph=True)
+        with FlopCounter() as counter:
+            mask = create_block_mask(causal, None, None, tokens, tokens, device="cpu")
+            y = function(q, k, v, score_mod=nearer, block_mask=mask)
+        report = counter.report()
+        assert report.total.macs == 2 * heads * tokens * tokens * width
+        assert not report.uncounted
+        compiled = torch._dynamo.utils.counters["stats"]
+        inside = compiled["unique_graphs"]  # without a compiler torch compiles parts of it anyway
+        after = function(q, k, v, score_mod=nearer, block_mask=mask)
+        assert compiled["unique_graphs"] == inside + 1
+        torch.testing.assert_close(after, y)
+        assert torch.equal(y, flex_attention(q, k, v, score_mod=nearer, block_mask=mask))
 
     def test_first_called_inside_it_by_a_program_that_loads_the_compiler_there(self) -> None:
         """In a process of its own: here the compiler is loaded."""
