@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any
@@ -31,17 +31,18 @@ from flopcount._private.autograd import (
     ANY_BACKWARD_PRE_HOOKS,
     NO_SEQUENCE_NR,
     backward_task,
-    checkpoint_is_open,
     hook_nodes,
     is_checkpoint,
     next_sequence_nr,
+    of_checkpoint,
     running_node,
+    saved_tensor_hooks,
 )
 from flopcount._private.compiler import ignore_when_captured, is_graph_of_torchs_own
 from flopcount._private.frames import backward_calls, checkpoint_recomputes, open_calls
 from flopcount._private.modes import without_modes
 from flopcount.ledger import BACKWARD, OPTIMIZER, RECOMPUTE
-from flopcount.makers import Makers
+from flopcount.makers import Makers, tensors
 from flopcount.record import Record
 from flopcount.scope import Entered, Place, Scope, innermost, type_name
 
@@ -397,11 +398,10 @@ class Attribution:
                 self._begin_pass(thread, args)
             thread.node_place = self._owner(thread, node).backward
             thread.node_mark = -1 if number == NO_SEQUENCE_NR else mark
-        if (
-            is_grad_enabled()
-            or thread.recomputes
-            or (checkpoint_is_open() and checkpoint_recomputes())
-        ):
+        if is_grad_enabled() or thread.recomputes:
+            return self._recorded(thread)
+        hooks = saved_tensor_hooks(True)
+        if hooks and of_checkpoint(hooks) and checkpoint_recomputes():
             return self._recorded(thread)
         return thread.node_place
 
@@ -440,7 +440,8 @@ class Attribution:
             thread.records = thread.foreign[task]
         if len(calls) <= 1:  # none around it, whose nodes would have to be noted
             records_op = is_grad_enabled() or thread.recomputes  # whose node is there already
-            thread.pass_began = next_sequence_nr() - (records_op and _needs_gradient(args))
+            made = records_op and any(tensor.requires_grad for tensor in tensors(args))
+            thread.pass_began = next_sequence_nr() - made
 
     def _owner(self, thread: Thread, node: Any) -> Scope:
         """The scope whose forward made ``node``."""
@@ -483,13 +484,3 @@ class Attribution:
                 if holder is None or scope.path.startswith(f"{holder[1].path}."):
                     owners[id(owned)] = weakref.ref(owned), scope
         return owners
-
-
-def _needs_gradient(values: Iterable[Any]) -> bool:
-    """Whether autograd makes a node for an op with these arguments."""
-    return any(
-        value.requires_grad
-        if isinstance(value, torch.Tensor)
-        else isinstance(value, (list, tuple)) and _needs_gradient(value)
-        for value in values
-    )

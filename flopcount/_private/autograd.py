@@ -70,16 +70,19 @@ def hook_nodes(module: torch.nn.Module, results: Any) -> int:
     return int(bool(hooks) and needed and torch.is_grad_enabled())
 
 
-_saved_tensor_hooks: Any = torch._C._autograd._top_saved_tensors_default_hooks
+Hooks = tuple[Callable[..., Any], Callable[..., Any]]
+
+saved_tensor_hooks: Callable[[bool], Hooks | None]
+saved_tensor_hooks = torch._C._autograd._top_saved_tensors_default_hooks
+"""The innermost open hooks on saved tensors of this thread; those of tracers, too, if not True."""
 
 
-def checkpoint_is_open() -> bool:
-    """Whether the innermost hooks on saved tensors are a checkpoint's, which runs its function.
+def of_checkpoint(hooks: Hooks) -> bool:
+    """Whether these are a checkpoint's, that is not reentrant and runs its function.
 
     It keeps them open, without gradients too, while its function runs, the first time and again.
     """
-    hooks: Any = _saved_tensor_hooks(True)
-    code = getattr(hooks[1], "__code__", None) if hooks else None
+    code = getattr(hooks[1], "__code__", None)
     return code is not None and code.co_filename == CHECKPOINT
 
 

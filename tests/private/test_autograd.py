@@ -16,12 +16,13 @@ from flopcount._private.autograd import (
     GRADIENT_ORDER,
     NO_SEQUENCE_NR,
     backward_task,
-    checkpoint_is_open,
     hook_nodes,
     is_checkpoint,
     next_sequence_nr,
     notes_of,
+    of_checkpoint,
     running_node,
+    saved_tensor_hooks,
     will_execute,
 )
 from flopcount._private.frames import backward_calls, checkpoint_recomputes, open_calls
@@ -346,6 +347,11 @@ class TestFrames:
             assert not checkpoint_is_open()
         with torch.autograd.graph.save_on_cpu():
             assert not checkpoint_is_open()
+
+
+def checkpoint_is_open() -> bool:
+    hooks = saved_tensor_hooks(True)
+    return hooks is not None and of_checkpoint(hooks)
 
 
 class TestHookNodes:
