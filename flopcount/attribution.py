@@ -322,12 +322,15 @@ class Attribution:
         What is being ``entered`` has a frame already, but is not on the stack yet; without the
         frame something else than torch calls the hooks, and frames tell nothing.
         """
-        if not thread.stack:
+        stack, calls = thread.stack, open_calls()
+        if not stack or next(calls, None) is not entered:
             return
-        calls = open_calls()
-        if calls and calls.pop(0) is entered:
-            while thread.stack and not any(thread.stack[-1][0] is call for call in calls):
-                _, thread.place, thread.place_task = thread.stack.pop()
+        caller = next(calls, None)
+        if stack[-1][0] is caller:  # as a rule, and the other frames need not be looked at
+            return
+        others = [caller, *calls]
+        while stack and not any(stack[-1][0] is call for call in others):
+            _, thread.place, thread.place_task = stack.pop()
 
     # -- which row is a module's?
 

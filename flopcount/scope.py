@@ -5,11 +5,12 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterator
 
+import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
 from flopcount._private.compiler import untraced
-from flopcount._private.modes import without_modes
+from flopcount._private.modes import without_functions, without_modes
 from flopcount.ledger import BACKWARD, FORWARD, PHASES
 
 __all__ = ["Entered", "Place", "Scope", "innermost", "type_name"]
@@ -76,9 +77,8 @@ class Scope:
     def measure(self) -> None:
         """Count the parameters; later again, since a lazy module has none before its first call."""
         if (module := self.module) is not None:
-            with without_modes(), untraced():
-                owned = nn.Module.parameters(module)  # a class may define another parameters()
-                self.params = sum(p.numel() for p in owned if not is_lazy(p))
+            with without_functions(), untraced():
+                self.params = sum(map(_size, _parameters(module)))
 
     def child(self, name: str, module: nn.Module) -> Scope:
         """The row ``name`` below this one, for ``module``."""
@@ -101,10 +101,12 @@ class Scope:
         owner = self.module
         if owner is None:
             return None
-        steps = _walk(owner, self._names.get(id(module)))
-        if not steps or steps[-1][1] is not module:
-            self._names = _paths(owner)
+        for look in (None, _attributes, _paths):  # the quickest first
+            if look is not None:
+                self._names = look(owner)
             steps = _walk(owner, self._names.get(id(module)))
+            if steps and steps[-1][1] is module:
+                break
         scope = self
         for name, inner in steps:
             # the wrapper's row is that of the module it wraps
@@ -114,6 +116,37 @@ class Scope:
 
 Entered = tuple["weakref.ref[nn.Module]", Scope, bool]
 """A module, the row that it led to when it was called, and whether that counts as a call."""
+
+
+def _attributes(owner: nn.Module) -> dict[int, str]:
+    """The attribute of ``owner`` that each of its own modules is: the first, if it is several."""
+    return {
+        id(child): name for name, child in reversed(owner._modules.items()) if child is not None
+    }
+
+
+def _parameters(module: nn.Module) -> Iterator[torch.Tensor]:
+    """Each parameter of ``module`` and its children, once; a class may define another way."""
+    seen: set[int] = set()
+    waiting = [module]
+    for inner in waiting:  # which grows
+        for parameter in inner._parameters.values():
+            if parameter is not None and id(parameter) not in seen:
+                seen.add(id(parameter))
+                yield parameter
+        for child in inner._modules.values():
+            if child is not None and id(child) not in seen:
+                seen.add(id(child))
+                waiting.append(child)
+
+
+def _size(parameter: torch.Tensor) -> int:
+    if type(parameter) is nn.Parameter:
+        return parameter.numel()
+    if is_lazy(parameter):
+        return 0
+    with without_modes():  # modes are asked for the size of tensors of some classes
+        return parameter.numel()
 
 
 def _paths(owner: nn.Module) -> dict[int, str]:

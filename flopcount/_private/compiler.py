@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch._functorch import eager_transforms
 
 
-@contextmanager
-def untraced() -> Iterator[None]:
+def untraced() -> AbstractContextManager[None]:
     """Nothing of what runs here is seen by ``torch.jit.trace``."""
-    jit: Any = torch._C  # torch's stubs lack the second of these
-    tracing = jit._get_tracing_state()
-    if tracing is None:
-        yield
-        return
+    tracing = torch._C._get_tracing_state()
+    return nullcontext() if tracing is None else _untraced(tracing)
+
+
+@contextmanager
+def _untraced(tracing: Any) -> Iterator[None]:
+    jit: Any = torch._C  # torch's stubs lack this
     jit._set_tracing_state(None)
     try:
         yield

@@ -20,15 +20,15 @@ CALLS = frozenset(
 
 def _frames() -> Iterator[FrameType]:
     """The frames of this thread, innermost first."""
-    frame: FrameType | None = sys._getframe(1)
+    frame: FrameType | None = sys._getframe()
     while frame is not None:
         yield frame
         frame = frame.f_back
 
 
-def open_calls() -> list[object]:
+def open_calls() -> Iterator[object]:
     """The modules that are being called, and the optimizers that step, innermost first."""
-    return [frame.f_locals.get("self") for frame in _frames() if frame.f_code in CALLS]
+    return (frame.f_locals.get("self") for frame in _frames() if frame.f_code in CALLS)
 
 
 def backward_calls() -> list[bool]:

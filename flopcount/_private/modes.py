@@ -75,6 +75,10 @@ def modes() -> list[TorchDispatchMode]:
     return [torch._C._get_dispatch_stack_at(i) for i in range(torch._C._len_torch_dispatch_stack())]
 
 
+without_functions = torch._C.DisableTorchFunction
+"""Nothing of what runs here is seen by function modes, nor by functions of a tensor's class."""
+
+
 @contextmanager
 def without_modes() -> Iterator[None]:
     """Nothing of what runs here is seen by the dispatch and function modes of the program."""
