@@ -29,10 +29,10 @@ from torch.optim.optimizer import (
 from flopcount._private.autograd import (
     ANY_BACKWARD_HOOKS,
     ANY_BACKWARD_PRE_HOOKS,
+    CHECKPOINT_NODE,
     NO_SEQUENCE_NR,
     backward_task,
     hook_nodes,
-    is_checkpoint,
     next_sequence_nr,
     of_checkpoint,
     running_node,
@@ -396,7 +396,7 @@ class Attribution:
         mark = (number, id(self._makers.made(node))) if self._is_shared else number
         if mark != thread.node_mark:
             thread.products = None
-            thread.recomputes = is_checkpoint(node)
+            thread.recomputes = type(node) is CHECKPOINT_NODE
             if backward_task() != thread.task:
                 self._begin_pass(thread, args)
             thread.node_place = self._owner(thread, node).backward

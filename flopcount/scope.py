@@ -39,6 +39,22 @@ class Scope:
     The outermost scope is the watched block itself; below it are the root modules.
     """
 
+    __slots__ = (
+        "_module",
+        "_names",
+        "backward",
+        "calls",
+        "children",
+        "entered",
+        "forward",
+        "name",
+        "params",
+        "parent",
+        "path",
+        "places",
+        "type",
+    )
+
     def __init__(self, name: str, parent: Scope | None, module: nn.Module | None = None) -> None:
         self.name = name
         self.parent = parent

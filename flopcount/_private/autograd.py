@@ -86,6 +86,5 @@ def of_checkpoint(hooks: Hooks) -> bool:
     return code is not None and code.co_filename == CHECKPOINT
 
 
-def is_checkpoint(node: Any) -> bool:
-    """Whether ``node`` is that of a reentrant checkpoint, which runs its function again."""
-    return isinstance(node, torch.utils.checkpoint.CheckpointFunction._backward_cls)
+CHECKPOINT_NODE: type = torch.utils.checkpoint.CheckpointFunction._backward_cls
+"""The class of a reentrant checkpoint's node, which runs its function again."""
