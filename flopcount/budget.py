@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -32,10 +33,10 @@ OTHER_READINGS = {
 class Bound:
     """One limit: on the total, on a phase, or on each module that a pattern matches."""
 
-    part: str
     limit: int
     unit: str
     reading: str
+    phase: str | None = None
     pattern: str | None = None
     exact: bool = False
 
@@ -45,11 +46,14 @@ class Measure:
     """What was counted where a bound looks.
 
     Attributes:
-        what: ``total``, a phase, or a module.
+        what: ``total``, a phase, or a module, with the reading if its unit does not say it.
         count: what it cost, in ``unit``.
         limit: what it may cost.
         unit: ``FLOP``, ``MAC`` or ``B``.
         exact: it may not cost less, either.
+        reading: the attribute of a Cost that was read.
+        phase: the only phase that counts, or None.
+        module: path of the only module that counts, or None.
     """
 
     what: str
@@ -57,6 +61,9 @@ class Measure:
     limit: int
     unit: str
     exact: bool
+    reading: str = "flops"
+    phase: str | None = None
+    module: str | None = None
 
     @property
     def excess(self) -> int:
@@ -70,9 +77,12 @@ class Measure:
 
     @property
     def slack(self) -> float:
-        """The room that is left, as a part of what is needed; negative if the budget is broken."""
+        """The room that is left, as a part of what is needed; negative if the budget is broken.
+
+        Where nothing is needed, any room is infinite.
+        """
         room = -abs(self.excess) if self.exact else -self.excess
-        return room / self.count if self.count else float(room)
+        return room / self.count if self.count else math.copysign(math.inf, room) if room else 0.0
 
     def __str__(self) -> str:
         """How the limit is missed."""
@@ -110,16 +120,11 @@ class Budget:
         measures: list[Measure] = []
         faults: list[str] = []
         for bound in self.bounds:
-            costs = _parts(bound, report)
-            if not costs:
-                paths = list(report.by_module())
-                faults.append(
-                    f"no module that ran matches {bound.pattern!r}"
-                    f"{did_you_mean(bound.pattern or '', paths)}"
-                )
-            for what, cost in costs.items():
-                count = getattr(cost, bound.reading)
-                measures.append(Measure(what, count, bound.limit, bound.unit, bound.exact))
+            found = _measures(bound, report)
+            if bound.pattern is not None and not found:
+                hint = _near(bound.pattern, _paths(report))
+                faults.append(f"no module that ran matches {bound.pattern!r}{hint}")
+            measures += found
         faults += [str(measure) for measure in measures if not measure.is_met]
         if self.strict:
             faults += unknown(report)
@@ -141,19 +146,46 @@ def unknown(report: Report) -> list[str]:
     return faults
 
 
-def _parts(bound: Bound, report: Report) -> dict[str, Cost]:
-    """What ``bound`` looks at, by name."""
-    if bound.part == "total":
-        return {"total": report.total}
+def _measures(bound: Bound, report: Report) -> list[Measure]:
+    """What ``bound`` looks at, as it reads it."""
+    named = [name for name, (_, reading) in OTHER_READINGS.items() if reading == bound.reading]
+
+    def measure(what: str, cost: Cost, module: str | None = None) -> Measure:
+        return Measure(
+            " ".join([what, *(f"({name})" for name in named)]),
+            getattr(cost, bound.reading),
+            bound.limit,
+            bound.unit,
+            bound.exact,
+            bound.reading,
+            bound.phase,
+            module,
+        )
+
     if bound.pattern is None:
-        return {bound.part: report.phases[bound.part]}
+        cost = report.phases[bound.phase] if bound.phase else report.total
+        return [measure(bound.phase or "total", cost)]
     costs = report.by_module()
     if bound.pattern in costs:
         paths = [bound.pattern]
     else:
-        below = (path for path in costs if path not in ("", report.root.path))
-        paths = [path for path in below if fnmatchcase(path, bound.pattern)]
-    return {path or report.model.name: costs[path] for path in paths}
+        paths = [path for path in _paths(report) if fnmatchcase(path, bound.pattern)]
+    return [measure(path or report.model.name, costs[path], path) for path in paths]
+
+
+def _paths(report: Report) -> list[str]:
+    """The modules that a pattern may match: all but the model and the block around it."""
+    return [path for path in report if path not in ("", report.root.path)]
+
+
+def _near(pattern: str, paths: list[str]) -> str:
+    """What may be meant by a pattern that matches none of ``paths``."""
+    if below := [path for path in paths if fnmatchcase(path, f"*.{pattern}")]:
+        return f"; did you mean {' or '.join(map(repr, below[:3]))}?"
+    if hint := did_you_mean(pattern, paths):
+        return hint
+    more = ", …" if len(paths) > 5 else ""
+    return f"; below the model ran {', '.join(map(repr, paths[:5])) or 'none'}{more}"
 
 
 def flop_budget(
@@ -190,13 +222,15 @@ def flop_budget(
         TypeError: an argument of another kind.
         ValueError: no quantity, no bound at all, or a reading that no bound is in.
     """
-    if reading is not None and reading not in OTHER_READINGS:
+    if reading is not None and (not isinstance(reading, str) or reading not in OTHER_READINGS):
         raise ValueError(
             f"reading must be one of {', '.join(map(repr, OTHER_READINGS))}, got {reading!r}"
         )
     if not isinstance(strict, bool):
         raise TypeError(f"strict must be True or False, got {strict!r}")
-    if modules is not None and not isinstance(modules, Mapping):
+    if modules is not None and not (
+        isinstance(modules, Mapping) and all(isinstance(path, str) for path in modules)
+    ):
         raise TypeError(f"modules must be like {{'encoder.*': '1 GMAC'}}, got {modules!r}")
     phases = {
         "forward": forward,
@@ -205,18 +239,18 @@ def flop_budget(
         "optimizer": optimizer,
     }
 
-    def bound(part: str, quantity: str, *, pattern: bool = False, exact: bool = False) -> Bound:
+    def bound(
+        quantity: str, phase: str | None = None, pattern: str | None = None, *, exact: bool = False
+    ) -> Bound:
         limit, unit = parse_quantity(quantity)
         other_unit, other = OTHER_READINGS[reading] if reading else (None, "")
         read = other if unit == other_unit else READINGS[unit]
-        if not pattern:
-            return Bound(part, limit, unit, read, exact=exact)
-        return Bound(f"modules {part!r}", limit, unit, read, part)
+        return Bound(limit, unit, read, phase, pattern, exact)
 
-    bounds = [bound("total", quantity) for quantity in total]
-    bounds += [bound(part, quantity) for part, quantity in phases.items() if quantity is not None]
-    bounds += [bound(path, quantity, pattern=True) for path, quantity in (modules or {}).items()]
-    bounds += [bound("total", equal, exact=True)] if equal is not None else []
+    bounds = [bound(quantity) for quantity in total]
+    bounds += [bound(quantity, phase) for phase, quantity in phases.items() if quantity is not None]
+    bounds += [bound(quantity, pattern=path) for path, quantity in (modules or {}).items()]
+    bounds += [bound(equal, exact=True)] if equal is not None else []
     if not bounds:
         raise ValueError("a budget needs a bound, such as '8.2 GFLOP'")
     if reading and all(bound.reading != OTHER_READINGS[reading][1] for bound in bounds):

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 
-from flopcount.baseline import BaselineError, baselines_of, orphans, update
-from flopcount.budget import Measure
+from flopcount.baseline import (
+    DIRECTORY,
+    BaselineError,
+    Documents,
+    Updated,
+    file_beside,
+    orphans,
+    update,
+)
+from flopcount.guard import Outcome, name_in_file, shown
 from flopcount.render import budget as render
 
 __all__ = ["Summary", "Update"]
-
-T = TypeVar("T")
 
 
 class Summary:
@@ -24,24 +30,31 @@ class Summary:
     def __init__(self, *, costs: bool, margin: float | None) -> None:
         self.costs = costs
         self.margin = margin
-        self.counted: list[tuple[str, int, list[Measure]]] = []  # test, FLOPs, what it was held to
+        self.counted: dict[str, render.Counted] = {}
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Keep what was counted."""
-        if counted := getattr(report, "flopcount", None):
-            measures = [Measure(**measure) for measure in counted["measures"]]
-            self.counted.append((report.nodeid, counted["flops"], measures))
+        """Keep what was counted; of a test that ran again, the last time."""
+        outcome = Outcome.of(report)
+        if outcome and outcome.flops is not None:
+            self.counted[outcome.place] = (outcome.place, outcome.flops, outcome.measures)
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Show the most expensive tests, and budgets that are too loose."""
         if self.costs:
             terminalreporter.section("FLOPs")
-            for line in render.summary(self.counted, terminalreporter.config.get_verbosity()):
+            for line in render.summary(
+                self.counted.values(), terminalreporter.config.get_verbosity()
+            ):
                 terminalreporter.line(line)
         if self.margin is not None:
             terminalreporter.section("loose FLOP budgets")
-            for line in render.trim(self.counted, self.margin):
+            for line in render.trim(self.counted.values(), self.margin):
                 terminalreporter.line(line)
+
+
+OK, NO_TESTS_COLLECTED = pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED
+
+PASSED = {"setup": "passed", "call": "passed", "teardown": "passed"}
 
 
 class Update:
@@ -49,10 +62,12 @@ class Update:
 
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
-        self.passed: dict[str, dict[str, Any]] = {}  # test -> its baselines
-        self.found: dict[str, list[str]] = {}  # file or class -> what was collected there
-        self.partial: list[str] = []  # of those, what may hold more
+        self.stages: dict[str, dict[str, str]] = {}  # test -> what became of its stages so far
+        self.passed: dict[str, Documents] = {}  # file -> tests that passed -> their baselines
+        self.found: dict[str, dict[str, list[str] | None]] = {}  # file -> what was collected there
+        self.folders: list[str] = []  # folders of baselines
         self.said: list[str] = []
+        self.has_failed = False
 
     @pytest.hookimpl(wrapper=True)
     def pytest_make_collect_report(
@@ -60,60 +75,85 @@ class Update:
     ) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
         """Keep which tests there are, selected or not: others were deleted."""
         report = yield
-        if isinstance(collector, (pytest.Module, pytest.Class)):
-            if report.passed and not self.config.getoption("lf", False):  # --lf skips whole files
-                names = [node.name for node in report.result or ()]
-                self.found.setdefault(collector.nodeid, []).extend(names)
-            else:
-                self.partial.append(collector.nodeid)
+        if isinstance(collector, pytest.Directory):
+            if collector.path.name == DIRECTORY:
+                self.folders.append(str(collector.path))
+        elif not isinstance(collector, pytest.Session):
+            is_whole = report.passed and not self.config.getoption("lf", False)  # it leaves out
+            names = [node.name for node in report.result or ()] if is_whole else None
+            self._find(str(collector.path), {name_in_file(collector): names})
         return report
 
+    def _find(self, file: str, places: dict[str, list[str] | None]) -> None:
+        """Add what was collected in ``places`` of a file; two collectors may share it."""
+        found = self.found.setdefault(file, {})
+        for place, names in places.items():
+            before = found.get(place, [])
+            found[place] = None if names is None or before is None else [*before, *names]
+
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Keep the baselines of a test that passed."""
-        if report.when == "call" and report.passed:
-            self.passed[report.nodeid] = getattr(report, "flopcount", {}).get("baselines", {})
+        """Keep the baselines of a test of which all stages passed, whoever ran it again."""
+        stages = self.stages.setdefault(report.nodeid, {})
+        if report.when == "setup":
+            stages.clear()
+        if stages.get(report.when) != "failed":  # a failed subtest stands before its test
+            stages[report.when] = report.outcome
+        if report.when == "teardown":
+            del self.stages[report.nodeid]
+            if stages == PASSED and (outcome := Outcome.of(report)):
+                self.passed.setdefault(outcome.file, {})[outcome.test] = outcome.baselines
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
         """Take over what a worker of pytest-xdist has collected."""
         output = getattr(node, "workeroutput", {})
-        self.found.update(output.get("flopcount_found", {}))
-        self.partial += output.get("flopcount_partial", [])
+        for file, places in output.get("flopcount_found", {}).items():
+            self._find(file, places)
+        self.folders += output.get("flopcount_folders", [])
 
-    def pytest_sessionfinish(self) -> None:
-        """Write the files that change."""
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Write the files that change; fail if one of them cannot be written."""
         if (output := getattr(self.config, "workeroutput", None)) is not None:
-            output["flopcount_found"], output["flopcount_partial"] = self.found, self.partial
+            output["flopcount_found"], output["flopcount_folders"] = self.found, self.folders
             return
-        whole = {node: names for node, names in self.found.items() if node not in self.partial}
-        passed, found = _by_file(self.passed), _by_file(whole)
-        folders = set()
-        for name in sorted({*passed, *found}):
-            file, _ = baselines_of(self.config.rootpath, name)
-            folders.add(file.parent)
-            try:
-                written, removed = update(file, passed.get(name, {}), found.get(name, {}))
-            except BaselineError as error:
-                self.said.append(str(error))
-                continue
-            if written or removed:
-                self.said.append(f"{self._path(file)}: {written} written, {removed} removed")
-        self.said += [f"{self._path(file)}: deleted with its tests" for file in orphans(folders)]
+        for name in sorted({*self.passed, *self.found}):
+            file = file_beside(Path(name))
+            with self._failing(file):
+                updated = update(file, self.passed.get(name, {}), self.found.get(name, {}))
+                self._say(file, updated)
+        for folder in sorted({*self.folders}):
+            with self._failing(Path(folder)):
+                gone = orphans(Path(folder))
+                self.said += [
+                    f"{shown(file, self.config)}: deleted with its tests" for file in gone
+                ]
+        if self.has_failed and session.exitstatus in (OK, NO_TESTS_COLLECTED):
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
-    def _path(self, file: Path) -> str:
-        return os.path.relpath(file, self.config.invocation_params.dir)
+    def _say(self, file: Path, updated: Updated) -> None:
+        path = shown(file, self.config)
+        if updated.num_written or updated.num_removed:
+            self.said.append(
+                f"{path}: {updated.num_written} written, {updated.num_removed} removed"
+            )
+        self.said += [f"{path}: kept {each}, which did not run here" for each in updated.kept]
+        self.said += [f"{path}: {each}" for each in updated.damaged]
+        self.has_failed |= bool(updated.damaged)
+
+    @contextmanager
+    def _failing(self, path: Path) -> Iterator[None]:
+        """Say what cannot be written, and go on."""
+        try:
+            yield
+        except BaselineError as error:
+            self.said.append(f"{shown(path, self.config)}: {error}")
+            self.has_failed = True
+        except OSError as error:
+            self.said.append(f"{shown(path, self.config)}: cannot be written: {error}")
+            self.has_failed = True
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Say what was written."""
         terminalreporter.section("FLOP baselines")
         for line in self.said or ["nothing to write"]:
             terminalreporter.line(line)
-
-
-def _by_file(nodes: Mapping[str, T]) -> dict[str, dict[str, T]]:
-    """``nodes`` of each file, by their names in it; the file itself is ``""``."""
-    files: dict[str, dict[str, T]] = {}
-    for nodeid, value in nodes.items():
-        path, _, name = nodeid.partition("::")
-        files.setdefault(path, {})[name] = value
-    return files

@@ -6,15 +6,17 @@ test needs more, and its hooks around tests are there only once a test does.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+import argparse
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from flopcount.budget import Reading
     from flopcount.counter import FlopCounter
     from flopcount.guard import Guard
 
@@ -24,11 +26,6 @@ MARKER = (
     'The test may not cost more than that, such as "8.2 GFLOP"; exactly that much passes.'
 )
 """Signature and first line of :func:`flopcount.budget.flop_budget`, without importing it."""
-
-EXAMPLE = (
-    'right is @pytest.mark.flop_budget("8.2 GFLOP", forward="4.1 GMAC", '
-    'modules={"encoder.*": "1 GMAC"})'
-)
 
 FAIL_ON = ("change", "increase")
 
@@ -49,7 +46,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     }
     for name, purpose in switches.items():
         flag = "--" + name.replace("_", "-")
-        group.addoption(flag, dest=name, action="store_true", default=None, help=purpose)
+        group.addoption(
+            flag, dest=name, action=argparse.BooleanOptionalAction, default=None, help=purpose
+        )
         parser.addini(name, purpose, type="bool", default=False)
     purpose = "a baseline fails on any change (the default), or only on an increase"
     group.addoption("--flops-fail-on", choices=FAIL_ON, default=None, help=purpose)
@@ -69,9 +68,10 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(
             f"flops_fail_on must be {' or '.join(FAIL_ON)}, got {option(config, 'flops_fail_on')!r}"
         )
-    if option(config, "flops"):
+    is_update = option(config, "flops_update") and not config.getoption("collectonly")
+    if option(config, "flops") or is_update:
         guard_of(config)
-    if option(config, "flops_update"):
+    if is_update:
         from flopcount.outcome import Update
 
         config.pluginmanager.register(Update(config), "flopcount-update")
@@ -95,21 +95,19 @@ def pytest_make_collect_report(
     wrong = []
     for node in report.result or ():
         if isinstance(node, pytest.Item) and node.get_closest_marker("flop_budget"):
-            from flopcount.guard import budgets_of
+            from flopcount.guard import refusal
 
-            try:
-                budgets_of(node)
-            except (TypeError, ValueError) as error:
-                wrong.append(f"{node.nodeid}: {error}; {EXAMPLE}")
+            if said := refusal(node.iter_markers("flop_budget")):
+                wrong.append(f"{node.nodeid}: {said}")
     if wrong:
         report.outcome, report.longrepr, report.result = "failed", "\n".join(wrong), []
     return report
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Watch the tests if one of them has a budget."""
-    if any(item.get_closest_marker("flop_budget") for item in session.items):
-        guard_of(session.config)
+    """Watch the tests that have a budget."""
+    if marked := [item for item in session.items if item.get_closest_marker("flop_budget")]:
+        guard_of(session.config).watch(marked)
 
 
 def guard_of(config: pytest.Config) -> Guard:
@@ -128,10 +126,39 @@ def guard_of(config: pytest.Config) -> Guard:
     return guard
 
 
+# -- fixtures, and what to annotate them with
+
+
+class FlopBudget(Protocol):
+    """What the fixture ``flop_budget`` is."""
+
+    def __call__(
+        self,
+        *total: str,
+        model: nn.Module | None = None,
+        forward: str | None = None,
+        backward: str | None = None,
+        recompute: str | None = None,
+        optimizer: str | None = None,
+        modules: Mapping[str, str] | None = None,
+        equal: str | None = None,
+        reading: Reading | None = None,
+        strict: bool = True,
+    ) -> AbstractContextManager[FlopCounter]:
+        """A block that may not cost more than that."""
+
+
+class FlopBaseline(Protocol):
+    """What the fixture ``flop_baseline`` is."""
+
+    def __call__(
+        self, name: str, *, model: nn.Module | None = None, strict: bool = True
+    ) -> AbstractContextManager[FlopCounter]:
+        """A block that costs what its baseline says."""
+
+
 @pytest.fixture
-def flop_budget(
-    request: pytest.FixtureRequest,
-) -> Callable[..., AbstractContextManager[FlopCounter]]:
+def flop_budget(request: pytest.FixtureRequest) -> FlopBudget:
     """``with flop_budget("8.2 GFLOP", model=model) as counter:`` bounds a part of a test.
 
     It takes the bounds that the marker takes, and the model that names the modules. What exceeds
@@ -148,9 +175,7 @@ def flop_budget(
 
 
 @pytest.fixture
-def flop_baseline(
-    request: pytest.FixtureRequest,
-) -> Callable[..., AbstractContextManager[FlopCounter]]:
+def flop_baseline(request: pytest.FixtureRequest) -> FlopBaseline:
     """``with flop_baseline("step", model=model):`` compares a part of a test with its baseline.
 
     The baseline is a report in ``__flops__`` beside the test's file, per module, phase and op;

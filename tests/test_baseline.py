@@ -9,7 +9,7 @@ from torch import nn
 
 import flopcount
 from flopcount import baseline
-from flopcount.baseline import BaselineError, compare, document, report_of, text
+from flopcount.baseline import BaselineError, Updated, compare, document, report_of, text
 
 
 def linear(width: int, *, rows: int = 4) -> flopcount.Report:
@@ -85,6 +85,23 @@ class TestCompare:
         assert change == "it costs the same in all, but 2 of its ops do not"
         assert increase == ""
 
+    def test_calls_and_parameters_that_cost_nothing_are_a_change(self) -> None:
+        def embedded(words: int) -> flopcount.Report:
+            return flopcount.count(
+                nn.Embedding(words, 8), torch.zeros(1, dtype=int), backward=False
+            )
+
+        change, increase = self.said(embedded(10), embedded(11))
+        assert change == "it costs the same, but parameters of the model: 88 instead of 80"
+        assert increase == ""
+        net, x = nn.Identity(), torch.ones(4)
+        one = flopcount.count(net, x, backward=False)
+        with flopcount.FlopCounter(net) as counter:
+            net(net(x))
+        change, increase = self.said(one, counter.report())
+        assert change == "it costs the same, but calls of the model: 2 instead of 1"
+        assert increase == ""
+
     def test_another_torch_is_named_as_what_may_have_changed_it(self) -> None:
         change, _ = self.said(linear(2), linear(3), torch="1.0")
         assert f"it is of torch 1.0, this is {baseline.torch_version()}" in change
@@ -97,7 +114,8 @@ class TestUpdate:
         return tmp_path / "__flops__" / "test_it.json"
 
     def test_what_is_new_is_written(self, file: Path) -> None:
-        assert baseline.update(file, {"test_a": {"step": document(linear(2))}}, {}) == (1, 0)
+        passed = {"test_a": {"step": document(linear(2))}}
+        assert baseline.update(file, passed, {}) == Updated(1, 0)
         assert baseline.read(file) == {"test_a": {"step": document(linear(2))}}
 
     def test_what_is_changed_is_written_and_the_rest_stays(self, file: Path) -> None:
@@ -105,14 +123,14 @@ class TestUpdate:
         file.parent.mkdir()
         file.write_text(text({"test_a": {"one": old, "two": old}}), encoding="utf-8")
         new = {"one": document(linear(2)), "two": document(linear(3))}
-        assert baseline.update(file, {"test_a": new}, {}) == (1, 0)
+        assert baseline.update(file, {"test_a": new}, {}) == Updated(1, 0)
         assert baseline.read(file) == {"test_a": {"one": old, "two": document(linear(3))}}
 
     def test_nothing_to_write_leaves_the_file_alone(self, file: Path) -> None:
         passed = {"test_a": {"step": document(linear(2))}}
         baseline.update(file, passed, {})
         before = file.stat().st_mtime_ns
-        assert baseline.update(file, passed, {}) == (0, 0)
+        assert baseline.update(file, passed, {}) == Updated(0, 0)
         assert file.stat().st_mtime_ns == before
 
     def test_what_no_test_has_any_more_is_removed(self, file: Path) -> None:
@@ -120,7 +138,7 @@ class TestUpdate:
         baseline.update(file, {"test_a": step, "test_b": step, "test_c": step}, {})
         # test_b was deleted, test_c was not selected, test_a has another name for its baseline
         passed, found = {"test_a": {"leap": step["step"]}}, {"": ["test_a", "test_c"]}
-        assert baseline.update(file, passed, found) == (1, 2)
+        assert baseline.update(file, passed, found) == Updated(1, 2)
         assert {test: [*named] for test, named in baseline.read(file).items()} == {
             "test_a": ["leap"],
             "test_c": ["step"],
@@ -128,55 +146,71 @@ class TestUpdate:
 
     def test_a_file_without_baselines_is_deleted(self, file: Path) -> None:
         baseline.update(file, {"test_a": {"step": document(linear(2))}}, {})
-        assert baseline.update(file, {"test_a": {}}, {}) == (0, 1)
+        assert baseline.update(file, {}, {"": []}) == Updated(0, 1)
         assert not file.parent.exists()
 
+    def test_what_a_test_did_not_come_to_is_kept(self, file: Path) -> None:
+        step = {"step": document(linear(2))}
+        baseline.update(file, {"test_a": step, "test_b[1]": step}, {})
+        before = file.read_text(encoding="utf-8")
+        updated = baseline.update(file, {"test_a": {}}, {"": ["test_a", "test_b[2]"]})
+        assert updated == Updated(0, 0, kept=("test_a 'step'", "test_b[1] 'step'"))
+        assert file.read_text(encoding="utf-8") == before
+
     def test_tests_without_baselines_make_no_file(self, file: Path) -> None:
-        assert baseline.update(file, {"test_a": {}}, {"": ["test_a"]}) == (0, 0)
+        assert baseline.update(file, {"test_a": {}}, {"": ["test_a"]}) == Updated(0, 0)
         assert not file.parent.exists()
 
     def test_a_file_whose_tests_are_gone_is_deleted(self, file: Path) -> None:
         baseline.update(file, {"test_a": {"step": document(linear(2))}}, {})
         (file.parent.parent / "test_it.py").touch()
-        assert baseline.orphans([file.parent]) == []
+        assert baseline.orphans(file.parent) == []
         (file.parent.parent / "test_it.py").unlink()
-        assert baseline.orphans([file.parent]) == [file]
+        assert baseline.orphans(file.parent) == [file]
         assert not file.exists()
 
 
 @pytest.mark.parametrize(
-    ("test", "found", "gone"),
+    ("test", "found", "is_there"),
     [
-        ("test_a", {}, False),
-        ("test_a", {"": ["test_a"]}, False),
-        ("test_a", {"": ["test_b"]}, True),
-        ("test_a[1]", {"": ["test_a[2]"]}, True),
-        ("test_a[x::y]", {"": ["test_a[x::y]"]}, False),
-        ("TestA::test_a", {"": []}, True),
-        ("TestA::test_a", {"": ["TestA"]}, False),
-        ("TestA::test_a", {"": ["TestA"], "TestA": ["test_a"]}, False),
-        ("TestA::TestB::test_a", {"": ["TestA"], "TestA": ["test_a"]}, True),
-        ("TestA::TestB::test_a", {"TestA::TestB": []}, False),
+        ("test_a", {}, True),
+        ("test_a", {"": None}, True),
+        ("test_a", {"": ["test_a"]}, True),
+        ("test_a", {"": ["test_b"]}, False),
+        ("test_a[1]", {"": ["test_a[2]"]}, False),
+        ("test_a[x::y]", {"": ["test_a[x::y]"]}, True),
+        ("TestA::test_a", {"": []}, False),
+        ("TestA::test_a", {"": ["TestA"]}, True),
+        ("TestA::test_a", {"": ["TestA"], "TestA": ["test_a"]}, True),
+        ("TestA::test_a", {"": ["TestA"], "TestA": []}, False),
+        ("TestA::TestB::test_a", {"": ["TestA"], "TestA": ["test_a"]}, False),
+        ("TestA::TestB::test_a", {"TestA::TestB": []}, True),
     ],
     ids=str,
 )
-def test_a_test_is_gone_if_its_place_was_searched(
-    test: str, found: dict[str, list[str]], gone: bool
+def test_a_test_is_there_unless_its_place_was_searched_in_vain(
+    test: str, found: dict[str, list[str] | None], is_there: bool
 ) -> None:
-    assert baseline.is_gone(test, found) is gone
+    assert baseline.is_there(test, found) is is_there
 
 
 @pytest.mark.parametrize(
-    "content", ["", "<<<<<<< ours", "[]", "{}", '{"schema": "x", "tests": {}}'], ids=repr
+    "content",
+    ["", "<<<<<<< ours", "[]", "{}", '{"schema": "flopcount.baselines/1x", "tests": {}}'],
+    ids=repr,
 )
 def test_a_file_of_something_else_is_refused(content: str, tmp_path: Path) -> None:
     path = tmp_path / "test_it.json"
     path.write_text(content, encoding="utf-8")
-    with pytest.raises(BaselineError, match=r"test_it\.json is no file of baselines .* delete it"):
+    with pytest.raises(BaselineError, match=r"not a file of baselines .* delete it"):
         baseline.read(path)
 
 
-@pytest.mark.parametrize("damage", [{"rows": 1}, {"rows": [{}]}, {"schema": "x"}], ids=str)
+@pytest.mark.parametrize(
+    "damage",
+    [{"rows": 1}, {"rows": [{}]}, {"modules": [1]}, {"torch": None}, {"schema": "x"}],
+    ids=str,
+)
 def test_a_damaged_baseline_is_refused(damage: dict[str, Any]) -> None:
     with pytest.raises(BaselineError, match="not a baseline"):
         report_of({**document(linear(2)), **damage})

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import re
 import threading
 
@@ -9,8 +10,9 @@ import torch
 from torch import nn
 
 import flopcount
-from flopcount.budget import Budget, flop_budget
+from flopcount.budget import Budget, Measure, flop_budget
 from flopcount.pytest_plugin import MARKER
+from flopcount.render import budget as render
 from flopcount.report import Report
 
 X = torch.ones(4, 8)
@@ -72,6 +74,7 @@ def test_a_budget_holds_exactly_up_to_its_bound(
     if count:
         (fault,) = faults(budget(count - 1), report)
         part = arguments.get("part", "total")
+        part += f" ({arguments['reading']})" if reading else ""  # where the unit does not say it
         assert fault == (f"{part}: {count} {unit} is 1 more than its budget of {count - 1} {unit}")
 
 
@@ -115,8 +118,17 @@ class TestModules:
 
     def test_a_pattern_that_nothing_matches_is_a_fault(self, report: Report) -> None:
         assert faults(flop_budget(modules={"encoder.*": "1 GMAC"}), report) == [
-            "no module that ran matches 'encoder.*'"
+            "no module that ran matches 'encoder.*'; below the model ran '0', '1'"
         ]
+
+    def test_beside_a_second_root_the_path_begins_with_the_model(self) -> None:
+        net, loss = model(), nn.MSELoss()
+        with flopcount.FlopCounter() as counter:
+            loss(net(X), torch.ones(4, 2))
+        report = counter.report()
+        assert not faults(flop_budget(modules={"Sequential.0": "64 MAC"}), report)
+        (fault,) = faults(flop_budget(modules={"0": "64 MAC"}), report)
+        assert fault.endswith("matches '0'; did you mean 'Sequential.0'?")
 
     def test_with_a_near_name_it_is_named(self) -> None:
         net = nn.ModuleDict({"encoder": nn.Linear(8, 2)})
@@ -165,9 +177,11 @@ class TestUnknown:
         ((), {"forwards": "1 FLOP"}, TypeError, "unexpected keyword argument 'forwards'"),
         ((), {"modules": "1 FLOP"}, TypeError, "modules must be like {'encoder.*': '1 GMAC'}"),
         ((), {"modules": {"a": 1}}, TypeError, "got 1"),
+        ((), {"modules": {1: "1 FLOP"}}, TypeError, "modules must be like {'encoder.*': '1 GMAC'}"),
         ((), {"modules": {}}, ValueError, "a budget needs a bound"),
         (("1 FLOP",), {"strict": 1}, TypeError, "strict must be True or False, got 1"),
         (("1 FLOP",), {"reading": "mfu"}, ValueError, "'matmul', 'exact', 'valid', got 'mfu'"),
+        (("1 FLOP",), {"reading": ["matmul"]}, ValueError, "'valid', got ['matmul']"),
         (("1 MAC",), {"reading": "exact"}, ValueError, "'exact' reads FLOP; no bound is in it"),
     ],
     ids=str,
@@ -177,6 +191,74 @@ def test_what_is_no_budget_is_refused(
 ) -> None:
     with pytest.raises(error, match=re.escape(says)):
         flop_budget(*total, **arguments)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("count", "limit", "exact", "slack"),
+    [
+        (4, 5, False, 0.25),
+        (5, 4, False, -0.2),
+        (4, 5, True, -0.25),
+        (0, 0, False, 0.0),
+        (0, 1, False, math.inf),
+        (0, 1, True, -math.inf),
+    ],
+)
+def test_slack_is_a_part_of_what_is_needed(
+    count: int, limit: int, exact: bool, slack: float
+) -> None:
+    assert Measure("total", count, limit, "FLOP", exact).slack == slack
+
+
+class TestFailure:
+    """The table has what broke the bounds, by the reading that they are in."""
+
+    def rows(self, report: Report, budget: Budget) -> list[list[str]]:
+        table = render.failure(report, budget.judge(report)).rpartition("\n\n")[2]
+        return [re.split(r" {2,}", line.strip()) for line in table.splitlines()]
+
+    def test_a_byte_bound_sorts_by_bytes(self) -> None:
+        """A product of 2×2 moves 48 bytes, and a copy 32."""
+        with flopcount.FlopCounter() as counter:
+            (torch.ones(2, 2) @ torch.ones(2, 2)).clone().clone()
+        rows = self.rows(counter.report(), flop_budget("1 B"))
+        assert [row[2] for row in rows[2:4]] == ["aten.clone", "aten.mm"]
+        rows = self.rows(counter.report(), flop_budget("1 B", "1 FLOP"))
+        assert rows[2][2] == "aten.clone"
+        rows = self.rows(counter.report(), flop_budget("1 FLOP"))
+        assert [row[2] for row in rows[2:]] == ["aten.mm"]
+
+    def test_a_bound_on_a_phase_shows_the_phase(self, report: Report) -> None:
+        rows = self.rows(report, flop_budget("1 GFLOP", backward="1 FLOP"))
+        assert {row[1] for row in rows[2:]} == {"backward"}
+
+    def test_a_bound_on_a_module_shows_the_module(self, report: Report) -> None:
+        rows = self.rows(report, flop_budget(modules={"1": "1 FLOP"}))
+        assert {row[0] for row in rows[2:]} == {"1"}
+        rows = self.rows(report, flop_budget(modules={"1": "1 FLOP"}, forward="1 FLOP"))
+        assert {(row[0], row[1]) for row in rows[2:]} == {
+            ("1", "backward"),
+            *((module, "forward") for module in ("0", "1", "(outside modules)")),
+        }
+
+    def test_without_a_broken_bound_it_shows_all(self, report: Report) -> None:
+        rows = self.rows(report, flop_budget(modules={"none": "1 FLOP"}))
+        assert len(rows[2:]) == sum(1 for row in report.entries if row.cost)
+
+    def test_a_reading_that_is_no_column_gets_one(self, report: Report) -> None:
+        rows = self.rows(report, flop_budget("1 FLOP", reading="exact"))
+        assert rows[0] == ["module", "phase", "op", "MAC", "FLOP", "bytes", "FLOP (exact)"]
+        assert rows[2][-1] == "128"  # of 2·64 + 8, less one for each of 8 dot products
+
+    def test_the_last_row_sums_up_the_rest(self) -> None:
+        """Twelve products of 1×k and k×1: k MACs each."""
+        net = nn.ModuleList([nn.Linear(k, 1, bias=False) for k in range(1, 13)])
+        with flopcount.FlopCounter(net) as counter:
+            for k, layer in enumerate(net, start=1):
+                layer(torch.ones(1, k))
+        rows = self.rows(counter.report(), flop_budget("1 FLOP"))
+        assert [row[0] for row in rows[2:]] == [*(str(k) for k in range(11, 1, -1)), "(2 more)"]
+        assert rows[-1][1:3] == ["3", "6"]
 
 
 def test_the_markers_line_is_the_functions_own() -> None:

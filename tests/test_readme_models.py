@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from importlib.util import find_spec
 
 import pytest
 import torch
 from torch import nn
 
-import flopcount
 from flopcount import zoo
-
-Block = Callable[..., AbstractContextManager[flopcount.FlopCounter]]
+from flopcount.pytest_plugin import FlopBaseline, FlopBudget
 
 
 @pytest.mark.skipif(find_spec("torchvision") is None, reason="torchvision is not installed")
-def test_a_training_step_of_resnet50(flop_baseline: Block) -> None:
+def test_a_training_step_of_resnet50(flop_baseline: FlopBaseline) -> None:
     """The step of ``flopcount resnet50 --train``."""
     model = zoo.build("resnet50", meta=True)
     optimizer = torch.optim.SGD(model.parameters())
@@ -45,7 +42,7 @@ def step() -> Callable[[], None]:
 
 @pytest.mark.flop_budget(equal="3_008_392 FLOP", backward="688_128 MAC")
 def test_a_training_step_of_the_perceptron(
-    step: Callable[[], None], flop_baseline: Block, flop_budget: Block
+    step: Callable[[], None], flop_baseline: FlopBaseline, flop_budget: FlopBudget
 ) -> None:
     """All figures that the README prints, held by a marker, a block and a baseline."""
     with flop_baseline("step"), flop_budget(forward="606_208 MAC", modules={"2": "245_760 MAC"}):

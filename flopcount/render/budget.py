@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 
-from flopcount.budget import Measure, Verdict
-from flopcount.cost import format_quantity
+from flopcount.budget import OTHER_READINGS, Measure, Verdict
+from flopcount.cost import ZERO, format_quantity
 from flopcount.diff import Diff
 from flopcount.render.table import OUTSIDE, differences, tabulated
-from flopcount.report import Report
+from flopcount.report import Report, Row
 
 __all__ = ["change", "expensive", "failure", "summary", "trim"]
 
 MOST = 10
 """Rows of a table that shows only the largest."""
 
+READINGS = {"MAC": "macs", "FLOP": "flops", "bytes": "bytes"}
+"""The columns of every table of ops."""
+
 Counted = tuple[str, int, Sequence[Measure]]
-"""A test or a block of one, its FLOPs, and what it was held to."""
+"""A test, its FLOPs, and what it was held to."""
 
 
 def failure(report: Report, verdict: Verdict) -> str:
-    """Each bound beside what was counted, and what cost the most."""
+    """Each bound beside what was counted, and what cost the most of those that are broken."""
     body = [
         [
             measure.what,
@@ -30,24 +34,45 @@ def failure(report: Report, verdict: Verdict) -> str:
         ]
         for measure in verdict.measures
     ]
-    bounds = tabulated(["budget of", "count", "bound", "excess"], body)
-    return "\n\n".join([bounds, expensive(report)])
+    bounds = [tabulated(["budget of", "count", "bound", "excess"], body)] if body else []
+    broken = [measure for measure in verdict.measures if not measure.is_met]
+    ops = expensive(report, broken)
+    return "\n\n".join([*bounds, ops] if ops else bounds)
 
 
-def expensive(report: Report) -> str:
-    """The ops of modules that cost the most FLOPs."""
-    rows = sorted(report.entries, key=lambda row: (-row.cost.flops, -row.cost.bytes))
-    body = [
-        [
-            _place(report, report.relative(row.module)),
-            row.phase,
-            row.op,
-            *(_count(count) for count in (row.cost.macs, row.cost.flops, row.cost.bytes)),
-        ]
+def expensive(report: Report, broken: Sequence[Measure]) -> str:
+    """The ops of modules that cost the most where ``broken`` bounds look, as they read it.
+
+    Without any, those that cost the most FLOPs.
+    """
+    readings = list(dict.fromkeys(measure.reading for measure in broken)) or ["flops", "bytes"]
+    names = {reading: f"{unit} ({name})" for name, (unit, reading) in OTHER_READINGS.items()}
+    columns = {**READINGS, **{names[each]: each for each in readings if each in names}}
+    looked_at = {id(row): row for measure in broken for row in _rows(report, measure)}
+
+    def read(row: Row) -> list[int]:
+        return [getattr(row.cost, reading) for reading in readings]
+
+    rows = list(looked_at.values() if broken else report.entries)
+    rows = sorted(filter(lambda row: any(read(row)), rows), key=read, reverse=True)
+    costs = [
+        ([_place(report, report.relative(row.module)), row.phase, row.op], row.cost)
         for row in rows[:MOST]
-        if row.cost
     ]
-    return tabulated(["module", "phase", "op", "MAC", "FLOP", "bytes"], body)
+    if rest := rows[MOST:]:
+        costs.append(([f"({len(rest)} more)", "", ""], sum((row.cost for row in rest), ZERO)))
+    body = [
+        [*place, *(_count(getattr(cost, reading)) for reading in columns.values())]
+        for place, cost in costs
+    ]
+    return tabulated(["module", "phase", "op", *columns], body) if body else ""
+
+
+def _rows(report: Report, measure: Measure) -> list[Row]:
+    """What ``measure`` counts."""
+    top = report.root if measure.module is None else report[measure.module]
+    rows = (row for node in top.walk() for row in node.rows)
+    return [row for row in rows if measure.phase in (None, row.phase)]
 
 
 def change(diff: Diff) -> str:
@@ -70,7 +95,7 @@ def summary(counted: Iterable[Counted], verbosity: int) -> list[str]:
         for number, measure in enumerate(held if verbosity > 0 else held[:1]):
             bound = f"{measure.what} {_count(measure.limit, measure.unit)}"
             first = [test, _count(flops, "FLOP")] if number == 0 else ["", ""]
-            body.append([*first, bound, f"{100 * measure.slack:,.1f} %"])
+            body.append([*first, bound, _slack(measure)])
         if not held:
             body.append([test, _count(flops, "FLOP"), "", ""])
     lines = tabulated(["test", "count", "budget", "slack"], body).splitlines()
@@ -86,7 +111,7 @@ def trim(counted: Iterable[Counted], margin: float) -> list[str]:
             measure.what,
             _count(measure.limit, measure.unit),
             f"{measure.count:,} {measure.unit}",
-            f"{100 * measure.slack:,.1f} %",
+            _slack(measure),
         ]
         for test, _, measures in sorted(counted, key=lambda each: each[0])
         for measure in measures
@@ -95,6 +120,12 @@ def trim(counted: Iterable[Counted], margin: float) -> list[str]:
     if not body:
         return [f"no budget is more than {100 * margin:g} % above what was needed"]
     return tabulated(["test", "budget of", "bound", "needed", "slack"], body).splitlines()
+
+
+def _slack(measure: Measure) -> str:
+    if math.isinf(measure.slack):
+        return "unused" if measure.is_met else "missed"
+    return f"{100 * measure.slack:,.1f} %"
 
 
 def _place(report: Report, path: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
 
 import pytest
@@ -34,3 +36,20 @@ def run(pytester: pytest.Pytester) -> Run:
         return pytester.runpytest_inprocess(*plugin, "-W", "error", *arguments)
 
     return run
+
+
+FILE = "__flops__/test_it.json"
+"""The baselines of the tests that ``run`` runs."""
+
+
+def names(pytester: pytest.Pytester, file: str = FILE) -> dict[str, list[str]]:
+    """The baselines of each test."""
+    path = pytester.path / file
+    content = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"tests": {}}
+    return {test: [*named] for test, named in content["tests"].items()}
+
+
+def counts(pytester: pytest.Pytester) -> list[str]:
+    """Every count in ``junit.xml``."""
+    tree = ElementTree.parse(pytester.path / "junit.xml")
+    return [each.attrib["value"] for each in tree.iterfind(".//property[@name='flops']")]

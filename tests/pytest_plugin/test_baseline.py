@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
 
 import pytest
 
-from tests.pytest_plugin.conftest import Run
+from tests.pytest_plugin.conftest import FILE, Run, names
 
 TESTS = """
 WIDTH = 2
@@ -31,13 +30,6 @@ class TestModel:
 """
 WIDER = TESTS.replace("WIDTH = 2", "WIDTH = 3")
 NARROWER = TESTS.replace("WIDTH = 2", "WIDTH = 1")
-
-FILE = "__flops__/test_it.json"
-
-
-def names(pytester: pytest.Pytester) -> dict[str, list[str]]:
-    content = json.loads((pytester.path / FILE).read_text(encoding="utf-8"))
-    return {test: [*named] for test, named in content["tests"].items()}
 
 
 def test_a_missing_baseline_fails_and_says_the_command(run: Run, pytester: pytest.Pytester) -> None:
@@ -101,92 +93,9 @@ def test_an_update_writes_only_what_changed(run: Run, pytester: pytest.Pytester)
     run(WIDER, "-k", "step").assert_outcomes(passed=2, deselected=1)
 
 
-class TestDeleted:
-    @pytest.fixture(autouse=True)
-    def written(self, run: Run) -> None:
-        run(TESTS, "--flops-update")
-
-    def test_a_parameter(self, run: Run, pytester: pytest.Pytester) -> None:
-        run(TESTS.replace("[4, 5]", "[4]"), "--flops-update")
-        assert [*names(pytester)] == ["TestModel::test_it", "test_step[4]"]
-
-    def test_a_class(self, run: Run, pytester: pytest.Pytester) -> None:
-        result = run(TESTS.partition("class")[0], "--flops-update")
-        result.stdout.fnmatch_lines([f"{FILE}: 0 written, 2 removed"])
-        assert [*names(pytester)] == ["test_step[4]", "test_step[5]"]
-
-    def test_a_name(self, run: Run, pytester: pytest.Pytester) -> None:
-        run(TESTS.replace('"twice"', '"thrice"'), "--flops-update")
-        assert names(pytester)["TestModel::test_it"] == ["forward", "thrice"]
-
-    def test_whatever_is_wrong_in_another_file(self, run: Run, pytester: pytest.Pytester) -> None:
-        pytester.makepyfile(test_other="raise ValueError")
-        run(TESTS.partition("class")[0], "--flops-update", "--continue-on-collection-errors")
-        assert [*names(pytester)] == ["test_step[4]", "test_step[5]"]
-
-    def test_every_baseline(self, run: Run, pytester: pytest.Pytester) -> None:
-        run("def test_step(): pass", "--flops-update")
-        assert not (pytester.path / "__flops__").exists()
-
-    def test_the_file(self, run: Run, pytester: pytest.Pytester) -> None:
-        folder = (pytester.path / FILE).parent
-        (pytester.path / FILE).rename(folder / "test_gone.json")
-        result = run(TESTS, "--flops-update")
-        result.stdout.fnmatch_lines(["__flops__/test_gone.json: deleted with its tests"])
-        assert [path.name for path in folder.iterdir()] == ["test_it.json"]
-
-    @pytest.mark.parametrize(
-        "selection",
-        [("-k", "twice"), ("test_it.py::test_step[4]",), ("--deselect", "test_it.py::TestModel")],
-        ids=" ".join,
-    )
-    def test_nothing_that_was_only_not_selected(
-        self, selection: tuple[str, ...], run: Run, pytester: pytest.Pytester
-    ) -> None:
-        before = (pytester.path / FILE).read_text(encoding="utf-8")
-        run(TESTS, "--flops-update", *selection)
-        assert (pytester.path / FILE).read_text(encoding="utf-8") == before
-
-    def test_nothing_that_last_failed_leaves_out(self, run: Run, pytester: pytest.Pytester) -> None:
-        before = (pytester.path / FILE).read_text(encoding="utf-8")
-        pytester.makepyfile(test_other="def test_other(): assert False")
-        run(TESTS)
-        run(TESTS, "--lf", "--flops-update")
-        assert (pytester.path / FILE).read_text(encoding="utf-8") == before
-
-    @pytest.mark.parametrize(
-        "instead",
-        [
-            "raise ValueError",
-            "pytest.skip('later', allow_module_level=True)",
-            "@pytest.mark.parametrize('x', [1])\ndef test_it(): pass",
-            "@pytest.mark.flop_budget()\ndef test_it(): pass",
-        ],
-        ids=["an error", "a skip", "a wrong parameter", "a wrong budget"],
-    )
-    def test_nothing_in_a_file_that_was_not_collected(
-        self, instead: str, run: Run, pytester: pytest.Pytester
-    ) -> None:
-        """It is collected as a file of doctests, too, and there without an error."""
-        before = (pytester.path / FILE).read_text(encoding="utf-8")
-        run(instead, "--flops-update", "--doctest-modules")
-        assert (pytester.path / FILE).read_text(encoding="utf-8") == before
-
-
 def test_a_test_that_fails_writes_nothing(run: Run, pytester: pytest.Pytester) -> None:
     run(TESTS.replace("rows * 8 * WIDTH", "4 * 8 * WIDTH"), "--flops-update")
     assert [*names(pytester)] == ["TestModel::test_it", "test_step[4]"]
-
-
-def test_a_damaged_file_fails_and_is_left_alone(run: Run, pytester: pytest.Pytester) -> None:
-    run(TESTS, "--flops-update")
-    path = pytester.path / FILE
-    path.write_text("<<<<<<< ours", encoding="utf-8")
-    result = run(TESTS)
-    result.assert_outcomes(failed=3)
-    result.stdout.fnmatch_lines(["*BaselineError: *test_it.json is no file of baselines *"])
-    run(TESTS, "--flops-update").stdout.fnmatch_lines(["*test_it.json is no file of baselines *"])
-    assert path.read_text(encoding="utf-8") == "<<<<<<< ours"
 
 
 @pytest.mark.parametrize("name", ["1", "None"])
@@ -195,9 +104,16 @@ def test_a_name_is_a_string(name: str, run: Run) -> None:
     result.stdout.fnmatch_lines([f"*TypeError: a baseline's name is a string*, got {name}"])
 
 
-def test_two_blocks_of_a_test_have_names_of_their_own(run: Run) -> None:
-    tests = "def test_it(flop_baseline):\n" + "    with flop_baseline('step'): work()\n" * 2
-    result = run(tests, "--flops-update")
+@pytest.mark.parametrize(
+    "blocks",
+    [
+        "    with flop_baseline('step'): work()\n" * 2,
+        "    with flop_baseline('step'), flop_baseline('step'): work()\n",
+    ],
+    ids=["one after another", "one in another"],
+)
+def test_two_blocks_of_a_test_have_names_of_their_own(blocks: str, run: Run) -> None:
+    result = run(f"def test_it(flop_baseline):\n{blocks}", "--flops-update")
     result.stdout.fnmatch_lines(["*BaselineError: test_it.py::test_it has two baselines 'step'*"])
 
 
@@ -216,3 +132,36 @@ def test_it(flop_baseline, strict):
     result.assert_outcomes(passed=1, failed=1)
     result.stdout.fnmatch_lines(["flopcount_baseline.mystery is uncounted (1 call)*"])
     assert [*names(pytester)] == ["test_it[False]"]
+
+
+def test_a_block_that_raised_may_be_tried_again(run: Run, pytester: pytest.Pytester) -> None:
+    tests = """
+def test_it(flop_baseline):
+    for is_good in (False, True):
+        try:
+            with flop_baseline("step"):
+                assert is_good
+        except AssertionError:
+            pass
+"""
+    run(tests, "--flops-update").assert_outcomes(passed=1)
+    assert names(pytester) == {"test_it": ["step"]}
+
+
+@pytest.mark.parametrize("only", ["change", "increase"])
+def test_a_module_that_runs_twice_for_nothing_is_a_change(only: str, run: Run) -> None:
+    tests = """
+def test_it(flop_baseline):
+    model = torch.nn.Identity()
+    with flop_baseline("step"):
+        model(torch.empty(4))
+"""
+    run(tests, "--flops-update")
+    result = run(tests.replace("model(t", "model(model)(t"), f"--flops-fail-on={only}")
+    if only == "increase":
+        result.assert_outcomes(passed=1)
+    else:
+        result.assert_outcomes(failed=1)
+        result.stdout.fnmatch_lines(
+            ["baseline 'step': it costs the same, but calls of the model: 2 instead of 1*"]
+        )

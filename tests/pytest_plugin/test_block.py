@@ -109,11 +109,21 @@ def test_it(flop_budget, strict):
     result.stdout.fnmatch_lines(["flopcount_block.mystery is uncounted (1 call): give it a*"])
 
 
-@pytest.mark.parametrize("arguments", ["", "8", "forwards='1 FLOP'", "'1 FLOP', model=1"])
-def test_what_is_no_budget_fails_where_it_is_asked_for(arguments: str, run: Run) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ("", "ValueError: a budget needs a bound, such as '8.2 GFLOP'"),
+        ("8", "TypeError: expected a number, *, got 8"),
+        ("forwards='1 FLOP'", "TypeError: *unexpected keyword argument 'forwards'"),
+        ("'1 FLOP', model=1", "TypeError: *model*int*"),
+        ("modules={1: '1 FLOP'}", "TypeError: modules must be like *"),
+        ("'1 FLOP', reading=['exact']", "ValueError: reading must be one of *"),
+    ],
+)
+def test_what_is_no_budget_fails_where_it_is_asked_for(arguments: str, says: str, run: Run) -> None:
     result = run(f"def test_it(flop_budget):\n    with flop_budget({arguments}): pass")
     result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(["*Error: *"])
+    result.stdout.fnmatch_lines([f"E * {says}"])
 
 
 def test_blocks_of_a_test_add_up_to_its_count(run: Run) -> None:

@@ -44,12 +44,13 @@ def test_a_test_on_its_budget_passes_and_one_above_it_fails(run: Run) -> None:
         "forward='63 MAC'",
         "'127 FLOP', reading='matmul'",
         "equal='129 FLOP'",
-        "modules={'0': '1 MAC'}",
         "'1 GFLOP', backward='0 FLOP', equal='65 MAC'",
     ],
 )
 def test_each_bound_can_be_broken(budget: str, run: Run) -> None:
-    run(marked(budget)).assert_outcomes(failed=1)
+    result = run(marked(budget))
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*: * is 1 * than *"])
 
 
 @pytest.mark.parametrize(
@@ -72,6 +73,17 @@ def test_modules_are_named_by_the_only_model_that_ran(run: Run) -> None:
     result = run(marked("modules={'0': '63 MAC'}", "modules={'0': '64 MAC'}", body=body))
     result.assert_outcomes(passed=1, failed=1)
     result.stdout.fnmatch_lines(["0: 64 MAC is 1 more than its budget of 63 MAC"])
+
+
+def test_a_module_that_did_not_run_breaks_its_budget(run: Run) -> None:
+    result = run(marked("modules={'0': '1 MAC'}"))
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["no module that ran matches '0'; below the model ran none"])
+
+
+def test_a_reading_is_named_where_its_unit_does_not_say_it(run: Run) -> None:
+    result = run(marked("'127 FLOP', reading='matmul'"))
+    result.stdout.fnmatch_lines(["total (matmul): 128 FLOP is 1 more than*", "total (matmul) *"])
 
 
 def test_only_the_body_counts_not_its_fixtures(run: Run) -> None:
@@ -133,6 +145,37 @@ def pytest_collection_modifyitems(items):
     run("def test_it(): work()").assert_outcomes(failed=1)
 
 
+class TestMarkedLate:
+    """A marker that pytest did not have when it had collected all tests."""
+
+    LATE = """
+@pytest.fixture(autouse=True)
+def mark(request):
+    request.node.add_marker(pytest.mark.flop_budget("127 FLOP"))
+
+def test_it(): work()
+"""
+
+    @pytest.mark.parametrize("others", ["", marked("'128 FLOP'")], ids=["alone", "beside another"])
+    def test_in_a_fixture_it_is_none(self, others: str, run: Run) -> None:
+        run(self.LATE + others).assert_outcomes(passed=2 if others else 1)
+
+    def test_one_that_is_no_budget_fails_its_test(
+        self, run: Run, pytester: pytest.Pytester
+    ) -> None:
+        pytester.makeconftest("""
+import pytest
+
+def pytest_collection_modifyitems(items):
+    items[0].add_marker(pytest.mark.flop_budget(8))
+""")
+        result = run("def test_it(): work()\ndef test_other(): work()")
+        result.assert_outcomes(passed=1, failed=1)
+        result.stdout.fnmatch_lines(["*, got 8; right is @pytest.mark.flop_budget(*"])
+        result.stdout.no_fnmatch_line("*Traceback*")
+        result.stdout.no_fnmatch_line("*guard.py*")
+
+
 class TestOtherOutcomes:
     def test_a_test_that_raises_shows_its_own_error(self, run: Run) -> None:
         result = run(marked("'0 FLOP'", body="work(); raise ValueError('of its own')"))
@@ -180,6 +223,14 @@ def broken():
 def test_it(broken): work()
 """
         run(tests).assert_outcomes(failed=1, errors=1)
+
+    def test_an_async_test_is_counted_by_a_plugin_that_is_there(self, run: Run) -> None:
+        pytest.importorskip("anyio")
+        tests = marked("'128 FLOP'", "'127 FLOP'", body="await anyio.sleep(0); work()")
+        tests = tests.replace("def test", "async def test").replace("@", "@pytest.mark.anyio\n@")
+        backend = "@pytest.fixture\ndef anyio_backend(): return 'asyncio'\n"
+        result = run(f"import anyio\n{backend}{tests}", "-p", "anyio")
+        result.assert_outcomes(passed=1, failed=1)
 
     def test_an_async_test_is_counted_whatever_runs_it(
         self, run: Run, pytester: pytest.Pytester
@@ -264,6 +315,8 @@ class TestWork(unittest.IsolatedAsyncioTestCase):
         ("8", "got 8"),
         ("forwards='1 FLOP'", "unexpected keyword argument 'forwards'"),
         ("'1 FLOP', modules='encoder'", "modules must be like"),
+        ("modules={1: '1 FLOP'}", "modules must be like"),
+        ("'1 FLOP', reading=['matmul']", "reading must be one of 'matmul', 'exact', 'valid'"),
     ],
 )
 def test_a_marker_that_is_no_budget_is_refused_at_collection(

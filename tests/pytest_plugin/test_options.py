@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from tests.pytest_plugin.conftest import Run
-from tests.pytest_plugin.test_baseline import FILE, NARROWER, TESTS, WIDER
+from tests.pytest_plugin.conftest import FILE, Run
+from tests.pytest_plugin.test_baseline import NARROWER, TESTS, WIDER
 
 COSTS = """
 @pytest.mark.flop_budget("160 FLOP", "64 MAC")
@@ -106,7 +106,9 @@ def test_it(): torch.mm(torch.empty(4, 5), torch.empty(5, 50))
 
     def test_a_budget_for_what_costs_nothing_is_loose(self, run: Run) -> None:
         test = "@pytest.mark.flop_budget('1 FLOP')\ndef test_it(): pass"
-        assert len(section(run(test, "--flops-trim"), "loose FLOP budgets")) == 3
+        lines = section(run(test, "--flops-trim"), "loose FLOP budgets")
+        rows = [re.split(r"  +", line) for line in lines]
+        assert rows[2:] == [["test_it.py::test_it", "total", "1 FLOP", "0 FLOP", "unused"]]
 
     def test_so_is_a_baseline_that_only_an_increase_would_fail(self, run: Run) -> None:
         """Forward costs 18·4·W FLOPs: a half of what it did when W was 2."""
@@ -123,6 +125,27 @@ def test_it(): torch.mm(torch.empty(4, 5), torch.empty(5, 50))
 
 
 class TestIni:
+    @pytest.mark.parametrize(
+        ("setting", "option", "title"),
+        [
+            ("flops", "--no-flops", "FLOPs"),
+            ("flops_trim", "--no-flops-trim", "loose FLOP budgets"),
+            ("flops_update", "--no-flops-update", "FLOP baselines"),
+        ],
+    )
+    def test_the_command_line_has_the_last_word(
+        self, setting: str, option: str, title: str, run: Run, pytester: pytest.Pytester
+    ) -> None:
+        ini(pytester, f"{setting} = true")
+        run(COSTS).stdout.fnmatch_lines([f"*= {title} =*"])
+        run(COSTS, option).stdout.no_fnmatch_line(f"*= {title} =*")
+        ini(pytester, f"{setting} = false")
+        run(COSTS, option.replace("--no", "-")).stdout.fnmatch_lines([f"*= {title} =*"])
+
+    def test_in_pyproject(self, run: Run, pytester: pytest.Pytester) -> None:
+        pytester.makepyprojecttoml("[tool.pytest.ini_options]\nflops = true\n")
+        assert section(run(COSTS), "FLOPs")
+
     def test_update(self, run: Run, pytester: pytest.Pytester) -> None:
         ini(pytester, "flops_update = true")
         run(TESTS).assert_outcomes(passed=3)
