@@ -25,7 +25,8 @@ PROGRAMS = [sweep.operators, sweep.modules, sweep.optimizers]
 @pytest.mark.parametrize("programs", PROGRAMS, ids=lambda programs: programs.__name__)
 def test_no_op_of_torchs_own_samples_is_uncounted(programs: Any, samples: int | None) -> None:
     found = sweep.swept(programs(samples))
-    assert found.programs > len(found.costs) > 0
+    assert found.programs > 0
+    assert found.costs
     assert found.uncounted == {}
 
 

@@ -6,6 +6,8 @@ import contextlib
 import io
 import re
 import shlex
+from contextlib import nullcontext
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,14 @@ from tests.conftest import IS_INSTALLED
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"```(\w+)\n(.*?)```(?:\n+```text\n(.*?)```)?", README, flags=re.DOTALL)
+BLOCK = re.compile(r"```(\w+)\n(.*?)```(?:\n+```text\n(.*?)```)?", flags=re.DOTALL)
+BLOCKS = BLOCK.findall(README)
+
+SECTIONS = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", README, flags=re.DOTALL | re.MULTILINE))
+"""Guides by title: each can be followed without the others."""
+
+CUT = "…"
+"""A line that stands for any number of lines."""
 
 
 def shown(text: str) -> list[str]:
@@ -25,15 +34,66 @@ def shown(text: str) -> list[str]:
     return [line.rstrip() for line in text.strip().splitlines()]
 
 
-def test_python_blocks_print_what_is_shown() -> None:
+def assert_shows(output: str, printed: str) -> None:
+    """What a block shows is what was printed, but for lines that are cut out."""
+    lines, said = shown(output), shown(printed)
+    if CUT not in lines:
+        assert said == lines
+        return
+    parts = [list(part) for cut, part in groupby(lines, key=lambda line: line == CUT) if not cut]
+    place = 0
+    for part in parts:
+        starts = range(place, len(said) - len(part) + 1)
+        place = next((at for at in starts if said[at : at + len(part)] == part), -1) + len(part)
+        assert place >= len(part), f"{part} not in {said}"
+    assert lines[0] == CUT or said[: len(parts[0])] == parts[0]
+    assert lines[-1] == CUT or said[-len(parts[-1]) :] == parts[-1]
+
+
+def has_code(text: str) -> bool:
+    return "```python" in text
+
+
+@pytest.mark.parametrize("title", [title for title, text in SECTIONS.items() if has_code(text)])
+def test_python_blocks_print_what_is_shown(title: str) -> None:
     namespace: dict[str, Any] = {}
-    blocks = [(code, output) for kind, code, output in BLOCKS if kind == "python"]
-    assert len(blocks) >= 4
-    for code, output in blocks:
-        printed = io.StringIO()
-        with contextlib.redirect_stdout(printed):
-            exec(compile(code, "README.md", "exec"), namespace)
-        assert shown(printed.getvalue()) == shown(output), code
+    for kind, code, output in BLOCK.findall(SECTIONS[title]):
+        if kind == "python":
+            printed = io.StringIO()
+            with contextlib.redirect_stdout(printed):
+                exec(compile(code, "README.md", "exec"), namespace)
+            assert_shows(output, printed.getvalue())
+
+
+def test_all_python_blocks_are_in_a_section() -> None:
+    found = [block for text in SECTIONS.values() for block in BLOCK.findall(text)]
+    kinds = [kind for kind, _, _ in BLOCKS]
+    assert [kind for kind, _, _ in found].count("python") == kinds.count("python") >= 4
+
+
+@pytest.mark.parametrize(
+    ("output", "is_shown"),
+    [
+        ("a\nb\nc", True),
+        ("a\nc", False),
+        ("a\n…\nc", True),
+        ("…\nb\n…", True),
+        ("b\n…", False),
+        ("…\nb", False),
+        ("a\n…\nd", False),
+        ("b\n…\na\n…", False),
+    ],
+)
+def test_only_lines_that_are_cut_out_may_be_missing(output: str, is_shown: bool) -> None:
+    with nullcontext() if is_shown else pytest.raises(AssertionError):
+        assert_shows(output, "a\nb\nc\n")
+
+
+def test_what_it_is_stands_on_the_first_screen() -> None:
+    """Below 60 lines: what it is, the two commands, a table, and how it compares."""
+    first = README.partition("\n## ")[0]
+    assert len(first.splitlines()) < 60
+    assert first.count("```sh") == 2
 
 
 def command_of(block: str) -> tuple[str, list[str], str]:
@@ -59,7 +119,7 @@ def test_commands_print_what_is_shown(
     assert program == "flopcount"
     with contextlib.suppress(SystemExit):  # --help
         cli.main(arguments)
-    assert shown(capsys.readouterr().out) == shown(output)
+    assert_shows(output, capsys.readouterr().out)
 
 
 def test_a_broken_budget_looks_as_is_shown(
