@@ -1,4 +1,4 @@
-"""Peers: which tool counts what right, forward and backward, and at what cost.
+"""Which tool counts what right, forward and backward, and at what cost.
 
 torch's ``FlopCounterMode``, ``torch.profiler``, fvcore, ptflops, thop, torchinfo, calflops and
 DeepSpeed's profiler get the same models and inputs as flopcount, in an environment of their own

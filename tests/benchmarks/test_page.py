@@ -84,6 +84,18 @@ def test_an_unknown_benchmark_is_refused(
     assert "no benchmark speed: accuracy, attribution" in capsys.readouterr().err
 
 
+def test_what_is_not_installed_is_named_with_its_extra(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def missing(name: str) -> object:
+        raise ModuleNotFoundError(name="timm")
+
+    monkeypatch.setattr(page, "benchmark", missing)
+    assert run(monkeypatch, "accuracy", "--quick") == 2
+    said = capsys.readouterr().err
+    assert 'timm is missing: pip install -c constraints.txt -e ".[bench]"' in said
+
+
 class Missed:
     """A benchmark that misses its target."""
 
