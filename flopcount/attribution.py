@@ -402,17 +402,19 @@ class Attribution:
             thread.node_place = self._owner(thread, node).backward
             thread.node_mark = -1 if number == NO_SEQUENCE_NR else mark
         if is_grad_enabled() or thread.recomputes:
-            return self._recorded(thread)
+            return self._recorded(thread, args)
         hooks = saved_tensor_hooks(True)
         if hooks and of_checkpoint(hooks) and checkpoint_recomputes():
-            return self._recorded(thread)
+            return self._recorded(thread, args)
         return thread.node_place
 
-    def _recorded(self, thread: Thread) -> Place:
+    def _recorded(self, thread: Thread, args: Sequence[Any]) -> Place:
         """The place of an op that may make a node: in double backward, or in recomputation.
 
         There are modules in neither.
         """
+        if backward_task() != thread.task:  # it began with the node that the last one ended with
+            self._begin_pass(thread, args)
         recomputes = not thread.records or checkpoint_recomputes()
         place = thread.node_place.scope.places[RECOMPUTE if recomputes else BACKWARD]
         self._note_made(thread, place)

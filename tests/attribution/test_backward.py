@@ -160,3 +160,15 @@ def test_a_graph_may_be_run_in_a_later_entry() -> None:
     with counter:
         loss.backward()
     assert units(counter.report().model) == {"forward": 1, "backward": 1}
+
+
+def test_a_recorded_pass_that_begins_with_the_node_that_the_last_one_ended_with() -> None:
+    """A graph of one product, whose gradient is taken twice: only the second time as a graph."""
+    x, weight = batch(grad=True), torch.randn(8, 8, requires_grad=True)
+    with FlopCounter() as counter:
+        y = x @ weight
+        torch.autograd.grad(y, x, torch.ones(4, 8), retain_graph=True)
+        (slope,) = torch.autograd.grad(y, x, torch.ones(4, 8), create_graph=True)
+        slope.sum().backward()
+    # a product for each gradient of x, and for that of the weight by the slope
+    assert units(counter.report()) == {"forward": 1, "backward": 3}
