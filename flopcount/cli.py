@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import re
 import sys
 import warnings
@@ -128,15 +129,24 @@ def shape(text: str) -> tuple[tuple[int, ...], str]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; the exit code is 0, 1 if the model failed, 2 for bad input."""
+    """Run the command; the exit code is 0, 1 if the model failed, 2 for bad input.
+
+    Who reads the output may have had enough, as ``head`` has: that is no error.
+    """
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         if words[:1] == ["ops"]:
-            return list_ops(ops_parser().parse_args(words[1:]))
-        return run(parser().parse_args(words))
+            code = list_ops(ops_parser().parse_args(words[1:]))
+        else:
+            code = run(parser().parse_args(words))
+        sys.stdout.flush()
+        return code
     except FlopcountError as error:
         print(f"flopcount: error: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it again
+        return 0
 
 
 def list_ops(options: argparse.Namespace) -> int:

@@ -214,3 +214,18 @@ class TestOps:
         assert "no op is named 'aten.mmm'; did you mean 'aten.mm'" in refused(
             capsys, "ops", "aten.mmm"
         )
+
+
+def test_a_reader_that_has_had_enough_is_no_error() -> None:
+    """Below, the pipe is closed before anything is written."""
+    run = subprocess.Popen(
+        [sys.executable, "-m", "flopcount", "ops"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=Path(__file__).parents[1],
+    )
+    assert run.stdout is not None
+    assert run.stderr is not None
+    run.stdout.close()
+    assert run.stderr.read() == b""
+    assert run.wait() == 0

@@ -45,7 +45,7 @@ def test_the_recorded_comparison_is_of_these_programs() -> None:
     readme = " ".join((FOLDER.parents[1] / "README.md").read_text(encoding="utf-8").split())
     assert (
         f"a catalogue of {len(PROGRAMS)} programs that are hard to attribute, with rows derived by "
-        "hand, every row is right; of torch's own counter all rows of "
-        f"{right['FlopCounterMode']} programs are, of its `ModTracker` those of "
+        "hand, every row is right; torch's own counter has all rows of "
+        f"{right['FlopCounterMode']} programs right, its `ModTracker` those of "
         f"{right['ModTracker']}"
     ) in readme
