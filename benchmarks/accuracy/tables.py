@@ -37,6 +37,9 @@ def section(figures: Figures) -> str:
             "of its size, `alone` a figure that torchvision's registry, or the paper itself, "
             "contradicts:",
             by_paper(figures["papers"]),
+            "Most of the printed figures were entered from memory and are still to be checked "
+            "against the papers. The table of training compute in ViT's own paper is missing: of "
+            "six figures that were tried, one agreed.",
         ]
     )
 
