@@ -31,6 +31,7 @@ from flopcount._private.autograd import (
     ANY_BACKWARD_PRE_HOOKS,
     CHECKPOINT_NODE,
     NO_SEQUENCE_NR,
+    BackwardPreHook,
     backward_task,
     hook_nodes,
     next_sequence_nr,
@@ -140,7 +141,7 @@ class Attribution:
         self.root = Scope("", None)
         self.unattributed = Scope("unattributed", self.root)
         self.threads: list[Thread] = []
-        # the threads that had not entered, and the first module that ran in each
+        # the threads that had not entered, and what ran first in each
         self.unwatched: dict[str, str] = {}
         self.model: Scope | None = None
         if model is not None:
@@ -185,6 +186,7 @@ class Attribution:
                     register_module_forward_hook(self._exit_module, always_call=True),
                     register_optimizer_step_pre_hook(self._enter_step),
                     register_optimizer_step_post_hook(self._exit_step),
+                    BackwardPreHook(self._call_backward),
                 ]
         thread = self.local.thread
         thread.entries += 1
@@ -217,7 +219,7 @@ class Attribution:
             self._enter_recomputed(thread, module)
             return
         if not thread.entries:
-            self.unwatched.setdefault(threading.current_thread().name, type_name(module))
+            self._run_unwatched(type_name(module))
             if is_grad_enabled():
                 thread.is_stranger = self._is_shared = True
             return
@@ -237,6 +239,15 @@ class Attribution:
         thread.record.note(place, number)
 
     ignore_when_captured(_enter_module)
+
+    def _run_unwatched(self, what: str) -> None:
+        """Something runs in a thread that has not entered."""
+        self.unwatched.setdefault(threading.current_thread().name, what)
+
+    def _call_backward(self) -> None:
+        # an accelerator's own thread has not entered; it runs within a pass that another called
+        if backward_task() == -1 and not self.local.thread.entries:
+            self._run_unwatched("backward")
 
     def _enter_recomputed(self, thread: Thread, module: nn.Module) -> None:
         if is_graph_of_torchs_own(module):
@@ -308,6 +319,8 @@ class Attribution:
             thread.stack.append((optimizer, thread.place, thread.place_task))
             thread.place = thread.place.scope.places[OPTIMIZER]
             thread.place_task = backward_task()  # a hook may step while backward runs
+        elif backward_task() == -1:
+            self._run_unwatched(type(optimizer).__name__)
 
     def _exit_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
         thread = self.local.thread

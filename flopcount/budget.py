@@ -139,9 +139,9 @@ def unknown(report: Report) -> list[str]:
         for op, calls in report.uncounted.items()
     ]
     faults += [
-        f"{module} ran in thread {name!r}, which had not entered the counter; strict=False "
+        f"{what} ran in thread {name!r}, which had not entered the counter; strict=False "
         "leaves it out"
-        for name, module in report.unwatched.items()
+        for name, what in report.unwatched.items()
     ]
     return faults
 

@@ -183,8 +183,8 @@ class FlopCounter(TorchDispatchMode):
 
         Warns:
             UncountedOpWarning: once for each op whose cost is not known, with the reason.
-            UnwatchedThreadWarning: once for each thread in which a module ran, and which had not
-                entered.
+            UnwatchedThreadWarning: once for each thread which had not entered, and in which a
+                module, a backward pass or an optimizer's step ran.
         """
         ledger = Ledger()
         with self._lock:
@@ -198,11 +198,11 @@ class FlopCounter(TorchDispatchMode):
             if reason:
                 self._unknown[op] = ""
                 warnings.warn(f"{op} is uncounted: {reason}", UncountedOpWarning, stacklevel=2)
-        for name, module in list(self._attribution.unwatched.items()):
+        for name, what in list(self._attribution.unwatched.items()):
             if name not in self._said:
                 self._said.add(name)
                 warnings.warn(
-                    f"{module} ran in thread {name!r}, which had not entered the counter: nothing "
+                    f"{what} ran in thread {name!r}, which had not entered the counter: nothing "
                     "is counted there; use `with counter:` in that thread, too",
                     UnwatchedThreadWarning,
                     stacklevel=2,

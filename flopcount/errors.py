@@ -60,7 +60,10 @@ class UncountedOpWarning(UserWarning):
 
 
 class UnwatchedThreadWarning(UserWarning):
-    """A module ran in a thread that had not entered the counter; said once for each thread.
+    """Something ran in a thread that had not entered the counter; said once for each thread.
+
+    It is a module, a backward pass or an optimizer's step. Of functions that call no module torch
+    tells nobody outside of their thread.
 
     >>> import threading, torch, flopcount, warnings
     >>> layer = torch.nn.Linear(8, 2)

@@ -123,7 +123,7 @@ class Report:
         modules: every module that ran, by its full path; the first is the block itself.
         entries: what each op cost in each module, phase and dtype; ``rows()`` as plain dicts.
         model_path: the full path of the model that was given, or of the only root module.
-        unwatched: threads that had not entered the counter, and the first module that ran in each.
+        unwatched: threads that had not entered the counter, and what ran first in each.
     """
 
     modules: tuple[Module, ...]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -88,3 +89,37 @@ def of_checkpoint(hooks: Hooks) -> bool:
 
 CHECKPOINT_NODE: type = torch.utils.checkpoint.CheckpointFunction._backward_cls
 """The class of a reentrant checkpoint's node, which runs its function again."""
+
+
+class BackwardPreHook(torch._C._ImperativeEngine):
+    """Calls ``hook`` before each backward pass, in the thread that asks for it, until removed.
+
+    torch has hooks on the calls of all modules and on the steps of all optimizers, and none on
+    this. But ``backward()`` and ``autograd.grad()`` look up how to run the engine, where this one
+    stands in for it: no frame is added to theirs, and what warns there names the line it would.
+    """
+
+    _lock = threading.Lock()
+
+    def __init__(self, hook: Callable[[], None]) -> None:
+        self._hook: Callable[[], None] | None = hook
+        with self._lock:
+            self._engine = VARIABLE._execution_engine
+            VARIABLE._execution_engine = self
+
+    @property
+    def run_backward(self) -> Any:
+        if self._hook:
+            self._hook()
+        return self._engine.run_backward
+
+    def remove(self) -> None:
+        """Call it no more; when the last is removed, torch's engine is back."""
+        with self._lock:
+            self._hook = None
+            while isinstance(top := VARIABLE._execution_engine, BackwardPreHook) and not top._hook:
+                VARIABLE._execution_engine = top._engine
+
+
+VARIABLE: Any = torch.autograd.Variable
+"""It holds the engine that everybody calls."""

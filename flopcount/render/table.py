@@ -251,7 +251,7 @@ def uncounted(report: Report) -> str:
         calls = (f"{op} ({_count(calls, 'call')})" for op, calls in report.uncounted.items())
         lines.append(f"* uncounted, in the totals with their bytes only: {', '.join(calls)}")
     if report.unwatched:
-        threads = (f"{module} in {name!r}" for name, module in report.unwatched.items())
+        threads = (f"{what} in {name!r}" for name, what in report.unwatched.items())
         lines.append(f"not counted, in threads that had not entered: {', '.join(threads)}")
     return "\n".join(lines) or "every op counted"
 

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
 
 from torch import nn
@@ -46,6 +47,7 @@ class Value:
         weight: the weight that it is a product with.
         is_function: the product is one of the program's own.
         again: what runs in place of a derivative.
+        number: grows from node to node.
     """
 
     wanted: bool
@@ -55,16 +57,21 @@ class Value:
     weight: nn.Parameter | None = None
     is_function: bool = False
     again: Callable[[], None] | None = None
+    number: int = field(default_factory=count().__next__)
 
-    def graph(self) -> dict[Value, None]:
-        """This node and all that backward reaches from it."""
-        nodes, waiting = {}, [self]
+    def graph(self) -> list[Value]:
+        """This node and all that backward reaches from it; autograd runs the last made first.
+
+        The order tells what a recomputation does that runs a pass of its own, and is stopped in it.
+        """
+        nodes: set[Value] = set()
+        waiting = [self]
         while waiting:
             value = waiting.pop()
             if value.wanted and value not in nodes:
-                nodes[value] = None
+                nodes.add(value)
                 waiting += value.sources
-        return nodes
+        return sorted(nodes, key=lambda node: node.number, reverse=True)
 
 
 @dataclass

@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
+from torch.utils.checkpoint import checkpoint
 
 from flopcount import FlopCounter, UnwatchedThreadWarning
 from flopcount.cost import ZERO
@@ -96,6 +97,53 @@ class TestThreads:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             counter.report()  # it was said
+
+    @pytest.mark.parametrize("by", ["backward", "autograd.backward", "autograd.grad"])
+    def test_a_backward_pass_of_a_thread_that_did_not_enter_is_not_taken_for_none(
+        self, by: str
+    ) -> None:
+        layer = linear()
+        with FlopCounter() as counter:
+            loss = layer(batch()).sum()
+            passes = {
+                "backward": loss.backward,
+                "autograd.backward": lambda: torch.autograd.backward(loss),
+                "autograd.grad": lambda: torch.autograd.grad(loss, [layer.weight]),
+            }
+            thread = threading.Thread(target=passes[by], name="aside")
+            thread.start()
+            thread.join()
+        with pytest.warns(UnwatchedThreadWarning, match="backward ran in thread 'aside'"):
+            report = counter.report()
+        assert report.unwatched == {"aside": "backward"}
+        assert report.total.macs == PRODUCT
+
+    def test_a_step_of_an_optimizer_in_a_thread_that_did_not_enter_is_not_taken_for_none(
+        self,
+    ) -> None:
+        layer = linear()
+        optimizer = torch.optim.SGD(layer.parameters())
+        with FlopCounter() as counter:
+            layer(batch()).sum().backward()
+            run_aside(optimizer.step)
+        with pytest.warns(UnwatchedThreadWarning, match="SGD ran in thread"):
+            counter.report()
+
+    @pytest.mark.filterwarnings("error")
+    @pytest.mark.parametrize("reentrant", [False, True])
+    def test_a_thread_that_enters_is_watched_whatever_it_runs(self, reentrant: bool) -> None:
+        model = nn.Sequential(linear(), linear())
+        optimizer = torch.optim.SGD(model.parameters())
+
+        def step() -> None:
+            with counter:
+                x = batch().requires_grad_()
+                checkpoint(model, x, use_reentrant=reentrant).sum().backward()
+                optimizer.step()
+
+        with FlopCounter() as counter:
+            run_aside(step)
+        assert counter.report().unwatched == {}
 
     def test_reset_forgets_the_threads_that_did_not_enter(self) -> None:
         layer = linear()

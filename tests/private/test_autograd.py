@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import traceback
 from typing import Any
 
 import pytest
@@ -16,6 +17,8 @@ from flopcount._private.autograd import (
     CHECKPOINT_NODE,
     GRADIENT_ORDER,
     NO_SEQUENCE_NR,
+    VARIABLE,
+    BackwardPreHook,
     backward_task,
     hook_nodes,
     next_sequence_nr,
@@ -418,3 +421,58 @@ class TestHookNodes:
         module.register_full_backward_hook(print)
         with torch.no_grad():
             assert hook_nodes(module, x) == 0
+
+
+class TestBackwardPreHook:
+    """``Variable._execution_engine.run_backward`` runs every pass that Python asks for."""
+
+    def test_it_is_called_before_each_pass_in_its_thread_until_removed(self, x: Tensor) -> None:
+        seen: list[tuple[str, bool]] = []
+        hook = BackwardPreHook(
+            lambda: seen.append((threading.current_thread().name, x.grad is None))
+        )
+        try:
+            thread = threading.Thread(target=x.exp().sum().backward, name="aside")
+            thread.start()
+            thread.join()
+            torch.autograd.grad(x.exp().sum(), x)
+        finally:
+            hook.remove()
+        x.exp().sum().backward()
+        assert seen == [("aside", True), (threading.current_thread().name, False)]
+
+    def test_it_adds_no_frame_to_those_of_the_pass(self, x: Tensor) -> None:
+        def depth() -> int:
+            depths: list[int] = []
+            y = x.exp()
+            y.register_hook(lambda gradient: depths.append(len(traceback.extract_stack())))
+            y.sum().backward()
+            return depths[0]
+
+        alone, hook = depth(), BackwardPreHook(lambda: None)
+        try:
+            assert depth() == alone
+        finally:
+            hook.remove()
+
+    def test_torchs_own_engine_is_back_in_whatever_order_hooks_are_removed(self) -> None:
+        engine = VARIABLE._execution_engine
+        first, second = BackwardPreHook(print), BackwardPreHook(print)
+        first.remove()
+        assert VARIABLE._execution_engine is second
+        second.remove()
+        assert VARIABLE._execution_engine is engine
+
+    def test_what_else_the_engine_does_it_does(self, x: Tensor) -> None:
+        done: list[str] = []
+        y = x.exp()
+        y.register_hook(
+            lambda gradient: VARIABLE._execution_engine.queue_callback(lambda: done.append("end"))
+        )
+        hook = BackwardPreHook(lambda: None)
+        try:
+            assert VARIABLE._execution_engine.is_checkpoint_valid()
+            y.sum().backward()
+        finally:
+            hook.remove()
+        assert done == ["end"]
