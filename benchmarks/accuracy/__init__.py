@@ -1,7 +1,7 @@
 """Forward and backward MACs beside published figures, torch's counter, and a count by hand.
 
 Every row agrees, or differs by named reasons whose sizes add up to the whole difference; else it
-is unexplained, and the run fails.
+is unexplained, and the run fails. A paper that does not say how it counts may leave some unknown.
 """
 
 from __future__ import annotations
@@ -12,7 +12,13 @@ from contextlib import contextmanager
 
 import torch
 
-from benchmarks.accuracy import architectures, language_papers, published, vision_papers
+from benchmarks.accuracy import (
+    architectures,
+    language_papers,
+    published,
+    vision_papers,
+    vit_papers,
+)
 from benchmarks.accuracy.tables import detail, section, tally
 from benchmarks.accuracy.verdicts import UNEXPLAINED, VERDICTS, Row
 from benchmarks.figures import Figures, Target
@@ -20,7 +26,7 @@ from benchmarks.progress import each
 
 __all__ = ["detail", "run", "section", "targets"]
 
-PAPERS = {"vision": vision_papers, "language": language_papers}
+PAPERS = {"vision": vision_papers, "ViT": vit_papers, "language": language_papers}
 
 TIMM_WANTED = 200
 """So many of timm's architectures a whole run has at least."""

@@ -1,4 +1,7 @@
-"""Chinchilla, PaLM and Megatron: models of the papers' sizes, on meta, beside their formulas."""
+"""Chinchilla, PaLM and Megatron: models of the papers' sizes, on meta, beside their formulas.
+
+The papers are arXiv 2203.15556, 2204.02311 and 2104.04473.
+"""
 
 from __future__ import annotations
 

@@ -35,11 +35,9 @@ def section(figures: Figures) -> str:
             what_torch_misses(steps),
             "Papers, to the digits that they print; `explained` is a difference that has a reason "
             "of its size, `alone` a figure that torchvision's registry, or the paper itself, "
-            "contradicts:",
+            "contradicts, and `unknown` one whose paper does not say how it counted, where no way "
+            "that was tried leads to it:",
             by_paper(figures["papers"]),
-            "Most of the printed figures were entered from memory and are still to be checked "
-            "against the papers. The table of training compute in ViT's own paper is missing: of "
-            "six figures that were tried, one agreed.",
         ]
     )
 

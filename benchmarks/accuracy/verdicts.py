@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["AGREES", "ALONE", "EXPLAINED", "UNEXPLAINED", "VERDICTS", "Row"]
+__all__ = ["AGREES", "ALONE", "EXPLAINED", "UNEXPLAINED", "UNKNOWN", "VERDICTS", "Row"]
 
 Row = dict[str, Any]
 """One comparison, with its verdict."""
@@ -17,6 +17,9 @@ EXPLAINED = "explained"
 ALONE = "alone"
 """No reason is known, but torchvision's registry, or the same paper elsewhere, has flopcount's."""
 
+UNKNOWN = "unknown"
+"""The paper does not say how it counted, and no way that was tried leads to its figure."""
+
 UNEXPLAINED = "unexplained"
 
-VERDICTS = (AGREES, EXPLAINED, ALONE, UNEXPLAINED)
+VERDICTS = (AGREES, EXPLAINED, ALONE, UNKNOWN, UNEXPLAINED)

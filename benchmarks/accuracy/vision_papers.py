@@ -1,6 +1,8 @@
-"""ResNet, EfficientNet, ViT (of DeiT III), Swin and ConvNeXt: the papers' tables of FLOPs.
+"""ResNet, EfficientNet, DeiT, Swin and ConvNeXt: the papers' tables of FLOPs.
 
-All count a MAC as one FLOP, for one image, forward.
+All count a MAC as one FLOP, for one image, forward. The papers are arXiv 1512.03385, 1905.11946
+(sizes of images: the authors' ``efficientnet_builder.py``), 2103.14030 and 2201.03545; DeiT III's
+figures are those of its README. DeiT's own paper and README have none: Swin's has.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ __all__ = ["rows"]
 
 MACS = "GMAC, called FLOPs"
 
+TOKEN = "it counts no class token"
 NORMS = "as fvcore counts: 5 more for each element that a LayerNorm writes"
 AGAIN = "no reason is known; the same table has flopcount's figure in its other part"
 STRIDE = "torchvision's blocks have their stride in the 3 × 3 convolution, the paper's in the first"
@@ -131,10 +134,17 @@ SWIN = {
     ("swin_base_patch4_window7_224", 224): "15.4",
     ("swin_base_patch4_window12_384", 384): "47.0",
     ("swin_large_patch4_window12_384", 384): "103.9",
+    ("deit_small_patch16_224", 224): "4.6",
+    ("deit_base_patch16_224", 224): "17.5",
+    ("deit_base_patch16_384", 384): "55.4",
+    ("vit_base_patch16_384", 384): "55.4",
+    ("vit_large_patch16_384", 384): "190.7",
 }
 CONVNEXT = {
     ("convnext_tiny", 224): "4.5",
+    ("convnext_tiny", 384): "13.1",
     ("convnext_small", 224): "8.7",
+    ("convnext_small", 384): "25.5",
     ("convnext_base", 224): "15.4",
     ("convnext_base", 384): "45.0",
     ("convnext_large", 224): "34.4",
@@ -146,22 +156,32 @@ PRINTED_AGAIN = {("convnext_base", 384): "45.1"}
 """In the part of the table for models pre-trained on ImageNet-22K."""
 
 TABLES = {
-    "Touvron et al. 2022 (DeiT III), table 1": DEIT3,
+    "Touvron et al. 2022 (DeiT III), README": DEIT3,
     "Liu et al. 2021 (Swin), table 1": SWIN,
     "Liu et al. 2022 (ConvNeXt), table 1": CONVNEXT,
 }
 
 
-def of_timm(source: str, models: list[tuple[str, int]]) -> Iterator[Row]:
-    """Models of timm, of 1,000 classes."""
+def of_timm(name: str, **config: Any) -> nn.Module:
+    """A model of timm, of 1,000 classes."""
     import timm
 
+    with torch.device("meta"):
+        model: nn.Module = timm.create_model(name, num_classes=1000, **config)
+    return model
+
+
+def compared(source: str, models: list[tuple[str, int]]) -> Iterator[Row]:
+    """A table's models beside timm's."""
     table = TABLES[source]
     for name, size in models:
-        with torch.device("meta"):
-            model = timm.create_model(name, num_classes=1000)
+        model = of_timm(name)
         found = gmacs(model, size)
-        others = {NORMS: found + norms(model, size)} if table is DEIT3 else {}
+        others = {}
+        if table is DEIT3:
+            others[NORMS] = found + norms(model, size)
+        elif hasattr(model, "cls_token"):
+            others[TOKEN] = gmacs(of_timm(name, class_token=False, global_pool="avg"), size)
         row = printed(source, f"{name}, {size}²", MACS, table[name, size], found, **others)
         again = PRINTED_AGAIN.get((name, size))
         if row["verdict"] == UNEXPLAINED and again and same(again, found):
@@ -175,4 +195,4 @@ def rows(quick: bool) -> Iterator[Row]:
     yield from resnet([*RESNETS][:most])
     yield from efficientnet([*EFFICIENTNETS][:most])
     for source, table in TABLES.items():
-        yield from of_timm(source, [*table][:most])
+        yield from compared(source, [*table][:most])
