@@ -141,19 +141,21 @@ def kinds(figures: Figures) -> str:
 
 def cost(figures: Figures) -> str:
     """Time and memory, for each tool."""
-    models = list(figures["time"])
-    headers = [f"{model}, {way}" for way in WAYS for model in models]
-    headers += [f"{model}, MB" for model in figures["memory"]]
+    tools = list(figures["tools"])
     lines = [
-        [tool]
-        + [ratio(figures, model, way, tool) for way in WAYS for model in models]
-        + [
-            f"{found[tool]['bytes'] / 1e6:.0f}" if "bytes" in found[tool] else "–"
-            for found in figures["memory"].values()
-        ]
-        for tool in figures["tools"]
+        [f"{model}, {way}, ÷ plain", *(ratio(figures, model, way, tool) for tool in tools)]
+        for way in WAYS
+        for model in figures["time"]
     ]
-    return table(["÷ plain; MB", *headers], lines, "l" + "r" * len(headers))
+    lines += [
+        [f"{model}, forward, MB", *(megabytes(by_tool[tool]) for tool in tools)]
+        for model, by_tool in figures["memory"].items()
+    ]
+    return table(["what asking costs", *tools], lines, "l" + "r" * len(tools))
+
+
+def megabytes(said: dict[str, Any]) -> str:
+    return f"{said['bytes'] / 1e6:.0f}" if "bytes" in said else "–"
 
 
 def section(figures: Figures) -> str:

@@ -32,7 +32,7 @@ __all__ = ["MODELS", "PLAIN", "STEPS", "medians"]
 
 PLAIN = "plain"
 
-MODELS = ("ResNet-50", "MobileNetV2", "ViT-B/16", "GPT-2")
+MODELS = ("ResNet-50", "MobileNetV2", "ResNet-18", "ViT-B/16", "GPT-2", "tiny layers", "LSTM")
 
 STEPS = (OURS, "FlopCounterMode", "torch.profiler")
 """Tools that watch a training step; for others a step is forward, and a factor."""

@@ -94,6 +94,7 @@ GROUPED = 2 * 128 * 128 + 2 * 128 * 64
 """Their projections: queries and output of 128, keys and values of 4 heads of 16."""
 
 NETWORKS: dict[str, Case] = {
+    "ResNet-18": published("resnet18", stem=64 * 112 * 112 * (3 * 7 * 7)),
     "ResNet-50": published("resnet50", stem=64 * 112 * 112 * (3 * 7 * 7)),
     "MobileNetV2": published("mobilenet_v2", stem=32 * 112 * 112 * (3 * 3 * 3)),
     "ResNeXt-50": published("resnext50_32x4d", stem=64 * 112 * 112 * (3 * 7 * 7)),
@@ -127,6 +128,20 @@ NETWORKS: dict[str, Case] = {
         layer=2 * 512 * 512 + 2 * 512 * 256 + 3 * 512 * 1408,
         scores=512,
         once=TOKENS * 512 * 32000,
+    ),
+    "tiny layers": Case(
+        lambda: (models.tiny_layers(), (torch.randn(4, 8),)),
+        "20 layers of 8·8 weights on 4 rows; backward twice that, without the first's input",
+        20 * (4 * 8 * 8),
+        2 * 20 * (4 * 8 * 8) - 4 * 8 * 8,
+    ),
+    "LSTM": Case(
+        lambda: (models.Lstm(), (torch.randn(4, 32, 64),)),
+        "4 gates of 128·(64 + 128) and 4 of 128·(128 + 128) weights on 4·32 vectors, and 128·10 "
+        "weights on the last 4; backward is not compared: whether the input's gradient, which "
+        "nobody wants, is computed along with the others is up to the kernel",
+        4 * 32 * (4 * 128 * (64 + 128) + 4 * 128 * (128 + 128)) + 4 * 128 * 10,
+        None,
     ),
     "Hugging Face Llama": transformer(
         partial(hub, "Llama", **SMALL),
