@@ -58,10 +58,11 @@ def right(figures: Figures, part: str, tool: str) -> tuple[int, int] | None:
     return found.count(RIGHT), len(found) - found.count(NOT_OFFERED)
 
 
-def ratio(figures: Figures, model: str, direction: str, tool: str) -> str:
-    """Time under ``tool`` over that of the model alone."""
-    times = figures["time"].get(model, {}).get(direction, {})
-    return f"{times[tool] / times[PLAIN]:.2f}" if tool in times else "–"
+def ratios(figures: Figures, model: str, tool: str) -> str:
+    """Time under ``tool`` over that of the model alone: of forward, and of a step if it has one."""
+    by_way = figures["time"].get(model, {})
+    offered = [by_way[way] for way in WAYS if tool in by_way.get(way, {})]
+    return " / ".join(f"{times[tool] / times[PLAIN]:.2f}" for times in offered) or "–"
 
 
 def best(counts: Iterable[tuple[int, int] | None]) -> list[str]:
@@ -89,16 +90,15 @@ def readme_table(figures: Figures) -> str:
     def row(what: str, counts: list[tuple[int, int] | None]) -> list[str]:
         return [f"{what} (of {max(count[1] for count in counts if count)})", *best(counts)]
 
-    def times(tool: str) -> str:
-        ways = [ratio(figures, "ResNet-50", way, tool) for way in WAYS]
-        return " / ".join(way for way in ways if way != "–")
-
     lines = [
         row("torchvision, forward", [exact(figures, "weights", "forward", t) for t in tools]),
         row("ops and layers, forward", [exact(figures, "layers", "forward", t) for t in tools]),
         row("ops and layers, with backward", [exact(figures, "layers", "step", t) for t in tools]),
         row("hard programs, every module", [right(figures, "rows", t) for t in tools]),
-        ["time of ResNet-50 ÷ plain, forward / step", *map(times, tools)],
+        [
+            "time of ResNet-50 ÷ plain, forward / step",
+            *(ratios(figures, "ResNet-50", tool) for tool in tools),
+        ],
     ]
     return table(["exact", *tools], lines, "l" + "r" * len(tools))
 
@@ -143,12 +143,11 @@ def cost(figures: Figures) -> str:
     """Time and memory, for each tool."""
     tools = list(figures["tools"])
     lines = [
-        [f"{model}, {way}, ÷ plain", *(ratio(figures, model, way, tool) for tool in tools)]
-        for way in WAYS
+        [f"{model}: time ÷ plain, forward / step", *(ratios(figures, model, t) for t in tools)]
         for model in figures["time"]
     ]
     lines += [
-        [f"{model}, forward, MB", *(megabytes(by_tool[tool]) for tool in tools)]
+        [f"{model}: MB, forward", *(megabytes(by_tool[tool]) for tool in tools)]
         for model, by_tool in figures["memory"].items()
     ]
     return table(["what asking costs", *tools], lines, "l" + "r" * len(tools))

@@ -26,7 +26,7 @@ from flopcount.formulas.normalization import (
 )
 from flopcount.formulas.primitives import contraction
 from flopcount.formulas.reduction import softmax_steps
-from flopcount.formulas.registry import Gradients, formula
+from flopcount.formulas.registry import Gradients, formula, free
 
 # -- products of each component with its counterpart
 
@@ -95,11 +95,8 @@ def softmax_with_shape(scores: Tensor, query: Tensor, *, out: Tensor) -> Cost:
 # -- what moves
 
 
-@formula("aten::chunk", "aten::narrow", traffic=traffic.nothing, nested=True)
-def part(*args: Any, out: Any) -> Cost:
-    """A view of a part of each component."""
-    return ZERO
-
+# a view of a part of each component
+free("aten::chunk", "aten::narrow", traffic=traffic.nothing, nested=True)
 
 # lengths and places, which are integers
 moves("_nested_compute_contiguous_strides_offsets", "_nested_tensor_size", traffic=traffic.nothing)

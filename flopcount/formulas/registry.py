@@ -151,15 +151,22 @@ def formula(
     return register
 
 
-def free(*ops: Any, traffic: Traffic = traffic.operands_and_results, why: str = "") -> None:
+def free(
+    *ops: Any,
+    traffic: Traffic = traffic.operands_and_results,
+    why: str = "",
+    nested: bool = False,
+) -> None:
     """Declare that ``ops`` do no arithmetic; they still move bytes.
 
     Args:
         ops: as for :func:`formula`.
         traffic: counts the bytes.
         why: the reason, where it is another one than that they only move bytes.
+        nested: it is said of calls with a nested tensor, as for :func:`formula`.
     """
-    _register([op_name(op) for op in ops], Rule(None, traffic, why), _rules)
+    rules = _nested_rules if nested else _rules
+    _register([op_name(op) for op in ops], Rule(None, traffic, why), rules)
 
 
 def _register(names: Sequence[str], rule: Rule, rules: dict[str, Rule]) -> None:

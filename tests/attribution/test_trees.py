@@ -17,7 +17,16 @@ from hypothesis import strategies as st
 
 from flopcount import FlopCounter, Report
 from tests.attribution.bookkeeper import Bookkeeper, Value
-from tests.attribution.trees import TORCH, Part, Reentrant, trees
+from tests.attribution.trees import (
+    TORCH,
+    Checkpointed,
+    Layer,
+    Part,
+    Reentrant,
+    Slope,
+    Towers,
+    trees,
+)
 from tests.attribution.units import U, batch
 
 
@@ -114,6 +123,14 @@ class TestEachModuleOfARandomTree:
     @PROGRAMS
     def test_does_what_autograd_has_to(self, **program: Any) -> None:
         compare(**program)
+
+    def test_does_so_where_a_recomputation_is_stopped_in_a_pass_of_its_own(self) -> None:
+        """The order of that pass tells what is still done, and what is not."""
+        flags: dict[str, Any] = {"listed": False, "keyword": False, "wrapped": "tensor"}
+        layers = [Layer(frozen=False, **flags) for _ in range(3)]
+        towers = Towers(Reentrant(layers[1], **flags), layers[2], **flags)
+        model = Checkpointed(Slope(layers[0], towers, **flags), **flags)
+        compare(model, grad=True, backward="once", is_given=False)
 
     @pytest.mark.slow
     @settings(EXAMPLES, max_examples=10_000)
