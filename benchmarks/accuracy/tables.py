@@ -11,6 +11,9 @@ from benchmarks.markdown import code, table
 
 __all__ = ["detail", "section"]
 
+COUNTS = "r" * len(VERDICTS)
+"""How the columns of verdicts are aligned."""
+
 
 def section(figures: Figures) -> str:
     """How many rows of each kind agree, what torch's counter misses, and the papers."""
@@ -26,7 +29,7 @@ def section(figures: Figures) -> str:
             "Training steps are counted three times at once: by flopcount, by torch's "
             "`FlopCounterMode`, and by hand, which means from the calls that Python makes: results "
             "× length of the sum, and once more for each operand whose gradient arrives.",
-            table(["what", "figures", *VERDICTS], lines, "lrrrrr"),
+            table(["what", "figures", *VERDICTS], lines, "lr" + COUNTS),
             "What two-stage detectors find depends on weights and image: their published figures "
             "are explained by numbers of proposals and detections that fit.",
             f"flopcount and the count by hand are equal to the MAC, forward and backward, in "
@@ -72,7 +75,7 @@ def by_paper(papers: list[Row]) -> str:
         others = [row for row in rows if row["verdict"] != AGREES]
         why = dict.fromkeys(reason for row in others for reason in row["reasons"])
         lines.append([source, rows[0]["unit"], len(rows), *tally(rows), "; ".join(why)])
-    return table(["paper", "unit", "figures", *VERDICTS, "why"], lines, "llrrrrrl")
+    return table(["paper", "unit", "figures", *VERDICTS, "why"], lines, f"llr{COUNTS}l")
 
 
 def detail(figures: Figures) -> str:
