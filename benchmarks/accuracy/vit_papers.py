@@ -2,8 +2,9 @@
 
 Neither paper says how it counted. The first table (arXiv 2106.04560) turns out to have what XLA
 says of the authors' program, which the model here repeats op by op: a MAC is two, other operations
-are one, exp and tanh none. In the second (arXiv 2010.11929v2) most figures are those of three
-forward passes without padding, and the others have no key.
+are one, exp and tanh none. Of a class token, a mean of the tokens, and the attention of the paper's
+head, it is the mean that has its figures. In the second (arXiv 2010.11929v2) most are those of
+three forward passes without padding, and the others have no key.
 """
 
 from __future__ import annotations
@@ -22,15 +23,16 @@ from flopcount import Convention, FlopCounter, Report
 
 __all__ = ["rows"]
 
-SCALING = "Zhai et al. 2022, table 2"
+SCALING = "Zhai et al. 2022, table 2, with a mean for the head's attention"
 COMPUTE = "Dosovitskiy et al. 2021, table 6"
 
 XLA = Convention(special=0)
 """XLA counts exp, tanh and their like apart from FLOPs."""
 
 CLASSES_OF_JFT_3B = 29_593
-CLASSES_OF_JFT_300M = 18_000
-IMAGES_OF_JFT_300M = 303e6
+"""In the authors' configuration, ``train_vit_g.py`` of big_vision."""
+
+CLASSES_OF_JFT_300M, IMAGES_OF_JFT_300M = 18_000, 303e6
 
 TWICE = "it takes backward for twice the forward pass, and counts no products with padding"
 UNSAID = "the paper does not say how it counted"

@@ -91,6 +91,10 @@ CHECKPOINT_NODE: type = torch.utils.checkpoint.CheckpointFunction._backward_cls
 """The class of a reentrant checkpoint's node, which runs its function again."""
 
 
+VARIABLE: Any = torch.autograd.Variable
+"""It holds the engine that everybody calls."""
+
+
 class BackwardPreHook(torch._C._ImperativeEngine):
     """Calls ``hook`` before each backward pass, in the thread that asks for it, until removed.
 
@@ -119,7 +123,3 @@ class BackwardPreHook(torch._C._ImperativeEngine):
             self._hook = None
             while isinstance(top := VARIABLE._execution_engine, BackwardPreHook) and not top._hook:
                 VARIABLE._execution_engine = top._engine
-
-
-VARIABLE: Any = torch.autograd.Variable
-"""It holds the engine that everybody calls."""
