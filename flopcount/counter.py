@@ -24,7 +24,7 @@ from flopcount._private.modes import (
     resolving_views,
 )
 from flopcount._private.ops import bound_call, composite_kernel, has_nested_kernel
-from flopcount.attribution import Attribution, Thread
+from flopcount.attribution import Attribution
 from flopcount.branch import branch
 from flopcount.compilation import EAGERLY, captures
 from flopcount.errors import UncountedOpError, UncountedOpWarning, UnwatchedThreadWarning
@@ -46,6 +46,7 @@ from flopcount.ledger import BACKWARD, Ledger
 from flopcount.report import Report, snapshot
 from flopcount.scope import Place
 from flopcount.signature import signer
+from flopcount.thread import Thread
 
 __all__ = ["FlopCounter"]
 

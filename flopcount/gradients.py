@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from flopcount._private.autograd import GRADIENT_ORDER, backward_task, will_execute
-from flopcount.attribution import Thread
+from flopcount.thread import Thread
 
 __all__ = ["GradientFinder", "finder"]
 

@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from flopcount import FlopCounter, Report
-from flopcount.attribution import Attribution, Thread
+from flopcount.attribution import Attribution
 from flopcount.ledger import RECOMPUTE
 from flopcount.scope import Scope
+from flopcount.thread import Thread
 from tests.attribution.units import U, batch, linear, units
 
 REENTRANT = pytest.mark.parametrize(
@@ -79,7 +80,7 @@ def test_a_thread_that_another_one_sent_does_not_take_its_nodes_for_recomputed_o
 ) -> None:
     """As on an accelerator, whose backward runs in a thread that numbers what it recomputes."""
     attribution = Attribution()
-    here, other = attribution.local.thread, Thread(attribution, attribution)
+    here, other = attribution.local.thread, Thread(attribution.unattributed, attribution)
     here.depth, other.is_stranger = depth, False
     attribution.add(other)
     recomputed, made = Scope("recomputed", None), Scope("made", None)
