@@ -2,10 +2,12 @@
 
 Written with torch alone, as one would write them today: a GPT-2, a Llama (RMSNorm, rotary
 embedding, SwiGLU or a mixture of experts, grouped-query attention), a BERT encoder, a ViT, an LSTM,
-and a tower of tiny layers.
+a tower of tiny layers, and a product with a backward of its own.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -269,3 +271,18 @@ def tiny_layers(depth: int = 20, width: int = 8) -> nn.Module:
     """A tower in which every op is tiny: the worst case for a profiler."""
     pairs = (layer for _ in range(depth) for layer in (nn.Linear(width, width), nn.ReLU()))
     return nn.Sequential(*pairs)
+
+
+class Product(torch.autograd.Function):
+    """x·w, with a backward of its own that computes the gradients which are wanted."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, w: Tensor) -> Tensor:
+        ctx.save_for_backward(x, w)
+        return x @ w
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        (gradient,), (x, w) = gradients, ctx.saved_tensors
+        by_x, by_w = ctx.needs_input_grad
+        return gradient @ w.T if by_x else None, x.T @ gradient if by_w else None

@@ -19,6 +19,7 @@ from torch.utils.checkpoint import (
 )
 
 import flopcount
+from benchmarks.models import Product
 from flopcount import Report, count_graph
 from tests.graphs import Partition, U, compiled
 from tests.invariants import check
@@ -30,20 +31,6 @@ PARTITIONS = pytest.mark.parametrize(
     [default_partition, min_cut_rematerialization_partition],
     ids=["the default partition", "a min-cut"],
 )
-
-
-class Product(torch.autograd.Function):
-    """One product in forward, two in backward."""
-
-    @staticmethod
-    def forward(ctx: Any, a: Tensor, w: Tensor) -> Tensor:
-        ctx.save_for_backward(a, w)
-        return a @ w
-
-    @staticmethod
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor]:
-        a, w = ctx.saved_tensors
-        return g @ w.t(), a.t() @ g
 
 
 class Saved(Product):

@@ -17,6 +17,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from benchmarks.models import Product
+
 
 class Fault(Exception):
     """Raised by parts that fail."""
@@ -213,24 +215,6 @@ class ReentrantSegments(Segments, Reentrant):
     """The same, reentrant."""
 
     reentrant = True
-
-
-class Product(torch.autograd.Function):
-    """A product, and the gradients that are wanted."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        return x @ weight
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Any:
-        (gradient,), (x, weight) = gradients, ctx.saved_tensors
-        by_input, by_weight = ctx.needs_input_grad
-        return (
-            gradient @ weight.T if by_input else None,
-            x.T @ gradient if by_weight else None,
-        )
 
 
 class TorchMachine:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.utils.checkpoint import checkpoint
 
+from benchmarks.models import Product
 from benchmarks.peers.cases.catalogue import Made, alone, layer, matrix, x
 from benchmarks.programs.catalogue import Composed
 
@@ -115,20 +116,6 @@ def reentrant_checkpoint_of_two_layers() -> Made:
         return checkpoint(self.block, x, use_reentrant=True)
 
     return Composed(run, block=nn.Sequential(linear(), linear())), (x(4, 8),)
-
-
-class Product(torch.autograd.Function):
-    """x·w with a backward of its own."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, w: Tensor) -> Tensor:
-        ctx.save_for_backward(x, w)
-        return x @ w
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
-        x, w = ctx.saved_tensors
-        return grad @ w.T, x.T @ grad
 
 
 @layer(U, 2 * U)
