@@ -20,20 +20,15 @@ Key = tuple[Any, ...]
 Sign = Callable[[Any, Plan, Sequence[Any], "Mapping[str, Any] | None", Any], "Key | None"]
 """``(where, plan, args, kwargs, out) -> (where, plan, …)``, or None: the call has no signature."""
 
-ATOMS = frozenset(
-    {bool, int, str, type(None), torch.dtype, torch.device, torch.layout, torch.memory_format}
-)
+ATOMS = frozenset({str, type(None), torch.dtype, torch.device, torch.layout, torch.memory_format})
 """Types of arguments that stand for themselves."""
 
 NUMBERS = frozenset({bool, int, float, complex})
-WHOLE = frozenset({bool, int})
 DENSE = frozenset({Tensor, nn.Parameter})
+IRRELEVANT = frozenset({torch.Generator})
+"""Types of arguments on which no cost depends."""
 
-EXACT_FLOATS = {step / 2: (float, step / 2) for step in range(-32, 33)}
-EXACT_FLOATS |= {end: (float, end) for end in (float("inf"), float("-inf"))}
-"""Numbers that a formula may tell apart (an exponent, alpha = 1), each with what stands for it: a
-whole number that is equal makes another dtype. All others are alike to a formula, so that a
-learning rate that changes at every step does not make every step's ops new."""
+SYMBOLIC = torch.SymInt, torch.SymFloat, torch.SymBool
 
 NO_SIGNATURE = RuntimeError, NotImplementedError
 """Raised by sparse and nested tensors, which have no strides."""
@@ -78,7 +73,7 @@ def _sign_two(where: Any, plan: Plan, args: Any, kwargs: Any, out: Any) -> Key |
         if type(b) in NUMBERS:  # x * 2 is aten.mul.Tensor, too
             key: Key = (
                 where, plan, a.shape, a.dtype, a.is_contiguous() or _strides(a),
-                type(b), _part(b, []),
+                _coefficient(b) if 1 in plan.coefficients else _number(b),
             )  # fmt: skip
         else:
             key = (
@@ -114,29 +109,31 @@ def _sign(where: Any, plan: Plan, args: Any, kwargs: Any, out: Any) -> Key | Non
     key = _rest((where, plan), 0, args, kwargs)
     if key is None or not plan.dynamic:
         return key
-    return _rest(key, 0, (out,), None)
+    return _rest(key, 0, (), {"out": out})
 
 
 def _rest(key: Key, first: int, args: Sequence[Any], kwargs: Any) -> Key | None:
     """``key`` with the arguments from the ``first`` on; None if one of them has no signature."""
+    plan = key[1]
     seen: list[int] = []  # the ids of their tensors
     try:
-        for value in args[first:]:
+        for place, value in enumerate(args[first:], first):
             cls = type(value)
-            if cls in ATOMS:
-                key += (value,)
-            elif cls in DENSE:
+            if cls in DENSE:
                 key += value.shape, value.dtype, value.is_contiguous() or _strides(value)
                 seen.append(id(value))
-            elif cls is list and value and type(value[0]) in WHOLE:
-                key += (tuple(value),)  # a stride, a mask of results
+            elif cls in ATOMS:
+                key += (value,)
+            elif place in plan.whole:
+                key += (tuple(value) if cls is list else value,)
             else:
-                key += (_part(value, seen),)
+                key += (_part(value, seen, place in plan.coefficients),)
         if kwargs:
             for name, value in kwargs.items():
-                # quickest for alpha = -lr, which an optimizer passes for each parameter
-                is_float = type(value) is float
-                key += name, EXACT_FLOATS.get(value, float) if is_float else _part(value, seen)
+                if name in plan.whole:
+                    key += name, tuple(value) if type(value) is list else value
+                else:
+                    key += name, _part(value, seen, name in plan.coefficients)
     except NO_SIGNATURE:
         return None
     if seen:
@@ -146,20 +143,38 @@ def _rest(key: Key, first: int, args: Sequence[Any], kwargs: Any) -> Key | None:
     return key
 
 
-def _part(value: Any, seen: list[int]) -> Any:
+def _part(value: Any, seen: list[int], is_coefficient: bool) -> Any:
     """What a formula may see of one argument; the ids of its tensors are added to ``seen``."""
     cls = type(value)
-    if cls is float:
-        return EXACT_FLOATS.get(value, float)
+    if cls in DENSE or isinstance(value, Tensor):
+        seen.append(id(value))
+        return value.shape, value.dtype, value.is_contiguous() or _strides(value)
+    if cls in NUMBERS:
+        return _coefficient(value) if is_coefficient else _number(value)
     if cls in ATOMS:
         return value
     if cls is list or cls is tuple:
-        if value and type(value[0]) in WHOLE:
-            return tuple(value)
-        return tuple([_part(item, seen) for item in value])
-    if isinstance(value, Tensor):
-        seen.append(id(value))
-        return value.shape, value.dtype, value.is_contiguous() or _strides(value)
-    if isinstance(value, torch.ScriptObject):
-        raise NotImplementedError("the packed weight of a quantised layer has no equality")
-    return (cls, value) if cls is complex and value in EXACT_FLOATS else cls  # a generator, say
+        return tuple([_part(item, seen, is_coefficient) for item in value])
+    if cls in IRRELEVANT:
+        return cls
+    if isinstance(value, SYMBOLIC):
+        return value  # it has no hash, by which the counter knows it
+    raise NotImplementedError(f"{cls.__name__} has no equality that a cost could depend on")
+
+
+def _number(value: Any) -> Any:
+    """A number exactly, with its type: 1, 1.0 and True are equal, and so are 0.0 and -0.0."""
+    cls = type(value)
+    if cls is int:
+        return value
+    if cls is complex or (cls is float and (value == 0 or value != value)):
+        return cls, repr(value)  # NaN does not even equal itself
+    return cls, value
+
+
+def _coefficient(value: Any) -> Any:
+    """A number that matters only as 0, 1, another real number, or a complex one."""
+    cls = type(value)
+    if value == 0 or value == 1:
+        return cls, value
+    return (cls, "not real") if cls is complex and value.imag != 0 else cls

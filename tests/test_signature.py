@@ -24,7 +24,7 @@ def key(op: Any, *args: Any, **kwargs: Any) -> Any:
 
 ALIKE: dict[str, tuple[Any, Any]] = {
     "the same shapes": (key(aten.add.Tensor, x, y), key(aten.add.Tensor, y, z)),
-    "numbers that no formula tells apart": (
+    "factors": (
         key(aten.mul.Tensor, x, 0.123),
         key(aten.mul.Tensor, x, 0.124),
     ),
@@ -76,6 +76,10 @@ DIFFERENT: dict[str, tuple[Any, Any]] = {
         key(aten.mul.Tensor, whole > 0, 1),
     ),
     "a number and a tensor": (key(aten.mul.Tensor, x, 2.0), key(aten.mul.Tensor, x, y)),
+    "floats that are no coefficients": (
+        key(aten.leaky_relu.default, x, 0.123),
+        key(aten.leaky_relu.default, x, 0.124),
+    ),
     "dimensions": (key(aten.sum.dim_IntList, x, [0]), key(aten.sum.dim_IntList, x, [1])),
     "scalings of an image": (
         key(aten.upsample_bilinear2d.vec, image, None, False, [1.3, 1.3]),
@@ -114,12 +118,28 @@ def test_different(name: str) -> None:
     assert one != other
 
 
-@pytest.mark.parametrize("optimizer", ["SGD", "Adam", "AdamW"])
+OPTIMIZERS = {
+    "SGD": {"momentum": 0.9, "weight_decay": 0.1},
+    "Adam": {"amsgrad": True},
+    "AdamW": {},
+    "Adagrad": {"lr_decay": 0.1},
+}
+
+WAYS = {
+    "one by one": {"foreach": False},
+    "in lists": {"foreach": True},
+    "fused": {"fused": True},
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("model", SMALL)
-def test_a_later_step_brings_nothing_new(model: str, optimizer: str) -> None:
+def test_a_later_step_brings_nothing_new(model: str, optimizer: str, way: str) -> None:
     """Whatever changes from step to step is no part of a key: each op is one look-up."""
     net, inputs = SMALL[model]()
-    stepper = getattr(torch.optim, optimizer)(net.parameters(), lr=0.0123)
+    options = {"lr": 0.0123, **OPTIMIZERS[optimizer], **WAYS[way]}
+    stepper = getattr(torch.optim, optimizer)(net.parameters(), **options)
     with FlopCounter() as counter:
         sizes = []
         for _ in range(40):  # past the step numbers that stand for themselves

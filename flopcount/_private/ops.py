@@ -69,6 +69,16 @@ def schema_of(op: Any) -> Any:
     return getattr(op, "_schema", None)
 
 
+def parameter_names(op: Any) -> frozenset[str]:
+    """The parameters of an op, of all its overloads for a packet; none for a mere name."""
+    if isinstance(op, CustomOpDef):
+        op = op._opoverload
+    packet = isinstance(op, OpOverloadPacket)
+    overloads = [getattr(op, name) for name in op.overloads()] if packet else [op]
+    schemas = [schema for schema in map(schema_of, overloads) if schema is not None]
+    return frozenset(argument.name for schema in schemas for argument in schema.arguments)
+
+
 def has_kernel(op: OpOverload, key: str) -> bool:
     """Whether the dispatcher has a kernel of ``op`` for ``key``.
 

@@ -21,6 +21,9 @@ OTHERS = (
     *("mm", "mul", "pow", "sub"),
 )
 
+COEFFICIENTS = ("scalar", "scalars", "alpha", "value", "weight")
+"""What the ops on lists call the numbers that their base ops multiply by or add."""
+
 
 def for_each(base: str) -> None:
     """Register ``aten::_foreach_<base>``: the formula of ``aten::<base>`` for every tensor.
@@ -39,7 +42,7 @@ def for_each(base: str) -> None:
         return total
 
     cost.__doc__ = f"{base} for each tensor."
-    formula(f"aten::_foreach_{base}")(cost)
+    formula(f"aten::_foreach_{base}", coefficients=COEFFICIENTS)(cost)
 
 
 def _item(value: Any, index: int) -> Any:

@@ -14,7 +14,6 @@ from typing import Any
 from torch import Tensor
 
 from flopcount.cost import ZERO, Cost
-from flopcount.formulas.pointwise import told_apart
 from flopcount.formulas.primitives import elementwise, fold
 from flopcount.formulas.registry import formula
 
@@ -55,8 +54,7 @@ def filled(x: Tensor, bins: Sequence[int], density: bool) -> Cost:
 @formula("aten::histc")
 def histc(x: Tensor, bins: int = 100, min: float = 0, max: float = 0, *, out: Tensor) -> Cost:
     """A place and an addition for each value; with min = max the extent of x is found first."""
-    given = min != max or not told_apart(min)  # numbers that are not told apart are not equal
-    range = ZERO if given else extent(x, 1)
+    range = extent(x, 1) if min == max else ZERO
     return range + placed(x, 1) + filled(x, [bins], density=False)
 
 

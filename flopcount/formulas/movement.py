@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from flopcount.formulas import traffic
 from flopcount.formulas.registry import free
 
+FILLINGS = ("value", "fill_value", "s")
+"""What ops call the number that they fill memory with."""
+
 
 def moves(
-    *names: str, traffic: Callable[..., tuple[int, int]] = traffic.operands_and_results
+    *names: str,
+    traffic: Callable[..., tuple[int, int]] = traffic.operands_and_results,
+    coefficients: Iterable[str] = FILLINGS,
 ) -> None:
     """Declare aten ops ``names`` free."""
-    free(*(f"aten::{name}" for name in names), traffic=traffic)
+    free(*(f"aten::{name}" for name in names), traffic=traffic, coefficients=coefficients)
 
 
 # memory that nobody fills, or that is only looked at in another way
@@ -45,7 +50,8 @@ moves("sym_constrain_range", "sym_constrain_range_for_size", traffic=traffic.not
 moves("_functional_sym_constrain_range", traffic=traffic.nothing)
 moves("_functional_sym_constrain_range_for_size", "record_stream", traffic=traffic.nothing)
 moves("_use_cudnn_ctc_loss", "_use_miopen_ctc_loss", "_is_all_true", "_is_any_true")
-moves("_local_scalar_dense", "_assert_async", "_functional_assert_async")
+moves("_local_scalar_dense", coefficients=("out",))
+moves("_assert_async", "_functional_assert_async")
 free(
     "profiler::_record_function_enter",
     "profiler::_record_function_enter_new",

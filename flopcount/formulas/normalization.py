@@ -44,6 +44,10 @@ def apply(x: Tensor, weight: Any, bias: Any) -> Cost:
 # batch norm
 
 
+AVERAGING = ("momentum", "exponential_average_factor")
+"""The weight of the newest batch: 1/n in the n-th batch where all batches weigh the same."""
+
+
 def batch_norm_traffic(
     args: Sequence[Any], kwargs: dict[str, Any], out: Any, mutated: Sequence[Any]
 ) -> tuple[int, int]:
@@ -59,6 +63,7 @@ def batch_norm_traffic(
     aten.cudnn_batch_norm,
     aten.miopen_batch_norm,
     traffic=batch_norm_traffic,
+    coefficients=AVERAGING,
 )
 def native_batch_norm(
     x: Tensor,
@@ -99,7 +104,11 @@ def batch_norm_no_stats(
     return native_batch_norm(x, weight, bias, None, None, True, momentum, eps, out=out)
 
 
-@formula(aten._batch_norm_with_update, aten._batch_norm_with_update_functional)
+@formula(
+    aten._batch_norm_with_update,
+    aten._batch_norm_with_update_functional,
+    coefficients=("momentum",),
+)
 def _batch_norm_with_update(
     x: Tensor,
     weight: Tensor | None,

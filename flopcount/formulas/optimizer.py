@@ -19,6 +19,12 @@ from flopcount.formulas.registry import formula
 
 Tensors = Sequence[Tensor]
 
+HYPERPARAMETERS = (
+    *("lr", "lr_decay", "weight_decay", "eps"),
+    *("beta1", "beta2", "momentum", "dampening"),
+)
+"""Numbers of a step, which schedules change: only whether one is 0 or 1 matters."""
+
 
 def fused_traffic(
     args: Sequence[Any], kwargs: dict[str, Any], out: Any, mutated: Sequence[Any]
@@ -53,7 +59,7 @@ def gradient_steps(
     }
 
 
-@formula("aten::_fused_adam", traffic=fused_traffic)
+@formula("aten::_fused_adam", traffic=fused_traffic, coefficients=HYPERPARAMETERS)
 def fused_adam(
     params: Tensors,
     *states: Tensors,
@@ -72,14 +78,14 @@ def fused_adam(
     return gradient + per_element(params, add=5, mul=5, div=2, sqrt=1, compare=int(amsgrad))
 
 
-@formula("aten::_fused_adamw", traffic=fused_traffic)
+@formula("aten::_fused_adamw", traffic=fused_traffic, coefficients=HYPERPARAMETERS)
 def fused_adamw(params: Tensors, *states: Tensors, weight_decay: float, **options: Any) -> Cost:
     """Adam on a parameter that decays by a product of its own, not through its gradient."""
     decay = per_element(params, mul=int(weight_decay != 0))
     return decay + fused_adam(params, *states, weight_decay=0, **options)
 
 
-@formula("aten::_fused_adagrad", traffic=fused_traffic)
+@formula("aten::_fused_adagrad", traffic=fused_traffic, coefficients=HYPERPARAMETERS)
 def fused_adagrad(
     params: Tensors,
     *states: Tensors,
@@ -94,7 +100,7 @@ def fused_adagrad(
     return gradient + per_element(params, add=3, mul=2, div=1, sqrt=1)
 
 
-@formula("aten::_fused_sgd", traffic=fused_traffic)
+@formula("aten::_fused_sgd", traffic=fused_traffic, coefficients=HYPERPARAMETERS)
 def fused_sgd(
     params: Tensors,
     *states: Tensors,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -44,10 +45,6 @@ DYNAMIC = frozenset({torch.Tag.dynamic_output_shape, torch.Tag.data_dependent_ou
 """Tags of ops whose result has a shape that depends on values."""
 
 
-VALUES_DECIDE = "aten::_to_sparse", "aten::_spdiags", "aten::_nested_"
-"""Ops that make sparse or nested tensors of dense ones: what these hold depends on values, too."""
-
-
 OPENED = frozenset({"flex_attention", "flex_attention_backward"})
 """Higher-order ops whose eager kernel is made of ordinary ones."""
 
@@ -56,6 +53,9 @@ CONTROL_FLOW = frozenset(
 )
 """Higher-order ops that call the functions that they are given, as often as values want it."""
 
+
+WHOLE = re.compile(r"(Optional\[)?(List\[)?(int|bool)\]*")
+"""Types of parameters, as schemas print them, whose values only whole numbers and truths can be."""
 
 UNKNOWN = {
     Decision.UNCOUNTED: "it has no formula",
@@ -87,7 +87,9 @@ class Plan:
     Attributes:
         name: ``aten.mm``: the op as reports name it.
         decision: how it is decided.
-        dynamic: its result's shape depends on values, so that its signature includes it.
+        dynamic: its arguments do not tell all of its result, so that its signature includes it.
+        coefficients: places and names of parameters whose numbers matter only as 0, 1 or another.
+        whole: places and names of parameters that take whole numbers, truths, or lists of them.
         operands: how many arguments it begins with that are tensors.
         sparse: the rule for calls with sparse tensors.
         nested: the rule for calls with nested tensors, if not each of their components counts.
@@ -98,6 +100,7 @@ class Plan:
 
     __slots__ = (
         "bills",
+        "coefficients",
         "decision",
         "dynamic",
         "formula",
@@ -108,6 +111,7 @@ class Plan:
         "sparse",
         "traffic",
         "values",
+        "whole",
         "why",
         "written",
     )
@@ -122,6 +126,8 @@ class Plan:
         self.nested: Rule | None = None
         self.why, self.values = "", False
         self.written: tuple[tuple[int, str], ...] = ()
+        self.coefficients: frozenset[int | str] = frozenset()
+        self.whole: frozenset[int | str] = frozenset()
         schema = schema_of(func)
         if schema is None:  # a higher-order op
             opens = func.name() in OPENED | CONTROL_FLOW
@@ -137,13 +143,16 @@ class Plan:
             for index, argument in enumerate(schema.arguments)
             if argument.alias_info is not None and argument.alias_info.is_write
         )
-        self.operands = [*kinds, False].index(False)
-        # arange(1.7), or an image scaled by 1.7: such numbers are not part of a signature
-        sized = self.operands == 0 or any(
-            argument.name.startswith("scale") for argument in schema.arguments
+        self.whole = frozenset(
+            key
+            for place, argument in enumerate(schema.arguments)
+            if WHOLE.fullmatch(str(argument.type))
+            for key in (place, argument.name)
         )
-        sized = sized or func.namespace != "aten" or func.name().startswith(VALUES_DECIDE)
-        self.dynamic = sized or not DYNAMIC.isdisjoint(func.tags)
+        self.operands = [*kinds, False].index(False)
+        # the default dtype decides what a factory makes; other libraries' ops may look at values
+        depends = self.operands == 0 or func.namespace != "aten"
+        self.dynamic = depends or not DYNAMIC.isdisjoint(func.tags)
         self._decide(_spellings(func), formulas or {})
 
     def _decide(self, spellings: Sequence[str], formulas: dict[str, Formula]) -> None:
@@ -160,6 +169,10 @@ class Plan:
             self.decision = Decision.FORMULA if rule.formula else Decision.FREE
             self.formula, self.traffic, self.why = rule.formula, rule.traffic, rule.why
             self.values = rule.values
+            for place, argument in enumerate(schema_of(self.func).arguments):
+                if argument.name in rule.coefficients:
+                    self.coefficients |= {place}
+            self.coefficients |= rule.coefficients
             return
         returns = schema_of(self.func).returns
         if is_composite(self.func):  # even if it says that it gives a view: reshape() may copy
@@ -229,8 +242,11 @@ class Plan:
     def is_lasting(self, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> bool:
         """Whether another call of the same signature costs the same.
 
-        A quotient of integers, say, is of the default dtype, which the program may change.
+        A quotient of integers, say, is of the default dtype, which the program may change. What
+        a sparse or nested result holds depends on values.
         """
+        if any(x.is_nested or traffic.is_sparse(x) for x in traffic.tensors([out])):
+            return False
         operands = [*args, *kwargs.values()]
         told = [value for value in operands if isinstance(value, torch.dtype)]
         told += [tensor.dtype for tensor in traffic.tensors(operands)]

@@ -6,7 +6,6 @@ a comparison of its own (ReLU's gradient, leaky ReLU) is one comparison.
 
 from __future__ import annotations
 
-from math import inf
 from typing import Any
 
 from torch import Tensor, ops
@@ -145,16 +144,11 @@ def elu_backward(
 # what may be told of an operand
 
 
-def told_apart(number: float) -> bool:
-    """Multiples of ½ up to 16 in size and infinities; calls with other numbers share a cost."""
-    return abs(number) == inf or (abs(number) <= 16 and 2 * number % 1 == 0)
-
-
 def is_complex(value: Any) -> bool:
-    """A complex tensor, or a complex number but for the real ones among those told apart."""
+    """A complex tensor, or a complex number that is not real."""
     if isinstance(value, Tensor):
         return value.is_complex()
-    return isinstance(value, complex) and (value.imag != 0 or not told_apart(value.real))
+    return isinstance(value, complex) and value.imag != 0
 
 
 def sum_steps(a: Any, b: Any) -> int:
@@ -172,32 +166,32 @@ def scaling_steps(factor: complex, b: Any) -> int:
     return product_steps(factor, b) if factor != 1 else 0
 
 
-@formula(aten.add, aten.sub)
+@formula(aten.add, aten.sub, coefficients=("other", "alpha"))
 def add(a: Any, b: Any, scale: complex = 1, *, alpha: complex = 1, out: Tensor) -> Cost:
     """a + alpha·b: one addition, and a multiplication if alpha is not 1."""
     factor = alpha if scale == 1 else scale
     return Cost(arith=out.numel() * (sum_steps(a, b) + scaling_steps(factor, b)))
 
 
-@formula(aten.rsub)
+@formula(aten.rsub, coefficients=("other", "alpha"))
 def rsub(a: Any, b: Any, scale: complex = 1, *, alpha: complex = 1, out: Tensor) -> Cost:
     """b - alpha·a."""
     return add(b, a, scale, alpha=alpha, out=out)
 
 
-@formula("aten::_add_relu")
+@formula("aten::_add_relu", coefficients=("other", "alpha"))
 def add_relu(a: Any, b: Any, scale: float = 1, *, alpha: float = 1, out: Tensor) -> Cost:
     """max(a + alpha·b, 0)."""
     return add(a, b, scale, alpha=alpha, out=out) + elementwise(out, compare=1)
 
 
-@formula(aten.mul)
+@formula(aten.mul, coefficients=("other",))
 def mul(a: Any, b: Any, *, out: Tensor) -> Cost:
     """a·b."""
     return Cost(arith=out.numel() * product_steps(a, b))
 
 
-@formula(aten.div, "aten::true_divide")
+@formula(aten.div, "aten::true_divide", coefficients=("other",))
 def div(a: Any, b: Any, *, rounding_mode: str | None = None, out: Tensor) -> Cost:
     """a / b, and a rounding if there is a mode.
 
@@ -250,19 +244,19 @@ def round(x: Tensor, *, decimals: int = 0, out: Tensor) -> Cost:
     return elementwise(out, compare=1, mul=scaled, div=scaled)
 
 
-@formula(aten.addcmul)
+@formula(aten.addcmul, coefficients=("value",))
 def addcmul(x: Tensor, a: Tensor, b: Tensor, value: complex = 1, *, out: Tensor) -> Cost:
     """x + value·a·b."""
     return elementwise(out, add=1, mul=1) + Cost(arith=out.numel() * scaling_steps(value, out))
 
 
-@formula(aten.addcdiv)
+@formula(aten.addcdiv, coefficients=("value",))
 def addcdiv(x: Tensor, a: Tensor, b: Tensor, value: complex = 1, *, out: Tensor) -> Cost:
     """x + value·a / b."""
     return elementwise(out, add=1, div=1) + Cost(arith=out.numel() * scaling_steps(value, out))
 
 
-@formula(aten.lerp)
+@formula(aten.lerp, coefficients=("weight",))
 def lerp(a: Tensor, b: Tensor, weight: Any, *, out: Tensor) -> Cost:
     """a + weight·(b - a)."""
     return elementwise(out, add=2) + Cost(arith=out.numel() * product_steps(weight, out))

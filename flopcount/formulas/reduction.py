@@ -7,7 +7,7 @@ For ops that keep their shape, m counts the rows along the dimension that they w
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import inf, nan
+from math import inf
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor, ops
 from flopcount.cost import ZERO, Cost
 from flopcount.formulas import traffic
 from flopcount.formulas.pointwise import pow as power
-from flopcount.formulas.pointwise import product_steps, sum_steps, told_apart
+from flopcount.formulas.pointwise import product_steps, sum_steps
 from flopcount.formulas.primitives import contraction, elementwise, fold
 from flopcount.formulas.registry import Gradients, formula
 
@@ -229,7 +229,6 @@ def _log_softmax_backward_data(
 
 def norm_steps(x: Tensor, n: int, m: int, p: float) -> Cost:
     """(Σ|x|ᵖ)^(1/p) of n values in m groups; for ∞, -∞ and 0 there is no root."""
-    p = p if told_apart(p) else nan
     root = powers(1 / p, m) if p != 0 and abs(p) != inf else ZERO
     return power_sum_steps(x, n, m, p) + root
 
@@ -238,10 +237,8 @@ def power_sum_steps(x: Tensor, n: int, m: int, p: float) -> Cost:
     """Σ|x|ᵖ of n values in m groups; x tells whether they are complex.
 
     An even power needs no modulus. A complex square is two products and a sum, a modulus its
-    root; for ∞ and -∞ there is no power but a comparison, for 0 a comparison with zero. Numbers
-    that are not told apart are taken for one that is neither whole nor a half.
+    root; for ∞ and -∞ there is no power but a comparison, for 0 a comparison with zero.
     """
-    p = p if told_apart(p) else nan
     even = p % 2 == 0
     modulus = Cost(arith=(3 if even else 4) * n) if x.is_complex() else Cost(compare=n * (not even))
     if abs(p) == inf:
@@ -364,7 +361,6 @@ def distance_gradient(n: int, pairs: int, sums: int, p: float) -> Gradients:
     is left; with p = ∞ its sign where |a - b| is the distance; with p = 0 nothing, as the
     distance only counts. Then they are summed.
     """
-    p = p if told_apart(p) else nan
     if p == 0:
         return Gradients()
     # the difference, and its product with the factor of the pair

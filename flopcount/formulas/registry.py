@@ -14,6 +14,7 @@ from flopcount._private.ops import (
     custom_op_name,
     overload_name,
     packet_name,
+    parameter_names,
 )
 from flopcount.cost import ZERO, Cost
 from flopcount.formulas import traffic
@@ -80,12 +81,14 @@ class Rule:
         traffic: counts its bytes.
         why: the reason for which an op is free, if it is not that it only moves bytes.
         values: the formula reads values of tensors.
+        coefficients: parameters whose numbers matter only as 0, 1 or another.
     """
 
     formula: Formula | None
     traffic: Traffic
     why: str = ""
     values: bool = False
+    coefficients: frozenset[str] = frozenset()
 
 
 _rules: dict[str, Rule] = {}
@@ -100,6 +103,7 @@ def formula(
     sparse: bool = False,
     nested: bool = False,
     values: bool = False,
+    coefficients: Iterable[str] = (),
 ) -> Callable[[F], F]:
     """Register the decorated function as the formula of ``ops``.
 
@@ -130,6 +134,9 @@ def formula(
             each a batch of one.
         values: the cost depends on values of tensors, such as lengths of sequences, so that the
             function is asked at every call.
+        coefficients: names of the op's parameters whose numbers matter only as 0, 1 or another
+            number (a learning rate, the ``alpha`` of ``add``). The function is not asked again
+            when such a number changes from one other number to the next.
 
     The function gets the op's own arguments, and its result as ``out``; it may look at shapes,
     dtypes and numbers, but not at the values of a tensor unless ``values`` says so. It returns a
@@ -138,13 +145,14 @@ def formula(
     Raises:
         TypeError: an op is neither a packet, nor an overload, nor a name with ``::``; or what
             is registered is no function.
-        ValueError: an op has a formula already.
+        ValueError: an op has a formula already, or no parameter of a coefficient's name.
     """
     names = [op_name(op) for op in ops]
+    numbers = _coefficients(coefficients, ops)
 
     def register(function: F) -> F:
         _require_callable(function)
-        rule = Rule(function, traffic, values=values)
+        rule = Rule(function, traffic, values=values, coefficients=numbers)
         _register(names, rule, _sparse_rules if sparse else _nested_rules if nested else _rules)
         return function
 
@@ -156,6 +164,7 @@ def free(
     traffic: Traffic = traffic.operands_and_results,
     why: str = "",
     nested: bool = False,
+    coefficients: Iterable[str] = (),
 ) -> None:
     """Declare that ``ops`` do no arithmetic; they still move bytes.
 
@@ -164,9 +173,25 @@ def free(
         traffic: counts the bytes.
         why: the reason, where it is another one than that they only move bytes.
         nested: it is said of calls with a nested tensor, as for :func:`formula`.
+        coefficients: as for :func:`formula`.
     """
     rules = _nested_rules if nested else _rules
-    _register([op_name(op) for op in ops], Rule(None, traffic, why), rules)
+    rule = Rule(None, traffic, why, coefficients=_coefficients(coefficients, ops))
+    _register([op_name(op) for op in ops], rule, rules)
+
+
+def _coefficients(names: Iterable[str], ops: Iterable[Any]) -> frozenset[str]:
+    """``names``, after a check that some op has a parameter of each name, if ops are at hand."""
+    if isinstance(names, str):
+        raise TypeError(f"expected names of parameters, coefficients=({names!r},), got {names!r}")
+    coefficients, ops = frozenset(names), list(ops)
+    parameters = frozenset().union(*map(parameter_names, ops))
+    if not coefficients <= parameters and not any(isinstance(op, str) for op in ops):
+        raise ValueError(
+            f"no op has a parameter {', '.join(map(repr, coefficients - parameters))}; "
+            f"there are {', '.join(map(repr, sorted(parameters)))}"
+        )
+    return coefficients
 
 
 def _register(names: Sequence[str], rule: Rule, rules: dict[str, Rule]) -> None:

@@ -123,13 +123,29 @@ REDUCTIONS = {
         ),
     ],
 )
-def test_norms_of_numbers_that_are_not_told_apart_cost_the_same(norm, p):
-    """They share a signature: what is counted must not depend on which of them comes first."""
-    assert measured(norm, p) == measured(norm, 3.3)
+def test_norms_of_two_numbers_cost_the_same_in_either_order(norm, p):
     with flopcount.FlopCounter() as counter:
+        norm(3.3)
         norm(p)
         norm(3.3)
-    assert plain(counter.report().total) == 2 * measured(norm, 3.3)
+    assert plain(counter.report().total) == 2 * measured(norm, 3.3) + measured(norm, p)
+
+
+@pytest.mark.parametrize(
+    ("p", "expected"),
+    [
+        # an even power needs no modulus; above 16 a power is one evaluation, and so is its root
+        (17.0, Cost(compare=n, special=n + m, arith=n - m)),
+        (18.0, Cost(special=n + m, arith=n - m)),
+        (-18.0, Cost(special=n + m, arith=n - m)),
+        # the root of a fourth root's sum is its fourth power, two squarings
+        (0.25, Cost(compare=n, special=n, arith=n - m + 2 * m)),
+        (1 / 3, Cost(compare=n, special=n, arith=n - m + 2 * m)),  # a cube, two products
+        (3.3, Cost(compare=n, special=n + m, arith=n - m)),
+    ],
+)
+def test_norms_of_unusual_numbers(p, expected):
+    assert measured(torch.linalg.vector_norm, x, p, 1) == expected
 
 
 @pytest.mark.parametrize(("call", "expected"), REDUCTIONS.values(), ids=REDUCTIONS)
