@@ -26,7 +26,11 @@ from torch.optim.optimizer import (
     register_optimizer_step_pre_hook,
 )
 
-from flopcount._private.autograd import (
+from flopcount.ledger import BACKWARD, OPTIMIZER, RECOMPUTE
+from flopcount.makers import Makers, tensors
+from flopcount.scope import Entered, Place, Scope, innermost, type_name
+from flopcount.thread import Thread
+from flopcount.torch_private.autograd import (
     ANY_BACKWARD_HOOKS,
     ANY_BACKWARD_PRE_HOOKS,
     CHECKPOINT_NODE,
@@ -39,13 +43,9 @@ from flopcount._private.autograd import (
     running_node,
     saved_tensor_hooks,
 )
-from flopcount._private.compiler import ignore_when_captured, is_graph_of_torchs_own
-from flopcount._private.frames import backward_calls, checkpoint_recomputes, open_calls
-from flopcount._private.modes import without_modes
-from flopcount.ledger import BACKWARD, OPTIMIZER, RECOMPUTE
-from flopcount.makers import Makers, tensors
-from flopcount.scope import Entered, Place, Scope, innermost, type_name
-from flopcount.thread import Thread
+from flopcount.torch_private.compiler import ignore_when_captured, is_graph_of_torchs_own
+from flopcount.torch_private.frames import backward_calls, checkpoint_recomputes, open_calls
+from flopcount.torch_private.modes import without_modes
 
 __all__ = ["Attribution"]
 

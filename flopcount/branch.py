@@ -8,9 +8,9 @@ from typing import Any
 
 from torch import fx
 
-from flopcount._private.autograd import backward_task
-from flopcount._private.compiler import FORWARD_TAG
 from flopcount.attribution import Attribution
+from flopcount.torch_private.autograd import backward_task
+from flopcount.torch_private.compiler import FORWARD_TAG
 
 __all__ = ["branch"]
 

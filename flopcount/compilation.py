@@ -8,7 +8,12 @@ from typing import Any
 
 from torch import is_grad_enabled
 
-from flopcount._private.compiler import forget_compiled, is_compiling_for_op, set_stance, stance
+from flopcount.torch_private.compiler import (
+    forget_compiled,
+    is_compiling_for_op,
+    set_stance,
+    stance,
+)
 
 __all__ = ["EAGERLY", "captures"]
 

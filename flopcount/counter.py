@@ -10,20 +10,6 @@ from typing import Any
 from torch import Tensor, is_grad_enabled, nn
 from torch.library import Library, register_torch_dispatch
 
-from flopcount._private.autograd import running_node
-from flopcount._private.compiler import has_symbolic_sizes, never_compile
-from flopcount._private.frames import sharding_is_planned
-from flopcount._private.modes import (
-    TorchDispatchMode,
-    has_data,
-    is_traceable_wrapper_subclass_type,
-    may_open_itself,
-    modes,
-    pop_mode,
-    push_mode,
-    resolving_views,
-)
-from flopcount._private.ops import bound_call, composite_kernel, has_nested_kernel
 from flopcount.attribution import Attribution
 from flopcount.branch import branch
 from flopcount.compilation import EAGERLY, captures
@@ -47,6 +33,20 @@ from flopcount.report import Report, snapshot
 from flopcount.scope import Place
 from flopcount.signature import signer
 from flopcount.thread import Thread
+from flopcount.torch_private.autograd import running_node
+from flopcount.torch_private.compiler import has_symbolic_sizes, never_compile
+from flopcount.torch_private.frames import sharding_is_planned
+from flopcount.torch_private.modes import (
+    TorchDispatchMode,
+    has_data,
+    is_traceable_wrapper_subclass_type,
+    may_open_itself,
+    modes,
+    pop_mode,
+    push_mode,
+    resolving_views,
+)
+from flopcount.torch_private.ops import bound_call, composite_kernel, has_nested_kernel
 
 __all__ = ["FlopCounter"]
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from tabulate import tabulate
 
-from flopcount._private.ops import all_overloads
 from flopcount.formulas import Decision, plan
+from flopcount.torch_private.ops import all_overloads
 
 __all__ = ["Coverage", "coverage", "render"]
 

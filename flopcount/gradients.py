@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import nn
 
-from flopcount._private.autograd import GRADIENT_ORDER, backward_task, will_execute
 from flopcount.thread import Thread
+from flopcount.torch_private.autograd import GRADIENT_ORDER, backward_task, will_execute
 
 __all__ = ["GradientFinder", "finder"]
 

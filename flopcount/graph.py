@@ -13,14 +13,6 @@ import torch
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 
-from flopcount._private.modes import FakeTensorMode, TorchDispatchMode, no_autocast, without_modes
-from flopcount._private.ops import (
-    HigherOrderOperator,
-    OpOverload,
-    composite_kernel,
-    has_kernel,
-    schema_of,
-)
 from flopcount.cost import ZERO
 from flopcount.errors import UncountedOpWarning
 from flopcount.formulas import Bill, Decision, Plan, plan
@@ -30,6 +22,19 @@ from flopcount.report import Report, snapshot
 from flopcount.scope import Scope
 from flopcount.stacks import Stack, Stacks, stack_of
 from flopcount.symbols import Sizes, Unsized
+from flopcount.torch_private.modes import (
+    FakeTensorMode,
+    TorchDispatchMode,
+    no_autocast,
+    without_modes,
+)
+from flopcount.torch_private.ops import (
+    HigherOrderOperator,
+    OpOverload,
+    composite_kernel,
+    has_kernel,
+    schema_of,
+)
 
 __all__ = ["count_graph"]
 

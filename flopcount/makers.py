@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 
 import torch
 
-from flopcount._private.autograd import NO_SEQUENCE_NR, next_sequence_nr, notes_of
-from flopcount._private.modes import tree_leaves
 from flopcount.record import Record
 from flopcount.scope import Place
+from flopcount.torch_private.autograd import NO_SEQUENCE_NR, next_sequence_nr, notes_of
+from flopcount.torch_private.modes import tree_leaves
 
 __all__ = ["Made", "Makers"]
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import fx, ops
 
-from flopcount._private.compiler import GRADIENTS
 from flopcount.ledger import BACKWARD, FORWARD, RECOMPUTE
+from flopcount.torch_private.compiler import GRADIENTS
 
 __all__ = ["inner_phases", "phases"]
 

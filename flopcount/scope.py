@@ -9,9 +9,9 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from flopcount._private.compiler import untraced
-from flopcount._private.modes import without_functions, without_modes
 from flopcount.ledger import BACKWARD, FORWARD, PHASES
+from flopcount.torch_private.compiler import untraced
+from flopcount.torch_private.modes import without_functions, without_modes
 
 __all__ = ["Entered", "Place", "Scope", "innermost", "type_name"]
 

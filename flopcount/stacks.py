@@ -9,9 +9,9 @@ from typing import Any
 
 from torch import fx, nn
 
-from flopcount._private.compiler import NO_MODULE
 from flopcount.attribution import Attribution
 from flopcount.scope import WRAPPERS, Scope
+from flopcount.torch_private.compiler import NO_MODULE
 
 __all__ = ["Stack", "Stacks"]
 

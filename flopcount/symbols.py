@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from flopcount._private.compiler import (
+from flopcount.errors import did_you_mean
+from flopcount.torch_private.compiler import (
     UNBACKED,
     dimension_names,
     expression,
     remainders,
     traced_range,
 )
-from flopcount.errors import did_you_mean
 
 __all__ = ["Sizes", "Unsized"]
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import is_grad_enabled
 
-from flopcount._private.autograd import running_node
 from flopcount.record import Record
 from flopcount.scope import Place, Scope
+from flopcount.torch_private.autograd import running_node
 
 __all__ = ["Thread"]
 

@@ -9,7 +9,7 @@ import torch
 from torch import fx, nn, ops
 
 from flopcount import Report, count_graph
-from flopcount._private.compiler import NO_MODULE
+from flopcount.torch_private.compiler import NO_MODULE
 
 Stack = dict[str, tuple[str, Any]]
 

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flopcount._private.modes import without_modes
-from flopcount._private.ops import component_shapes
 from flopcount.formulas.traffic import tensors
+from flopcount.torch_private.modes import without_modes
+from flopcount.torch_private.ops import component_shapes
 
 __all__ = ["components"]
 

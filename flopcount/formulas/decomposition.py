@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from flopcount._private.modes import TorchDispatchMode, without_modes
-from flopcount._private.ops import OpOverload, decomposition_of
 from flopcount.cost import ZERO, Cost
 from flopcount.formulas.registry import Decision, Formula, Uncountable
+from flopcount.torch_private.modes import TorchDispatchMode, without_modes
+from flopcount.torch_private.ops import OpOverload, decomposition_of
 
 if TYPE_CHECKING:
     from flopcount.formulas.plans import Plan

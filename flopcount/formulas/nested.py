@@ -13,8 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flopcount._private.modes import without_modes
-from flopcount._private.ops import component_shapes
 from flopcount.cost import ZERO, Cost
 from flopcount.formulas import traffic
 from flopcount.formulas.components import components
@@ -27,6 +25,8 @@ from flopcount.formulas.normalization import (
 from flopcount.formulas.primitives import contraction
 from flopcount.formulas.reduction import softmax_steps
 from flopcount.formulas.registry import Gradients, formula, free
+from flopcount.torch_private.modes import without_modes
+from flopcount.torch_private.ops import component_shapes
 
 # -- products of each component with its counterpart
 

@@ -10,13 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flopcount._private.ops import (
-    DENSE_LAYOUTS,
-    is_composite,
-    overload_name,
-    packet_name,
-    schema_of,
-)
 from flopcount.cost import ZERO, Cost
 from flopcount.formulas import traffic
 from flopcount.formulas.components import components
@@ -30,6 +23,13 @@ from flopcount.formulas.registry import (
     Uncountable,
     rule_count,
     rule_of,
+)
+from flopcount.torch_private.ops import (
+    DENSE_LAYOUTS,
+    is_composite,
+    overload_name,
+    packet_name,
+    schema_of,
 )
 
 __all__ = ["CONTROL_FLOW", "Bill", "Plan", "describe", "plan"]

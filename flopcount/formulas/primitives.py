@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from flopcount._private.modes import without_modes
 from flopcount.cost import Cost
 from flopcount.formulas.complex import PRODUCT, QUOTIENT, ROOT, SELECT, SUM
 from flopcount.formulas.registry import Uncountable
+from flopcount.torch_private.modes import without_modes
 
 __all__ = ["contraction", "dot_products", "elementwise", "fold", "lengths"]
 

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, TypeVar
 
-from flopcount._private.ops import (
+from flopcount.cost import ZERO, Cost
+from flopcount.formulas import traffic
+from flopcount.torch_private.ops import (
     CustomOpDef,
     OpOverload,
     OpOverloadPacket,
@@ -16,8 +18,6 @@ from flopcount._private.ops import (
     packet_name,
     parameter_names,
 )
-from flopcount.cost import ZERO, Cost
-from flopcount.formulas import traffic
 
 __all__ = [
     "Decision",

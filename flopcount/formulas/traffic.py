@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import Tensor, sparse_bsc, sparse_bsr, sparse_coo, sparse_csc, sparse_csr, strided
 
-from flopcount._private.modes import without_modes
-from flopcount._private.ops import COO_PARTS, DENSE_LAYOUTS
+from flopcount.torch_private.modes import without_modes
+from flopcount.torch_private.ops import COO_PARTS, DENSE_LAYOUTS
 
 __all__ = [
     "accumulated",

@@ -7,13 +7,13 @@ from typing import Any
 
 from torch import Tensor
 
-from flopcount._private.ops import component_shapes
 from flopcount.cost import ZERO, Cost
 from flopcount.formulas.attention import Attention
 from flopcount.formulas.components import components
 from flopcount.formulas.normalization import native_layer_norm
 from flopcount.formulas.primitives import contraction, dot_products, elementwise
 from flopcount.formulas.registry import Uncountable, formula
+from flopcount.torch_private.ops import component_shapes
 
 
 def projected(x: Tensor, vectors: int, length: int, results: int) -> Cost:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
 from flopcount import FlopCounter
-from flopcount._private.compiler import stance
+from flopcount.torch_private.compiler import stance
 from tests.counter.units import PRODUCT, batch, linear, mm
 from tests.graphs import keeping
 from tests.invariants import check

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from flopcount import FlopCounter
-from flopcount._private.modes import modes, pop_mode, push_mode
+from flopcount.torch_private.modes import modes, pop_mode, push_mode
 from tests.counter.units import PRODUCT, mm
-from tests.private.ops import Ops
+from tests.torch_private.ops import Ops
 
 
 @pytest.mark.parametrize("left", [0, 2, 3], ids=["closed too early", "left open", "twice"])

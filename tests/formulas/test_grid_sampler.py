@@ -8,7 +8,7 @@ from torch import ops
 
 import flopcount
 from flopcount import Cost
-from flopcount._private.ops import is_composite
+from flopcount.torch_private.ops import is_composite
 from tests.formulas.counting import Number, counting, floats, numbers, total
 from tests.formulas.decomposed import billed, measured, plain
 from tests.formulas.taps import cubic_slopes, cubic_taps, joint, linear_taps, nearest_tap, product

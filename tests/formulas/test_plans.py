@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from flopcount import FlopCounter
-from flopcount._private.ops import all_overloads, schema_of
 from flopcount.cost import ZERO
 from flopcount.formulas import Decision, plan
+from flopcount.torch_private.ops import all_overloads, schema_of
 
 aten = torch.ops.aten
 

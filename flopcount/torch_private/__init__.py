@@ -1,4 +1,4 @@
 """The private torch names that flopcount stands on; nothing else in the package uses any.
 
-``tests/private`` says, name by name, what each one promises.
+``tests/torch_private`` says, name by name, what each one promises.
 """

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from flopcount._private.ops import BINDINGS
-from tests.private.ops import Ops
+from flopcount.torch_private.ops import BINDINGS
+from tests.torch_private.ops import Ops
 
 M, N, V = torch.rand(3, 3), torch.rand(3, 3), torch.rand(2, 3, 3)
 IMAGE, KERNEL, ONES = torch.rand(1, 2, 5, 5), torch.rand(3, 2, 3, 3), [1, 1]

@@ -10,7 +10,7 @@ import torch
 from torch._decomp import decomposition_table
 from torch._library import custom_ops
 
-from flopcount._private.modes import resolving_views, without_modes
+from flopcount.torch_private.modes import resolving_views, without_modes
 
 CustomOpDef = custom_ops.CustomOpDef
 """What ``torch.library.custom_op`` makes of a function."""

@@ -13,7 +13,7 @@ from torch.nn.modules import module as module_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
-from flopcount._private.autograd import (
+from flopcount.torch_private.autograd import (
     CHECKPOINT_NODE,
     GRADIENT_ORDER,
     NO_SEQUENCE_NR,
@@ -28,9 +28,9 @@ from flopcount._private.autograd import (
     saved_tensor_hooks,
     will_execute,
 )
-from flopcount._private.frames import backward_calls, checkpoint_recomputes, open_calls
-from flopcount._private.modes import is_traceable_wrapper_subclass_type, tree_leaves
-from tests.private.ops import Ops
+from flopcount.torch_private.frames import backward_calls, checkpoint_recomputes, open_calls
+from flopcount.torch_private.modes import is_traceable_wrapper_subclass_type, tree_leaves
+from tests.torch_private.ops import Ops
 
 aten = torch.ops.aten
 

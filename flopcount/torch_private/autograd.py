@@ -10,7 +10,7 @@ import torch
 import torch.utils.checkpoint
 from torch.nn.modules import module as modules_of_nn
 
-from flopcount._private.frames import CHECKPOINT
+from flopcount.torch_private.frames import CHECKPOINT
 
 running_node: Callable[[], Any] = torch._C._current_autograd_node
 """The autograd node that this thread is evaluating, or None outside backward."""
@@ -113,6 +113,7 @@ class BackwardPreHook(torch._C._ImperativeEngine):
 
     @property
     def run_backward(self) -> Any:
+        """torch's own; the hook runs when torch looks it up."""
         if self._hook:
             self._hook()
         return self._engine.run_backward

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from flopcount._private.compiler import has_symbolic_sizes
-from flopcount._private.frames import sharding_is_planned
-from flopcount._private.modes import (
+from flopcount.torch_private.compiler import has_symbolic_sizes
+from flopcount.torch_private.frames import sharding_is_planned
+from flopcount.torch_private.modes import (
     FakeTensorMode,
     is_traceable_wrapper_subclass_type,
     modes,
@@ -20,7 +20,7 @@ from flopcount._private.modes import (
     resolving_views,
     without_modes,
 )
-from flopcount._private.ops import (
+from flopcount.torch_private.ops import (
     COO_PARTS,
     DENSE_LAYOUTS,
     CustomOpDef,
@@ -40,7 +40,7 @@ from flopcount._private.ops import (
     packet_name,
     schema_of,
 )
-from tests.private.ops import Ops
+from tests.torch_private.ops import Ops
 
 aten = torch.ops.aten
 

@@ -10,8 +10,8 @@ import torch
 from functorch.compile import aot_function
 from torch import Tensor, nn
 
-from flopcount._private.autograd import backward_task
-from flopcount._private.compiler import (
+from flopcount.torch_private.autograd import backward_task
+from flopcount.torch_private.compiler import (
     FORWARD_TAG,
     GRADIENTS,
     NO_MODULE,
@@ -28,9 +28,9 @@ from flopcount._private.compiler import (
     traced_range,
     untraced,
 )
-from flopcount._private.modes import FakeTensorMode, no_autocast
+from flopcount.torch_private.modes import FakeTensorMode, no_autocast
 from tests.graphs import compiled, keeping
-from tests.private.ops import Ops
+from tests.torch_private.ops import Ops
 
 aten = torch.ops.aten
 

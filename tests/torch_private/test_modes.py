@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 
-from flopcount._private.modes import FakeTensorMode, has_data, may_open_itself
+from flopcount.torch_private.modes import FakeTensorMode, has_data, may_open_itself
 
 
 class Wrapping(Tensor):
