@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from flopcount.convention import Convention as Convention
+    from flopcount.cost import Convention as Convention
     from flopcount.cost import Cost as Cost
     from flopcount.counter import FlopCounter as FlopCounter
     from flopcount.errors import FlopcountError as FlopcountError
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Convention": "convention",
+    "Convention": "cost",
     "Cost": "cost",
     "FlopCounter": "counter",
     "FlopcountError": "errors",

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from flopcount.cost import ZERO, Cost, format_quantity, parse_quantity
+from flopcount.cost import ZERO, Convention, Cost, format_quantity, parse_quantity
 
 SAMPLE = Cost(macs=1000, dots=100, void_macs=10, arith=7, compare=5, special=3, read=64, written=32)
 
@@ -103,3 +103,44 @@ def test_what_is_no_quantity_is_refused_with_the_right_form(text: str, says: str
 def test_a_number_without_a_unit_is_no_quantity() -> None:
     with pytest.raises(TypeError, match=r"such as '8\.2 GFLOP', got 8200"):
         parse_quantity(8200)  # type: ignore[arg-type]
+
+
+COUNTED = Cost(
+    macs=1000, dots=10, void_macs=100, arith=7, compare=5, special=3, read=11, written=13
+)
+
+CONVENTIONS: dict[str, tuple[Convention, int]] = {
+    "the default is flops": (Convention(), COUNTED.flops),
+    "a dot product saves an addition": (Convention(dots=-1), COUNTED.exact_flops),
+    "contractions alone": (Convention(arith=0, compare=0, special=0), COUNTED.matmul_flops),
+    "MACs that meet data": (
+        Convention(macs=1, void_macs=-1, arith=0, compare=0, special=0),
+        COUNTED.valid_macs,
+    ),
+    "an exp is 8": (Convention(special=8), 2 * 1000 + 7 + 5 + 8 * 3),
+    "each kind apart": (
+        Convention(macs=1, dots=10**4, void_macs=10**7, arith=10**10, compare=0, special=10**12),
+        1000 + 10 * 10**4 + 100 * 10**7 + 7 * 10**10 + 3 * 10**12,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CONVENTIONS)
+def test_a_convention_reads_a_cost(name: str) -> None:
+    convention, expected = CONVENTIONS[name]
+    assert convention.flops(COUNTED) == expected
+    assert type(convention.flops(COUNTED)) is int
+
+
+def test_weights_of_a_convention_may_be_fractions() -> None:
+    assert Convention(compare=0.5).flops(Cost(compare=3)) == 1.5
+
+
+def test_a_weight_that_is_no_number_is_refused() -> None:
+    with pytest.raises(TypeError, match="special must be a number, got 'eight'"):
+        Convention(special="eight")  # type: ignore[arg-type]  # the mistake
+
+
+def test_a_convention_reads_costs_only() -> None:
+    with pytest.raises(TypeError, match=r"expected a Cost, such as report\.total, got dict"):
+        Convention().flops({})  # type: ignore[arg-type]  # the mistake
