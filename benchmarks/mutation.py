@@ -2,9 +2,9 @@
 
     python -m benchmarks.mutation [ROOM ...]
 
-Without rooms (files of ``flopcount/formulas``), all formulas are tried with all tests of formulas;
-a named room is tried with its own tests. Every trial is a fork of a process that has collected the
-tests, and runs only those that call the formula, the quickest first.
+Without rooms (files of ``flopcount/formulas/ops``), all formulas are tried with all tests of
+formulas; a named room is tried with its own tests. Every trial is a fork of a process that has
+collected the tests, and runs only those that call the formula, the quickest first.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import traceback
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields, replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,9 @@ import torch
 
 from benchmarks.figures import Figures, Target
 from flopcount import Cost, Gradients
-from flopcount.formulas import plans, registry
+from flopcount.formulas import registry
+
+plans = import_module("flopcount.formulas.plan")  # the package has a function of this name
 
 TESTS = Path(__file__).parents[1] / "tests" / "formulas"
 ELSEWHERE = {
@@ -55,8 +58,8 @@ RULES = {
 def tests_of(rooms: Iterable[str]) -> list[str]:
     """The test files of ``rooms``, or of all formulas when none is named."""
     names = [name for room in rooms for name in ELSEWHERE.get(room, [room])]
-    files = [TESTS / f"test_{name}.py" for name in names]
-    return [str(file) for file in files if file.exists()] or [str(TESTS)]
+    files = [file for name in names for file in TESTS.rglob(f"test_{name}.py")]
+    return list(map(str, files)) or [str(TESTS)]
 
 
 def formulas(rooms: Sequence[str]) -> dict[Formula, list[str]]:

@@ -26,7 +26,7 @@ from flopcount.formulas import (
     rule_count,
     when_registered,
 )
-from flopcount.formulas.traffic import tensors
+from flopcount.formulas.bytes import tensors
 from flopcount.gradients import finder
 from flopcount.ledger import BACKWARD, Ledger
 from flopcount.report import Report, snapshot

@@ -14,7 +14,7 @@ import flopcount.formulas
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="each trial is a fork")
 
 ROOT = Path(__file__).parents[1]
-ROOMS = sorted(path.stem for path in Path(flopcount.formulas.__file__).parent.glob("*.py"))
+ROOMS = sorted(path.stem for path in Path(flopcount.formulas.__file__).parent.glob("ops/*.py"))
 
 TRIAL = """
 import sys
@@ -24,7 +24,7 @@ from flopcount import Cost, formula
 def forgotten(x, *, out):
     return Cost(arith=1)
 
-forgotten.__module__ = "flopcount.formulas.pooling"
+forgotten.__module__ = "flopcount.formulas.ops.pooling"
 formula("tests::forgotten")(forgotten)
 sys.exit(main(sys.argv[1:]))
 """

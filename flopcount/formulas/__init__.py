@@ -1,44 +1,10 @@
-"""Formulas: what one call of an op costs, from shapes and dtypes alone. One room per family."""
+"""Formulas: what one call of an op costs, from shapes and dtypes alone."""
 
-from flopcount.formulas import (  # noqa: F401  (each room registers its ops)
-    attention,
-    comparison,
-    convolution,
-    ctc,
-    exponential,
-    fake_quantize,
-    fft,
-    foreach,
-    histogram,
-    indexing,
-    linalg,
-    linear_cross_entropy,
-    loss,
-    lowprecision,
-    matmul,
-    meaningless,
-    movement,
-    nested,
-    normalization,
-    onednn,
-    optimizer,
-    pointwise,
-    pooling,
-    prims,
-    quantized,
-    quantized_recurrent,
-    random,
-    recurrent,
-    reduction,
-    resampling,
-    segment,
-    semi_structured,
-    sparse,
-    special,
-    transformer,
-    window,
-)
-from flopcount.formulas.plans import CONTROL_FLOW, Bill, Plan, describe, plan
+from importlib import import_module
+from pkgutil import iter_modules
+
+from flopcount.formulas import ops
+from flopcount.formulas.plan import CONTROL_FLOW, Bill, Plan, describe, plan
 from flopcount.formulas.registry import (
     Decision,
     Formula,
@@ -50,6 +16,9 @@ from flopcount.formulas.registry import (
     rule_count,
     when_registered,
 )
+
+for family in iter_modules(ops.__path__):
+    import_module(f"{ops.__name__}.{family.name}")  # its formulas register themselves
 
 __all__ = [
     "CONTROL_FLOW",

@@ -19,7 +19,7 @@ from flopcount.torch_private.modes import TorchDispatchMode, without_modes
 from flopcount.torch_private.ops import OpOverload, decomposition_of
 
 if TYPE_CHECKING:
-    from flopcount.formulas.plans import Plan
+    from flopcount.formulas.plan import Plan
 
 __all__ = ["decomposed"]
 

@@ -8,7 +8,7 @@ from enum import Enum
 from typing import Any, TypeVar
 
 from flopcount.cost import ZERO, Cost
-from flopcount.formulas import traffic
+from flopcount.formulas import bytes as traffic
 from flopcount.torch_private.ops import (
     CustomOpDef,
     OpOverload,

@@ -10,6 +10,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator
 from functools import partial
+from importlib import import_module
 from typing import Any
 
 import pytest
@@ -18,8 +19,11 @@ from torch import Tensor
 
 import flopcount
 from flopcount import Cost, FlopCounter
-from flopcount.formulas import plan, plans, registry, traffic
+from flopcount.formulas import bytes as traffic
+from flopcount.formulas import plan, registry
 from flopcount.signature import signer
+
+PLANS = import_module("flopcount.formulas.plan")
 
 aten = torch.ops.aten
 x = torch.ones(1000)
@@ -256,7 +260,7 @@ class TestOurOwnFormulas:
         with FlopCounter():
             CALLS[name](0.7)  # its bill is there when the other number comes
         with_bills = cost()
-        for known in plans._plans.values():
+        for known in PLANS._plans.values():
             known.bills.clear()
         assert cost() == with_bills
 
@@ -295,7 +299,7 @@ class TestMemory:
     def test_a_users_formula_that_sees_a_new_number_at_every_step(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("flopcount.formulas.plans.BILL_LIMIT", 64)
+        monkeypatch.setattr(PLANS, "BILL_LIMIT", 64)
         monkeypatch.setattr("flopcount.counter.TALLY_LIMIT", 64)
         op = self.op_of_many_numbers()
         with FlopCounter() as counter:
@@ -306,7 +310,7 @@ class TestMemory:
         assert len(plan(op.default).bills) <= 64
 
     def test_one_of_a_single_counter(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("flopcount.formulas.plans.BILL_LIMIT", 64)
+        monkeypatch.setattr(PLANS, "BILL_LIMIT", 64)
         monkeypatch.setattr("flopcount.counter.TALLY_LIMIT", 64)
         cost = {aten.mul: lambda a, b, *, out: Cost(arith=int(b))}
         with FlopCounter(formulas=cost) as counter:

@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_map_only
 import flopcount
 from flopcount import Cost
 from flopcount.formulas import plan
-from flopcount.formulas.primitives import elementwise, fold
+from flopcount.formulas.steps import elementwise, fold
 
 Formula = Callable[..., Cost]
 

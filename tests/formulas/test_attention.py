@@ -14,7 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import flopcount
 from flopcount import Cost, Report
-from flopcount.formulas.attention import visible
+from flopcount.formulas.ops.attention import visible
 from tests.formulas.counting import Number, Tally, counting, dot, floats, numbers, opened, total
 from tests.formulas.decomposed import billed
 

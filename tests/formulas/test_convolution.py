@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from flopcount import Cost, FlopCounter, Report
-from flopcount.formulas.convolution import taps_inside
+from flopcount.formulas.ops.convolution import taps_inside
 from tests.formulas.counting import Tally
 from tests.formulas.decomposed import billed
 from tests.formulas.naive import convolution

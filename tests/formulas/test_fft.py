@@ -11,7 +11,7 @@ from torch import Tensor
 
 import flopcount
 from flopcount import Cost
-from flopcount.formulas.fft import half_logarithms
+from flopcount.formulas.ops.fft import half_logarithms
 from tests.formulas.counting import Number, counting
 from tests.formulas.decomposed import measured
 

@@ -13,7 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from flopcount import Cost, FlopCounter, Gradients, Report, UncountedOpWarning, formula
 from flopcount.formulas import plan
-from flopcount.formulas.plans import UNKNOWN
+from flopcount.formulas.plan import UNKNOWN
 from tests.formulas.decomposed import plain
 
 aten = torch.ops.aten

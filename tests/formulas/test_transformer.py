@@ -12,7 +12,7 @@ from torch.profiler import ProfilerActivity, profile
 import flopcount
 from flopcount import Cost, Report
 from flopcount.formulas import Uncountable, plan
-from flopcount.formulas.transformer import padding
+from flopcount.formulas.ops.transformer import padding
 from tests.formulas.decomposed import plain
 
 B, S, E, H, WIDE = 3, 5, 8, 2, 16

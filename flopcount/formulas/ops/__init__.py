@@ -1,0 +1,1 @@
+"""What each op costs: one family of ops a file. Every file here is imported by the package."""

@@ -1,0 +1,234 @@
+"""Convolutions of any dimension, forward and backward.
+
+Letters: the weight is (f, c, *kernel), c input channels of one group; the grid is the output of
+a plain convolution, (n, f, *positions), and the image its input. A transposed convolution is the
+input gradient of a plain one: its input is the grid, its output the image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+from torch import Tensor, ops
+
+from flopcount.cost import ZERO, Cost
+from flopcount.formulas import bytes as traffic
+from flopcount.formulas.registry import Formula, Gradients, formula
+from flopcount.formulas.steps import dot_products, elementwise, fold
+
+aten = ops.aten
+
+
+@formula(aten.convolution, "aten::convolution_overrideable")
+def convolution(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    transposed: bool,
+    output_padding: Sequence[int],
+    groups: int,
+    *,
+    out: Tensor,
+) -> Cost:
+    """Each output is a dot product of length c·k; transposed, as the input gradient below."""
+    grid, image = (x, out) if transposed else (out, x)
+    products = meetings(weight, grid, image, stride, padding, dilation)
+    dots = 0 if transposed else out.numel()
+    cost = Cost(**products, dots=dots)
+    return cost if bias is None else cost + elementwise(out, add=1)
+
+
+def convolution_backward_traffic(
+    args: Sequence[Any], kwargs: dict[str, Any], out: Any, mutated: Sequence[Any]
+) -> tuple[int, int]:
+    """The weight is read for the input gradient only, the input for the weight's only."""
+    grad, x, weight, *_, (for_input, for_weight, _) = args
+    operands = [grad, x if for_weight else None, weight if for_input else None]
+    return traffic.operands_and_results(operands, {}, out, mutated)
+
+
+@formula(aten.convolution_backward, traffic=convolution_backward_traffic)
+def convolution_backward(
+    grad: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    bias_sizes: Sequence[int] | None,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    transposed: bool,
+    output_padding: Sequence[int],
+    groups: int,
+    output_mask: Sequence[bool],
+    *,
+    out: Sequence[Tensor | None],
+) -> Gradients:
+    """Input, weight and bias gradients, each as many MACs as the forward pass.
+
+    With K = c·k and P = n·positions:
+
+    - dw: f·K dot products of length P.
+    - dx: K·P dot products of length f for each group, scattered onto the image by as many
+      additions (col2im): additions equal multiplications, and no dot product is left. For a
+      transposed convolution it is a plain one: one dot product of length K per input.
+    - db: a sum over all positions, f·(P - 1) additions.
+
+    Example, one dimension, kernel (a, b), stride 1: y0 = a·x0 + b·x1 and y1 = a·x1 + b·x2 give
+    dx1 = b·dy0 + a·dy1 and da = x0·dy0 + x1·dy1: each product of the forward pass comes back
+    once in dx and once in dw.
+    """
+    grid, image = (x, grad) if transposed else (grad, x)
+    products = meetings(weight, grid, image, stride, padding, dilation)
+    for_input, for_weight, for_bias = output_mask
+    return Gradients(
+        input=Cost(**products, dots=x.numel() if transposed else 0) if for_input else ZERO,
+        weight=dot_products(**products, dots=weight.numel()) if for_weight else ZERO,
+        bias=Cost(arith=fold(grad.numel(), grad.shape[1])) if for_bias else ZERO,
+    )
+
+
+@formula("aten::_convolution")
+def _convolution(x: Tensor, weight: Tensor, *args: Any, out: Tensor) -> Cost:
+    """A convolution; the last arguments choose a kernel."""
+    bias, stride, padding, dilation, transposed, extra, groups, *_ = args
+    settings = stride, padding, dilation, transposed, extra, groups
+    return convolution(x, weight, bias, *settings, out=out)
+
+
+@formula("aten::convolution_backward_overrideable", traffic=convolution_backward_traffic)
+def convolution_backward_overrideable(
+    grad: Tensor, x: Tensor, weight: Tensor, *args: Any, out: Sequence[Tensor | None]
+) -> Gradients:
+    """The gradients of a convolution on a device that has its own."""
+    return convolution_backward(grad, x, weight, None, *args, out=out)
+
+
+@formula("aten::conv_tbc")
+def conv_tbc(x: Tensor, weight: Tensor, bias: Tensor, pad: int = 0, *, out: Tensor) -> Cost:
+    """(t, b, c) with a weight of (k, c, f): each output is a dot product of length k·c, and a bias.
+
+    Its backward pass arrives as products of slices, which meet no padding.
+    """
+    time_last, weight = x.permute(1, 2, 0), weight.permute(2, 1, 0)
+    products = meetings(weight, out.permute(1, 2, 0), time_last, [1], [pad], [1])
+    return Cost(**products, dots=out.numel()) + elementwise(out, add=1)
+
+
+# -- kernels of their own, which torch calls inside or a backend has
+
+
+ABSENT = {"bias": None, "z": None, "stride": [1], "padding": [0], "dilation": [1]}
+"""What a kernel does without if it has no such argument."""
+
+
+def kernel(parameters: str, transposed: bool, relu: bool) -> Formula:
+    """The formula of a convolution whose positional arguments have the names in ``parameters``."""
+
+    def by_name(*args: Any, out: Tensor, **given: Any) -> Cost:
+        """A convolution by a kernel of its own: each output is a dot product of length c·k."""
+        named: dict[str, Any] = ABSENT | dict(zip(parameters.split(), args, strict=False)) | given
+        x, weight, bias = args[0], named["weight"], named["bias"]
+        stride, padding, dilation = (named[name] for name in ("stride", "padding", "dilation"))
+        cost = convolution(x, weight, bias, stride, padding, dilation, transposed, [], 1, out=out)
+        added = named["z"] is not None
+        scaled = added and named["alpha"] not in (None, 1)
+        return cost + elementwise(out, add=int(added), mul=int(scaled), compare=int(relu))
+
+    return by_name
+
+
+KERNELS = {
+    "_conv_depthwise2d": "x weight _ bias stride padding dilation",
+    "_nnpack_spatial_convolution": "x weight bias padding stride",
+    "_slow_conv2d_forward": "x weight _ bias stride padding",
+    "conv_depthwise3d": "x weight _ bias stride padding dilation",
+    "cudnn_convolution": "x weight padding stride dilation",
+    "cudnn_convolution_add_relu": "x weight z alpha bias stride padding dilation",
+    "cudnn_convolution_relu": "x weight bias stride padding dilation",
+    "cudnn_convolution_transpose": "x weight padding output_padding stride dilation",
+    "miopen_convolution": "x weight bias padding stride dilation",
+    "miopen_convolution_add_relu": "x weight z alpha bias stride padding dilation",
+    "miopen_convolution_relu": "x weight bias stride padding dilation",
+    "miopen_convolution_transpose": "x weight bias padding output_padding stride dilation",
+    "miopen_depthwise_convolution": "x weight bias padding stride dilation",
+    "mkldnn_convolution": "x weight bias padding stride dilation",
+    "slow_conv3d_forward": "x weight _ bias stride padding",
+    "slow_conv_dilated2d": "x weight _ bias stride padding dilation",
+    "slow_conv_dilated3d": "x weight _ bias stride padding dilation",
+    "slow_conv_transpose2d": "x weight _ bias stride padding output_padding dilation",
+    "slow_conv_transpose3d": "x weight _ bias stride padding output_padding dilation",
+}
+"""Convolutions and their positional arguments; ``_`` is without interest here."""
+
+for name, parameters in KERNELS.items():
+    formula(f"aten::{name}")(kernel(parameters, "transpose" in name, "relu" in name))
+
+
+@formula("aten::_slow_conv2d_backward")
+def slow_conv2d_backward(
+    grad: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    kernel_size: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    output_mask: Sequence[bool] = (True, True, True),
+    *,
+    out: Sequence[Tensor | None],
+) -> Gradients:
+    """The gradients of a convolution in two dimensions, without dilation."""
+    return convolution_backward(
+        grad, x, weight, None, stride, padding, [1], False, [], 1, output_mask, out=out
+    )
+
+
+def meetings(
+    weight: Tensor,
+    grid: Tensor,
+    image: Tensor,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+) -> dict[str, int]:
+    """How often a weight meets an element: in all, and in the padding.
+
+    Every weight meets every position of the grid, in each image of the batch.
+    """
+    n, _, *positions = grid.shape
+    lengths = image.shape[-len(positions) :]
+    macs = weight.numel() * n * prod(positions)
+    f, c, *kernel = weight.shape
+    valid = prod(
+        taps_inside(*dimension)
+        for dimension in zip(
+            lengths,
+            positions,
+            kernel,
+            *(_each(setting, len(kernel)) for setting in (stride, padding, dilation)),
+            strict=True,
+        )
+    )
+    return {"macs": macs, "void_macs": macs - f * c * n * valid}
+
+
+def taps_inside(
+    length: int, positions: int, kernel: int, stride: int, padding: int, dilation: int
+) -> int:
+    """How many (tap, position) pairs of one dimension meet the image, not its padding."""
+    inside = 0
+    for tap in range(kernel):
+        offset = tap * dilation - padding  # the tap meets element position·stride + offset
+        first = max(0, -(offset // stride))
+        last = min(positions - 1, (length - 1 - offset) // stride)
+        inside += max(0, last - first + 1)
+    return inside
+
+
+def _each(setting: Sequence[int], dimensions: int) -> Sequence[int]:
+    """One number for each dimension; a single one is for all."""
+    return setting if len(setting) == dimensions else list(setting) * dimensions

@@ -1,0 +1,424 @@
+"""Ops that look elements up or place them by index: free, but for what is added on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from flopcount.cost import ZERO, Cost
+from flopcount.formulas import bytes as traffic
+from flopcount.formulas.ops.movement import moves
+from flopcount.formulas.ops.pointwise import scaling_steps
+from flopcount.formulas.ops.reduction import renorm_steps
+from flopcount.formulas.registry import Gradients, formula
+from flopcount.formulas.steps import contraction, elementwise, fold
+
+# -- looked up: of the table, what reaches the result is read
+
+moves("embedding", "index_select", "gather", "index", "_unsafe_index", traffic=traffic.gathered)
+moves("take", traffic=traffic.gathered)
+moves("repeat_interleave.Tensor", "max_unpool2d", "max_unpool3d", "masked_scatter_backward")
+moves("embedding_sparse_backward", traffic=traffic.nothing)  # wraps the rows: a sparse gradient
+
+
+@formula("aten::_unsafe_masked_index", traffic=traffic.gathered)
+def unsafe_masked_index(x: Tensor, mask: Tensor, *args: Any, out: Tensor) -> Cost:
+    """mask ? x[indices] : fill, a select for each element, or for each part of a complex one."""
+    return Cost(compare=out.numel() * (1 + out.is_complex()))
+
+
+# -- placed: each value reaches its place in the target once
+
+
+def placing(
+    placed: Callable[..., int], adds: Callable[..., bool] = lambda *args, **kwargs: True
+) -> Callable[..., tuple[int, int]]:
+    """Bytes of an op that puts ``placed`` values into its first argument, or into a copy of it.
+
+    In place only the elements that are met are written, and read only if the op ``adds``.
+    """
+
+    def bytes_moved(
+        args: Sequence[Any], kwargs: dict[str, Any], out: Any, mutated: Sequence[Any]
+    ) -> tuple[int, int]:
+        target = args[0]
+        read, _ = traffic.refilled(args, kwargs, None, ())
+        if not any(target is changed for changed in mutated):
+            return read + traffic.size(target), traffic.size(out)
+        moved = min(placed(*args) * target.dtype.itemsize, traffic.size(target))
+        return read + moved * adds(*args, **kwargs), moved
+
+    return bytes_moved
+
+
+def at_index(target: Tensor, dim: int, index: Tensor, *args: Any) -> int:
+    """scatter: a value for each element of the index."""
+    return index.numel()
+
+
+def along_index(target: Tensor, dim: int, index: Tensor, *args: Any) -> int:
+    """index_add: a slice of the target for each element of the index."""
+    return target.numel() // (target.shape[dim] or 1) * index.numel() if target.dim() else 1
+
+
+def at_indices(target: Tensor, indices: Sequence[Tensor | None], values: Tensor, *args: Any) -> int:
+    """target[i, :, j] = values: the indices, broadcast, and the dimensions that have none.
+
+    How much a mask selects is not known, unless there is a value for each element: at most the
+    whole target. Values that are there for each are as many-dimensional as what is selected, a
+    mask's dimensions being one; where one of their lengths is 1 they may be broadcast.
+    """
+    given = [index for index in indices if index is not None]
+    if any(index.dtype in (torch.bool, torch.uint8) for index in given):
+        each = len(given) == 1 and values.dim() == target.dim() - given[0].dim() + 1
+        return values.numel() if each and 1 not in values.shape else target.numel()
+    whole = [n for n, i in zip(target.shape, indices, strict=False) if i is None]
+    places: Sequence[int] = torch.broadcast_shapes(*(index.shape for index in given))
+    return prod(places) * prod(whole) * prod(target.shape[len(indices) :])
+
+
+def flat(target: Tensor, index: Tensor, *args: Any) -> int:
+    """put: the index counts through the flattened target."""
+    return index.numel()
+
+
+def masked(target: Tensor, *args: Any) -> int:
+    """How much a mask selects is not known: at most the whole target."""
+    return target.numel()
+
+
+def accumulates(
+    target: Tensor, index: Any, values: Tensor, accumulate: bool = False, *args: Any
+) -> bool:
+    """index_put and put add only if they are told to."""
+    return accumulate
+
+
+def _never(*args: Any, **kwargs: Any) -> bool:
+    return False
+
+
+moves("scatter", traffic=placing(at_index, _never))
+moves("index_copy", "index_fill", traffic=placing(along_index, _never))
+moves("masked_scatter", traffic=placing(masked, _never))
+
+
+@formula("aten::scatter_add", traffic=placing(at_index))
+def scatter_add(target: Tensor, dim: int, index: Tensor, *args: Any, out: Tensor) -> Cost:
+    """An addition for each element of the index."""
+    return elementwise(target, index.numel(), add=1)
+
+
+@formula(
+    "aten::scatter.reduce",
+    "aten::scatter.value_reduce",
+    "aten::scatter_.reduce",
+    "aten::scatter_.value_reduce",
+    "aten::scatter_reduce",
+    traffic=placing(at_index),
+)
+def scatter_reduce(
+    target: Tensor,
+    dim: int,
+    index: Tensor,
+    source: Any,
+    reduction: str = "",
+    *,
+    reduce: str = "",
+    include_self: bool = True,
+    out: Tensor,
+) -> Cost:
+    """A step for each element of the index; a mean divides each element of the result.
+
+    What the target held is taken as one more value, also where ``include_self`` leaves it out:
+    how many values meet there is not known.
+    """
+    return _reduced(target, index.numel(), reduction or reduce)
+
+
+@formula("aten::index_reduce", traffic=placing(along_index))
+def index_reduce(
+    target: Tensor,
+    dim: int,
+    index: Tensor,
+    source: Tensor,
+    reduce: str,
+    *,
+    include_self: bool = True,
+    out: Tensor,
+) -> Cost:
+    """A step for each element of the source; a mean divides each element of the result."""
+    return _reduced(target, source.numel(), reduce)
+
+
+def _reduced(target: Tensor, values: int, reduce: str) -> Cost:
+    if reduce in ("amax", "amin"):
+        return elementwise(target, values, compare=1)
+    if reduce in ("prod", "multiply"):
+        return elementwise(target, values, mul=1)
+    mean = elementwise(target, div=1) if reduce == "mean" else ZERO
+    return elementwise(target, values, add=1) + mean
+
+
+@formula("aten::index_add", traffic=placing(along_index))
+def index_add(
+    target: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: complex = 1, out: Tensor
+) -> Cost:
+    """target[index] += alpha·source."""
+    values = source.numel()
+    return elementwise(target, values, add=1) + Cost(arith=values * scaling_steps(alpha, target))
+
+
+@formula(
+    "aten::index_put",
+    "aten::_index_put_impl",
+    "aten::_unsafe_index_put",
+    traffic=placing(at_indices, accumulates),
+)
+def index_put(
+    target: Tensor,
+    indices: Sequence[Tensor | None],
+    values: Tensor,
+    accumulate: bool = False,
+    *args: Any,
+    out: Tensor,
+) -> Cost:
+    """target[indices] = values, or += values: an addition for each element that is met.
+
+    With a mask, and values that may be broadcast, all of the target counts: an upper bound.
+    """
+    return elementwise(target, at_indices(target, indices, values), add=int(accumulate))
+
+
+@formula("aten::_unsafe_masked_index_put_accumulate")
+def unsafe_masked_index_put_accumulate(
+    target: Tensor, mask: Tensor, indices: Sequence[Tensor | None], values: Tensor, *, out: Tensor
+) -> Cost:
+    """target[indices] += mask ? values : 0, a select and an addition for each value's parts."""
+    parts = values.numel() * (1 + target.is_complex())
+    return Cost(arith=parts, compare=parts)
+
+
+@formula("aten::put", traffic=placing(flat, accumulates))
+def put(
+    target: Tensor, index: Tensor, source: Tensor, accumulate: bool = False, *, out: Tensor
+) -> Cost:
+    """target.flatten()[index] = source, or += source."""
+    return elementwise(target, index.numel(), add=int(accumulate))
+
+
+# -- gradients of what was looked up: rows that are added where they came from
+
+
+@formula("aten::embedding_dense_backward")
+def embedding_dense_backward(
+    grad: Tensor,
+    indices: Tensor,
+    num_weights: int,
+    padding_idx: int,
+    scale_grad_by_freq: bool,
+    *,
+    out: Tensor,
+) -> Gradients:
+    """dW[index] += g, an addition for each element of the gradient; / frequency if scaled.
+
+    Rows of the padding index are left out by the kernel; how many there are is not known.
+    """
+    return Gradients(weight=elementwise(grad, add=1, div=int(scale_grad_by_freq)))
+
+
+@formula("aten::unfold_backward")
+def unfold_backward(grad: Tensor, *args: Any, out: Tensor) -> Gradients:
+    """Overlapping windows are added: an addition for each element onto zeros."""
+    return Gradients(input=elementwise(grad, add=1))
+
+
+@formula("aten::col2im")
+def col2im(columns: Tensor, *args: Any, out: Tensor) -> Cost:
+    """Overlapping patches are added onto zeros; those of the padding too."""
+    return elementwise(columns, add=1)
+
+
+SUM, MEAN, MAX = 0, 1, 2
+"""The modes of embedding_bag."""
+
+
+def rows_of_bags(
+    args: Sequence[Any], kwargs: dict[str, Any], out: Any, mutated: Sequence[Any]
+) -> tuple[int, int]:
+    """Of the weights, the rows that the bags name are read."""
+    weight, indices, *_ = args
+    read, written = traffic.refilled(args, kwargs, out, mutated)
+    rows = indices.numel() * weight.shape[1] * weight.dtype.itemsize
+    return read + min(rows, traffic.size(weight)), written
+
+
+@formula("aten::_embedding_bag", "aten::_embedding_bag_forward_only", traffic=rows_of_bags)
+def embedding_bag(
+    weight: Tensor,
+    indices: Tensor,
+    offsets: Tensor,
+    scale_grad_by_freq: bool = False,
+    mode: int = SUM,
+    sparse: bool = False,
+    per_sample_weights: Tensor | None = None,
+    *args: Any,
+    out: tuple[Tensor, ...],
+) -> Cost:
+    """Rows of a bag are summed, averaged or their maximum taken; none of the bags is empty."""
+    bags = out[0]
+    steps = fold(indices.numel() * weight.shape[1], bags.numel())
+    if mode == MAX:
+        return elementwise(weight, steps, compare=1)
+    scaled = indices.numel() * weight.shape[1] if per_sample_weights is not None else 0
+    mean = elementwise(bags, div=1) if mode == MEAN else ZERO
+    return elementwise(weight, steps, add=1) + elementwise(weight, scaled, mul=1) + mean
+
+
+@formula("aten::_embedding_bag_dense_backward")
+def embedding_bag_dense_backward(
+    grad: Tensor,
+    indices: Tensor,
+    offset2bag: Tensor,
+    bag_size: Tensor,
+    maximum_indices: Tensor,
+    num_weights: int,
+    scale_grad_by_freq: bool,
+    mode: int,
+    per_sample_weights: Tensor | None,
+    *args: Any,
+    out: Tensor,
+) -> Gradients:
+    """dW[index] += g of its bag: an addition for each element of each row; a maximum's only one.
+
+    A mean divides the bag's gradient, a weight or a frequency multiplies or divides each row.
+    """
+    if mode == MAX:
+        return Gradients(weight=elementwise(grad, add=1))
+    rows = indices.numel() * grad.shape[-1]
+    scaled = int(per_sample_weights is not None)
+    each = elementwise(grad, rows, add=1, mul=scaled, div=int(scale_grad_by_freq))
+    return Gradients(weight=each + (elementwise(grad, div=1) if mode == MEAN else ZERO))
+
+
+@formula("aten::_embedding_bag_backward")
+def embedding_bag_backward(
+    grad: Tensor,
+    indices: Tensor,
+    offsets: Tensor,
+    offset2bag: Tensor,
+    bag_size: Tensor,
+    maximum_indices: Tensor,
+    num_weights: int,
+    scale_grad_by_freq: bool,
+    mode: int,
+    sparse: bool,
+    per_sample_weights: Tensor | None,
+    *args: Any,
+    out: Tensor,
+) -> Gradients:
+    """The dense gradient above; a sparse one keeps its rows apart, and adds nothing."""
+    dense = embedding_bag_dense_backward(
+        *(grad, indices, offset2bag, bag_size, maximum_indices, num_weights),
+        *(scale_grad_by_freq, mode, per_sample_weights),
+        out=out,
+    )
+    return Gradients() if sparse else dense
+
+
+@formula("aten::_embedding_bag_per_sample_weights_backward")
+def embedding_bag_per_sample_weights_backward(
+    grad: Tensor, weight: Tensor, indices: Tensor, *args: Any, out: Tensor
+) -> Gradients:
+    """Each weight's gradient is the dot product of its row and its bag's gradient."""
+    return Gradients(weight=contraction(dots=indices.numel(), length=weight.shape[1]))
+
+
+def named_rows(table: Tensor, indices: Tensor, *args: Any) -> int:
+    """Elements of as many rows as there are indices."""
+    return indices.numel() * table.shape[1]
+
+
+@formula("aten::embedding_renorm", traffic=placing(named_rows))
+def embedding_renorm(
+    table: Tensor, indices: Tensor, max_norm: float, norm_type: float, *, out: Tensor
+) -> Cost:
+    """``renorm`` of the rows; an index that comes twice is taken for two, up to the whole table."""
+    rows = min(indices.numel(), table.shape[0])
+    return renorm_steps(table, rows * table.shape[1], rows, norm_type)
+
+
+# -- searched
+
+
+@formula("aten::nonzero", "aten::nonzero_static")
+def nonzero(x: Tensor, **options: Any) -> Cost:
+    """x ≠ 0, a comparison for each element; of complex ones one of each part."""
+    return Cost(compare=x.numel() * (1 + x.is_complex()))
+
+
+@formula("aten::bucketize")
+def bucketize(x: Any, boundaries: Tensor, *, out: Tensor, **options: Any) -> Cost:
+    """A binary search for each value: ⌈log₂(m + 1)⌉ comparisons find one of m + 1 buckets."""
+    return elementwise(boundaries, out.numel() * boundaries.numel().bit_length(), compare=1)
+
+
+@formula("aten::searchsorted")
+def searchsorted(boundaries: Tensor, x: Any, *, out: Tensor, **options: Any) -> Cost:
+    """A binary search for each value, as in bucketize, in its own row of boundaries."""
+    return elementwise(boundaries, out.numel() * boundaries.shape[-1].bit_length(), compare=1)
+
+
+@formula("aten::isin")
+def isin(elements: Any, tests: Any, *, out: Tensor, **options: Any) -> Cost:
+    """Each element against each test value; for many, a kernel may sort instead."""
+    tested = tests.numel() if isinstance(tests, Tensor) else 1
+    return elementwise(out, out.numel() * tested, compare=1)
+
+
+@formula("aten::bincount")
+def bincount(x: Tensor, weights: Tensor | None = None, minlength: int = 0, *, out: Tensor) -> Cost:
+    """bin[x] += weight; without weights they count, which is integer arithmetic."""
+    return elementwise(x, add=int(weights is not None))
+
+
+@formula("aten::_unique2", "aten::_unique")
+def unique(x: Tensor, *args: Any, out: tuple[Tensor, ...]) -> Cost:
+    """Sorted, n·⌈log₂ n⌉ comparisons, and each value compared to the one before it.
+
+    A kernel that hashes or counts instead is taken for one that sorts.
+    """
+    n = x.numel()
+    return elementwise(x, n * max(n - 1, 0).bit_length() + max(n - 1, 0), compare=1)
+
+
+@formula("aten::unique_consecutive")
+def unique_consecutive(
+    x: Tensor,
+    return_inverse: bool = False,
+    return_counts: bool = False,
+    dim: int | None = None,
+    *,
+    out: tuple[Tensor, ...],
+) -> Cost:
+    """Each value (with dim each slice) is compared to the one before it."""
+    slices = x.numel() if dim is None else x.shape[dim]
+    return elementwise(x, fold(x.numel(), x.numel() // max(slices, 1)), compare=1)
+
+
+@formula("aten::unique_dim_consecutive")
+def unique_dim_consecutive(x: Tensor, dim: int, *args: Any, out: tuple[Tensor, ...]) -> Cost:
+    """Each slice is compared to the one before it, whole."""
+    return unique_consecutive(x, dim=dim, out=out)
+
+
+@formula("aten::unique_dim")
+def unique_dim(x: Tensor, dim: int, *args: Any, out: tuple[Tensor, ...]) -> Cost:
+    """Slices, sorted and compared like the values of unique: whole slices each time."""
+    n = x.shape[dim]
+    pairs = n * max(n - 1, 0).bit_length() + max(n - 1, 0)
+    return elementwise(x, pairs * (x.numel() // max(n, 1)), compare=1)

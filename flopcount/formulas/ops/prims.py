@@ -1,0 +1,64 @@
+"""Primitives that decompositions end in, and that aten has under another name or not at all.
+
+The others are counted by the formula of aten's op of the same name.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from flopcount.cost import Cost
+from flopcount.formulas import bytes as traffic
+from flopcount.formulas.ops.fft import UNSCALED, fft_c2c, fft_c2r, fft_r2c
+from flopcount.formulas.ops.linalg import linalg_svd
+from flopcount.formulas.registry import formula, free
+from flopcount.formulas.steps import elementwise
+
+EVALUATED = ["bessel_i0", "bessel_i0e", "bessel_i1", "bessel_i1e", "bessel_j0", "bessel_j1", "cbrt"]
+EVALUATED += ["erf_inv", "erfcx", "ndtri", "spherical_bessel_j0", "zeta"]
+
+
+@formula(*(f"prims::{name}" for name in EVALUATED))
+def evaluated(*args: Any, out: Tensor) -> Cost:
+    """One evaluation for each element, as of all special functions."""
+    return elementwise(out, special=1)
+
+
+@formula("prims::fft_c2c")
+def c2c(x: Tensor, *, dim: Any, forward: bool, out: Tensor) -> Cost:
+    """A transform of complex numbers, which is scaled later."""
+    return fft_c2c(x, dim, UNSCALED, forward, out=out)
+
+
+@formula("prims::fft_r2c")
+def r2c(x: Tensor, *, dim: Any, onesided: bool, out: Tensor) -> Cost:
+    """A transform of real numbers, which is scaled later."""
+    return fft_r2c(x, dim, UNSCALED, onesided, out=out)
+
+
+@formula("prims::fft_c2r")
+def c2r(x: Tensor, *, dim: Any, last_dim_size: int, out: Tensor) -> Cost:
+    """A transform that results in real numbers, which is scaled later."""
+    return fft_c2r(x, dim, UNSCALED, last_dim_size, out=out)
+
+
+@formula("prims::svd")
+def svd(a: Tensor, *, full_matrices: bool, out: Any) -> Cost:
+    """U·Σ·Vᵀ, by ``linalg_svd``."""
+    return linalg_svd(a, full_matrices, out=out)
+
+
+# copies
+free("prims::collapse", "prims::convert_element_type", "prims::device_put", "prims::item")
+free("prims::reshape", "prims::rev", "prims::copy_strided")
+free("prims::copy_to", traffic=traffic.refilled)
+
+# sequences and constants
+free("prims::iota", "prims::_make_token", "prims::_sink_tokens")
+free("prims::maximum_value", "prims::minimum_value", traffic=traffic.nothing)
+free("prims::as_strided", "inductor_prims::inductor_reserve_rng_state", traffic=traffic.nothing)
+
+# integers
+free("prims::shift_left", "prims::shift_right_arithmetic", "prims::xor_sum")

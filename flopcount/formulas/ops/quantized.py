@@ -1,0 +1,181 @@
+"""Quantised ops: 8-bit integers q that stand for (q - zero_point)·scale.
+
+Contractions keep their MACs, in rows of the integers' dtype. Everything else that is done to
+integers, the rescaling of a result included, counts nothing but bytes, as for all integer ops.
+Only between floats and integers is there floating-point arithmetic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import ScriptObject, Tensor
+
+from flopcount.cost import ZERO, Cost
+from flopcount.formulas import bytes as traffic
+from flopcount.formulas.ops.convolution import meetings
+from flopcount.formulas.ops.lowprecision import quantized_rows
+from flopcount.formulas.ops.matmul import linear
+from flopcount.formulas.registry import formula, free
+from flopcount.formulas.steps import contraction, elementwise
+
+
+def held(values: Iterable[Any]) -> Iterator[Tensor]:
+    """The tensors among ``values``, and in the opaque objects among them, packed weights."""
+    for value in values:
+        opaque: Any = value
+        if isinstance(value, (list, tuple)):
+            yield from held(value)
+        elif not isinstance(value, ScriptObject):
+            yield from traffic.tensors([value])
+        elif not hasattr(value, "unpack"):  # both weights of a recurrent layer
+            yield from held(opaque.__getstate__())
+        else:
+            weight, bias = opaque.unpack()
+            if not weight.is_quantized:  # kept in 16 bits, and unpacked to 32
+                weight = torch.empty_like(weight, dtype=torch.half, device="meta")
+            yield from traffic.tensors([weight, bias])
+
+
+def packed_traffic(
+    args: Sequence[Any], kwargs: dict[str, Any], out: Any, mutated: Sequence[Any]
+) -> tuple[int, int]:
+    """Weights and biases are read too, which come in opaque objects."""
+    return traffic.operands_and_results([*held(args)], kwargs, out, mutated)
+
+
+def packed_products(x: Tensor, packed: Any, out: Tensor) -> Cost:
+    """Each output is a dot product of length c·k; the settings are the packed weight's own.
+
+    Transposed, as the input gradient of a convolution: its products are scattered.
+    """
+    weight, _ = packed.unpack()
+    settings = packed.stride(), packed.padding(), packed.dilation()
+    if spare := weight.dim() - x.dim():  # a one-dimensional weight is packed as (f, c, 1, k)
+        weight = weight.squeeze(2)
+        settings = tuple(setting[spare:] for setting in settings)
+    grid, image, dots = (x, out, 0) if packed.transpose() else (out, x, out.numel())
+    return Cost(**meetings(weight, grid, image, *settings), dots=dots)
+
+
+def rescaled(x: Tensor, packed: Any, out: Tensor, relu: bool) -> Cost:
+    """What quantising a float operand on the fly adds to a product of integers.
+
+    x is quantised as one row. A result is multiplied by the scales of x and of its channel, which
+    are one factor, and its bias is added. The whole op is in a row of the floats' dtype.
+    """
+    _, bias = packed.unpack()
+    after = elementwise(out, mul=1, add=int(bias is not None), compare=int(relu))
+    return quantized_rows(x, x.numel()) + after
+
+
+CONVOLUTIONS = [f"conv{d}d" for d in (1, 2, 3)] + [f"conv_transpose{d}d" for d in (1, 2, 3)]
+
+
+@formula(
+    *(f"quantized::{name}" for name in CONVOLUTIONS),
+    *(f"quantized::conv{d}d_relu" for d in (1, 2, 3)),
+    traffic=packed_traffic,
+)
+def quantized_conv(x: Tensor, packed: Any, *args: object, out: Tensor) -> Cost:
+    """A convolution of integers, plain or transposed."""
+    return packed_products(x, packed, out)
+
+
+@formula("quantized::conv2d_add", "quantized::conv2d_add_relu", traffic=packed_traffic)
+def quantized_conv_add(x: Tensor, other: Tensor, packed: Any, *args: object, out: Tensor) -> Cost:
+    """A convolution of integers, and a sum of integers."""
+    return packed_products(x, packed, out)
+
+
+@formula(*(f"quantized::{name}_dynamic" for name in CONVOLUTIONS), traffic=packed_traffic)
+def quantized_conv_dynamic(x: Tensor, packed: Any, *args: object, out: Tensor) -> Cost:
+    """A convolution of integers, of which one operand and the result are floats outside."""
+    return packed_products(x, packed, out) + rescaled(x, packed, out, relu=False)
+
+
+@formula(
+    "quantized::linear",
+    "quantized::linear_leaky_relu",
+    "quantized::linear_relu",
+    "quantized::linear_tanh",
+    traffic=packed_traffic,
+)
+def quantized_linear(x: Tensor, packed: Any, *args: object, out: Tensor) -> Cost:
+    """(…, k) @ (n, k)ᵀ: a dot product of length k for each element of the result."""
+    return contraction(dots=out.numel(), length=x.shape[-1])
+
+
+@formula("quantized::linear_dynamic", traffic=packed_traffic)
+def quantized_linear_dynamic(x: Tensor, packed: Any, *args: object, out: Tensor) -> Cost:
+    """The same for floats, which are quantised before it and the results rescaled after it."""
+    return quantized_linear(x, packed, out=out) + rescaled(x, packed, out, relu=False)
+
+
+@formula("quantized::linear_relu_dynamic", traffic=packed_traffic)
+def quantized_linear_relu_dynamic(x: Tensor, packed: Any, *args: object, out: Tensor) -> Cost:
+    """And ReLU."""
+    return quantized_linear(x, packed, out=out) + rescaled(x, packed, out, relu=True)
+
+
+@formula("quantized::linear_dynamic_fp16", traffic=packed_traffic)
+def linear_dynamic_fp16(x: Tensor, packed: Any, *args: object, out: Tensor) -> Cost:
+    """x @ Wᵀ + b, in floats: half as many bits for the weight is all that is quantised."""
+    return linear(x, *packed.unpack(), out=out)
+
+
+@formula("quantized::linear_relu_dynamic_fp16", traffic=packed_traffic)
+def linear_relu_dynamic_fp16(x: Tensor, packed: Any, *args: object, out: Tensor) -> Cost:
+    """And ReLU."""
+    return linear(x, *packed.unpack(), out=out) + elementwise(out, compare=1)
+
+
+formula("quantized::linear_dynamic_fp16_unpacked_weight")(linear)
+
+
+@formula("quantized::matmul")
+def quantized_matmul(a: Tensor, b: Tensor, *args: object, out: Tensor) -> Cost:
+    """(…, m, k) @ (…, k, n)."""
+    return contraction(dots=out.numel(), length=a.shape[-1])
+
+
+@formula("aten::quantize_per_tensor", "aten::quantize_per_channel")
+def quantize(x: Any, *args: object, out: Any) -> Cost:
+    """round(x / scale); adding the zero point and clamping are done with integers."""
+    return sum((elementwise(t, div=1, compare=1) for t in traffic.tensors([out])), ZERO)
+
+
+@formula("aten::dequantize")
+def dequantize(q: Any, *, out: Any) -> Cost:
+    """(q - zero_point)·scale: a difference of integers, and a product."""
+    return sum((elementwise(t, mul=1) for t in traffic.tensors([out])), ZERO)
+
+
+ON_INTEGERS = """
+    add add_scalar batch_norm batch_norm1d batch_norm2d batch_norm3d cat celu clamp dropout elu
+    group_norm hardswish instance_norm layer_norm leaky_relu max_pool1d max_pool2d mul mul_scalar
+    prelu relu6 sigmoid softmax threshold
+"""
+"""What makes integers of integers; some, and ReLU after it, or into a place for the result."""
+
+free(
+    "aten::int_repr",
+    "aten::quantized_batch_norm",
+    "aten::quantized_max_pool1d",
+    "aten::quantized_max_pool2d",
+    "aten::quantized_max_pool3d",
+    *(
+        f"quantized::{name}{end}"
+        for name in ON_INTEGERS.split()
+        for end in ("", "_relu", "_out", "_relu_out")
+    ),
+)
+PREPACKED = ["linear", *CONVOLUTIONS]
+free(*(f"quantized::{name}_prepack" for name in PREPACKED), "quantized::linear_prepack_fp16")
+free(
+    "aten::_empty_affine_quantized",
+    "aten::_empty_per_channel_affine_quantized",
+    traffic=traffic.nothing,
+)

@@ -1,0 +1,143 @@
+"""Recurrent layers for inference, with weights of 8 or 16 bits; their states are floats.
+
+Beside what the float layer costs, weights of 8 bits want x and h quantised, the operand of each
+product as one row, and both products of a gate multiplied by their scales. W·x is one product for
+all steps, but where a layer runs backwards one for each step (torch, RNN.cpp). Weights of 16 bits
+are widened, which is no arithmetic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+from torch import Tensor
+
+from flopcount.cost import ZERO, Cost
+from flopcount.formulas.ops.lowprecision import quantizing
+from flopcount.formulas.ops.quantized import packed_traffic
+from flopcount.formulas.ops.recurrent import GRU_CELL, LSTM_CELL, RELU_CELL, TANH_CELL, Cell, Pass
+from flopcount.formulas.registry import Uncountable, formula, free
+
+
+def products(
+    cell: Cell, tokens: int, inputs: int, hx: Tensor, packed: Any, rows: tuple[int, int] = (1, 1)
+) -> Cost:
+    """One layer in one direction, which quantises x and h in so many ``rows``."""
+    sequences, hidden = hx.shape[-2:]
+    one = Pass(
+        cell=cell,
+        tokens=tokens,
+        sequences=sequences,
+        inputs=inputs,
+        hidden=hidden,
+        outputs=hidden,
+        projected=False,
+        biased=True,
+    )
+    weight, _ = packed.unpack()
+    if not weight.is_quantized:
+        return one.forward()
+    quantised = quantizing(tokens * inputs, rows[0]) + quantizing(one.units, rows[1])
+    return one.forward() + quantised + Cost(arith=2 * one.units * cell.gates)
+
+
+def layers(
+    cell: Cell,
+    x: Tensor,
+    steps: int,
+    hx: Tensor,
+    params: Sequence[Any],
+    dropout: float,
+    bidirectional: bool,
+) -> Cost:
+    """All layers in all directions; dropout between them is two products, x·mask / (1 - p)."""
+    tokens, directions = prod(x.shape[:-1]), 1 + bidirectional
+    cost = ZERO
+    for place, opaque in enumerate(params):
+        if isinstance(opaque, Tensor):
+            raise Uncountable("weights packed by an older torch")
+        (*_, (packed, _)), _ = opaque.__getstate__()
+        depth, backward = divmod(place, directions)
+        inputs = directions * hx.shape[-1] if depth else x.shape[-1]
+        cost += products(cell, tokens, inputs, hx, packed, (steps if backward else 1, steps))
+        if depth and not backward and dropout:
+            cost += Cost(arith=2 * tokens * inputs)
+    return cost
+
+
+def register(op: str, cell: Cell) -> None:
+    """Register both overloads of ``op``: of a batch, and of sequences as long as they are."""
+
+    def batch(
+        x: Tensor,
+        hx: Tensor | Sequence[Tensor],
+        params: Sequence[Any],
+        has_biases: bool,
+        num_layers: int,
+        dropout: float,
+        train: bool,
+        bidirectional: bool,
+        batch_first: bool,
+        *,
+        out: Sequence[Tensor],
+        **kwargs: Any,
+    ) -> Cost:
+        """All layers; weights of 8 bits want x and h quantised, and products scaled."""
+        steps, state = x.shape[1 if batch_first else 0], hx if isinstance(hx, Tensor) else hx[0]
+        return layers(cell, x, steps, state, params, dropout if train else 0.0, bidirectional)
+
+    def packed(
+        x: Tensor,
+        batch_sizes: Tensor,
+        hx: Tensor | Sequence[Tensor],
+        params: Sequence[Any],
+        has_biases: bool,
+        num_layers: int,
+        dropout: float,
+        train: bool,
+        bidirectional: bool,
+        *,
+        out: Sequence[Tensor],
+        **kwargs: Any,
+    ) -> Cost:
+        """All layers; weights of 8 bits want x and h quantised, and products scaled."""
+        steps, state = batch_sizes.shape[0], hx if isinstance(hx, Tensor) else hx[0]
+        return layers(cell, x, steps, state, params, dropout if train else 0.0, bidirectional)
+
+    formula(f"aten::{op}.input", traffic=packed_traffic)(batch)
+    formula(f"aten::{op}.data", traffic=packed_traffic)(packed)
+
+
+register("quantized_lstm", LSTM_CELL)
+register("quantized_gru", GRU_CELL)
+
+
+@formula("quantized::quantized_lstm_cell_dynamic", traffic=packed_traffic)
+def lstm_cell(
+    x: Tensor, hx: Sequence[Tensor], packed: Any, *args: Any, out: Sequence[Tensor]
+) -> Cost:
+    """One step of an LSTM."""
+    return products(LSTM_CELL, x.shape[0], x.shape[-1], hx[0], packed)
+
+
+@formula("quantized::quantized_gru_cell_dynamic", traffic=packed_traffic)
+def gru_cell(x: Tensor, hx: Tensor, packed: Any, *args: Any, out: Tensor) -> Cost:
+    """One step of a GRU."""
+    return products(GRU_CELL, x.shape[0], x.shape[-1], hx, packed)
+
+
+@formula("quantized::quantized_rnn_tanh_cell_dynamic", traffic=packed_traffic)
+def tanh_cell(x: Tensor, hx: Tensor, packed: Any, *args: Any, out: Tensor) -> Cost:
+    """tanh(W·x + b + U·h + b')."""
+    return products(TANH_CELL, x.shape[0], x.shape[-1], hx, packed)
+
+
+@formula("quantized::quantized_rnn_relu_cell_dynamic", traffic=packed_traffic)
+def relu_cell(x: Tensor, hx: Tensor, packed: Any, *args: Any, out: Tensor) -> Cost:
+    """max(0, W·x + b + U·h + b')."""
+    return products(RELU_CELL, x.shape[0], x.shape[-1], hx, packed)
+
+
+free(*(f"quantized::make_quantized_cell_params{kind}" for kind in ("", "_dynamic", "_fp16")))

@@ -1,0 +1,27 @@
+"""Random numbers. By convention drawing one is no arithmetic: generators work on integers, and
+what turns their bits into a distribution is the library's affair. The bytes count. Those that
+are drawn by trial and error are among the ``meaningless``.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from flopcount.formulas import bytes as traffic
+from flopcount.formulas.ops.movement import moves
+
+PARAMETERS = ("from", "to", "low", "high", "mean", "std", "median", "sigma", "lambd", "p")
+"""What ops call the numbers that shape a distribution."""
+
+draws = partial(moves, traffic=traffic.refilled, coefficients=PARAMETERS)
+
+# parameters are numbers; the first argument is a target, or lends its shape
+moves("rand", "randn", "randint", "randperm", "_cudnn_init_dropout_state")
+moves("rand_like", "randn_like", "randint_like", traffic=traffic.refilled)
+draws("random", "uniform", "cauchy", "exponential", "geometric")
+draws("log_normal", "normal_functional", "_fill_mem_eff_dropout_mask")
+draws("_philox_normal", "_philox_uniform")
+draws("normal_", "bernoulli_", "bernoulli.p")
+
+# parameters are tensors
+moves("normal", "bernoulli")

@@ -1,0 +1,77 @@
+"""Matrices of which two of any four neighbours are zero: 2:4 sparsity.
+
+The two others are stored, with integers that tell their places. A product multiplies what is stored
+alone: half the MACs of the dense product, in as many dot products. Mishra et al., arXiv 2104.08378.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from flopcount.cost import Cost
+from flopcount.formulas import bytes as traffic
+from flopcount.formulas.ops.matmul import combined
+from flopcount.formulas.ops.movement import moves
+from flopcount.formulas.ops.onednn import unary
+from flopcount.formulas.registry import formula
+from flopcount.formulas.steps import contraction, elementwise
+
+
+@formula("aten::_sparse_semi_structured_mm")
+def mm(a: Tensor, places: Tensor, b: Tensor, *, out_dtype: Any = None, out: Tensor) -> Cost:
+    """(m, k) @ (k, n) of which m·k/2 are stored: m·n dot products of length k/2."""
+    return contraction(dots=out.numel(), length=b.shape[0] // 2)
+
+
+@formula("aten::_sparse_semi_structured_addmm", traffic=traffic.accumulated)
+def addmm(
+    bias: Tensor,
+    a: Tensor,
+    places: Tensor,
+    b: Tensor,
+    *,
+    alpha: float = 1,
+    beta: float = 1,
+    out_dtype: Any = None,
+    out: Tensor,
+) -> Cost:
+    """beta·bias + alpha·(a @ b), a stored by halves."""
+    return mm(a, places, b, out=out) + combined(out, beta, alpha)
+
+
+@formula("aten::_sparse_semi_structured_linear")
+def linear(
+    x: Tensor,
+    weight: Tensor,
+    places: Tensor,
+    *,
+    bias: Tensor | None = None,
+    activation: str | None = None,
+    out_dtype: Any = None,
+    out: Tensor,
+) -> Cost:
+    """φ(x @ Wᵀ + b), W stored by halves."""
+    cost = contraction(dots=out.numel(), length=x.shape[-1] // 2)
+    return cost + elementwise(out, add=int(bias is not None)) + unary(out, activation)
+
+
+@formula("aten::_cslt_sparse_mm")
+def cslt_sparse_mm(
+    a: Tensor,
+    b: Tensor,
+    bias: Tensor | None = None,
+    alpha: Tensor | None = None,
+    *args: Any,
+    out: Tensor,
+    **options: Any,
+) -> Cost:
+    """alpha·(a @ b) + bias, a stored by halves, with their places, in the order of a library."""
+    cost = contraction(dots=out.numel(), length=b.shape[0] // 2)
+    return cost + elementwise(out, mul=int(alpha is not None), add=int(bias is not None))
+
+
+# what is stored is picked by integers, or as zeros tell
+moves("_to_sparse_semi_structured", "_cslt_compress", "_sparse_semi_structured_apply")
+moves("_sparse_semi_structured_apply_dense")

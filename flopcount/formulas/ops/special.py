@@ -1,0 +1,50 @@
+"""Special functions: one evaluation of a function that has no finite formula is one operation.
+
+Kernels evaluate these by polynomials and recurrences, whose lengths depend on the precision and
+on the argument; one evaluation counts once, as that of exp does. So does one of an orthogonal
+polynomial, whose degree is the value of a tensor.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from flopcount.cost import Cost
+from flopcount.formulas.ops.pointwise import steps
+from flopcount.formulas.registry import Gradients, formula
+from flopcount.formulas.steps import elementwise
+
+# error functions and the normal distribution's
+steps("erf", "erfc", "erfinv", "special_erfcx", "special_ndtri", "special_log_ndtr", special=1)
+
+# the gamma function's family
+steps("lgamma", "digamma", "polygamma", "igamma", "igammac", "special_zeta", special=1)
+
+# Bessel functions
+steps("i0", "special_i0e", "special_i1", "special_i1e", "special_airy_ai", special=1)
+steps(*(f"special_bessel_{kind}" for kind in ("j0", "j1", "y0", "y1")), special=1)
+steps(*(f"special_modified_bessel_{kind}" for kind in ("i0", "i1", "k0", "k1")), special=1)
+steps(*(f"special_scaled_modified_bessel_{kind}" for kind in ("k0", "k1")), special=1)
+steps("special_spherical_bessel_j0", special=1)
+
+# orthogonal polynomials
+steps(*(f"special_chebyshev_polynomial_{kind}" for kind in "tuvw"), special=1)
+steps(*(f"special_shifted_chebyshev_polynomial_{kind}" for kind in "tuvw"), special=1)
+steps(*(f"special_hermite_polynomial_{kind}" for kind in ("h", "he")), special=1)
+steps("special_laguerre_polynomial_l", "special_legendre_polynomial_p", special=1)
+
+# entropies
+steps("special_entr", compare=3, special=1, mul=1)  # -x·log x if x > 0, 0 if x = 0, else -inf
+steps("special_xlog1py", compare=1, special=1, mul=1)  # x·log1p(y), or 0 if x = 0
+
+
+@formula("aten::mvlgamma")
+def mvlgamma(x: Tensor, p: int, *, out: Tensor) -> Cost:
+    """p·(p - 1)/4·log π + Σ lgamma(x - j/2) over j < p: p shifts, p - 1 sums, one of a constant."""
+    return elementwise(out, special=p, add=2 * p)
+
+
+@formula("aten::_standard_gamma_grad", "aten::_dirichlet_grad")
+def standard_gamma_grad(*args: Tensor, out: Tensor) -> Gradients:
+    """The derivative of a sample by its parameter: one evaluation."""
+    return Gradients(input=elementwise(out, special=1))
