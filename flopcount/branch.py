@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import fx
 
-from flopcount.attribution import Attribution
+from flopcount.attribution.forward import Attribution
 from flopcount.torch_private.autograd import backward_task
 from flopcount.torch_private.compiler import FORWARD_TAG
 

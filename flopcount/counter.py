@@ -10,7 +10,11 @@ from typing import Any
 from torch import Tensor, is_grad_enabled, nn
 from torch.library import Library, register_torch_dispatch
 
-from flopcount.attribution import Attribution
+from flopcount.attribution.forward import Attribution
+from flopcount.attribution.gradients import finder
+from flopcount.attribution.phase import BACKWARD
+from flopcount.attribution.thread_state import ThreadState
+from flopcount.attribution.tree import Place
 from flopcount.branch import branch
 from flopcount.compilation import EAGERLY, captures
 from flopcount.errors import UncountedOpError, UncountedOpWarning, UnwatchedThreadWarning
@@ -27,12 +31,9 @@ from flopcount.formulas import (
     when_registered,
 )
 from flopcount.formulas.bytes import tensors
-from flopcount.gradients import finder
-from flopcount.ledger import BACKWARD, Ledger
+from flopcount.ledger import Ledger
 from flopcount.report import Report, snapshot
-from flopcount.scope import Place
 from flopcount.signature import signer
-from flopcount.thread import Thread
 from flopcount.torch_private.autograd import running_node
 from flopcount.torch_private.compiler import has_symbolic_sizes, never_compile
 from flopcount.torch_private.frames import sharding_is_planned
@@ -288,7 +289,14 @@ class FlopCounter(TorchDispatchMode):
         return func(*called, **kwargs)
 
     def _count_new(
-        self, thread: Thread, key: Any, where: Where, plan: Plan, args: Any, kwargs: Any, out: Any
+        self,
+        thread: ThreadState,
+        key: Any,
+        where: Where,
+        plan: Plan,
+        args: Any,
+        kwargs: Any,
+        out: Any,
     ) -> None:
         """Count a call that is the first of its kind, or that has no kind (``key`` is None)."""
         signature = key and key[2:]
@@ -302,7 +310,7 @@ class FlopCounter(TorchDispatchMode):
         self._post(thread, key, where, bill, args, kwargs)
 
     def _count_symbolic(
-        self, thread: Thread, where: Where, plan: Plan, args: Any, kwargs: Any
+        self, thread: ThreadState, where: Where, plan: Plan, args: Any, kwargs: Any
     ) -> None:
         """Count a call that says how often, but not what it costs."""
         key = where, plan
@@ -312,7 +320,7 @@ class FlopCounter(TorchDispatchMode):
             self._post(thread, key, where, plan.symbolic_bill(), args, kwargs)
 
     def _post(
-        self, thread: Thread, key: Any, where: Where, bill: Bill, args: Any, kwargs: Any
+        self, thread: ThreadState, key: Any, where: Where, bill: Bill, args: Any, kwargs: Any
     ) -> None:
         place, gradient = where if isinstance(where, tuple) else (where, None)
         if self.strict and not bill.counted:

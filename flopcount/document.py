@@ -6,8 +6,8 @@ import json
 from dataclasses import asdict, astuple
 from typing import Any
 
+from flopcount.attribution.phase import PHASES
 from flopcount.cost import Cost
-from flopcount.ledger import PHASES
 from flopcount.report import GRADIENTS, Module, Report, Row
 
 __all__ = ["read", "write"]

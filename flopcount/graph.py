@@ -13,13 +13,14 @@ import torch
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 
+from flopcount.attribution.phase import FORWARD
+from flopcount.attribution.tree import Scope
 from flopcount.cost import ZERO
 from flopcount.errors import UncountedOpWarning
 from flopcount.formulas import Bill, Decision, Plan, plan
-from flopcount.ledger import FORWARD, Ledger
+from flopcount.ledger import Ledger
 from flopcount.phases import inner_phases, phases
 from flopcount.report import Report, snapshot
-from flopcount.scope import Scope
 from flopcount.stacks import Stack, Stacks, stack_of
 from flopcount.symbols import Sizes, Unsized
 from flopcount.torch_private.modes import (

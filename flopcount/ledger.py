@@ -6,19 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
 
+from flopcount.attribution.phase import RECOMPUTE
 from flopcount.cost import ZERO, Cost
 
 if TYPE_CHECKING:
     from flopcount.formulas import Bill
 
-__all__ = ["BACKWARD", "FORWARD", "OPTIMIZER", "PHASES", "RECOMPUTE", "Entry", "Key", "Ledger"]
-
-
-PHASES = ("forward", "backward", "recompute", "optimizer")
-"""When an op runs. ``recompute`` is forward work done again while backward runs: by activation
-checkpointing, or inside a fused kernel."""
-
-FORWARD, BACKWARD, RECOMPUTE, OPTIMIZER = PHASES
+__all__ = ["Entry", "Key", "Ledger"]
 
 
 class Key(NamedTuple):

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import fx, ops
 
-from flopcount.ledger import BACKWARD, FORWARD, RECOMPUTE
+from flopcount.attribution.phase import BACKWARD, FORWARD, RECOMPUTE
 from flopcount.torch_private.compiler import GRADIENTS
 
 __all__ = ["inner_phases", "phases"]

@@ -8,14 +8,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flopcount.attribution.phase import PHASES
 from flopcount.cost import ZERO, Cost
 from flopcount.errors import UnknownModuleError, did_you_mean
-from flopcount.ledger import PHASES
 
 if TYPE_CHECKING:
     from os import PathLike
 
-    from flopcount.attribution import Attribution
+    from flopcount.attribution.forward import Attribution
     from flopcount.diff import Diff
     from flopcount.ledger import Ledger
 

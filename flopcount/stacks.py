@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import fx, nn
 
-from flopcount.attribution import Attribution
-from flopcount.scope import WRAPPERS, Scope
+from flopcount.attribution.forward import Attribution
+from flopcount.attribution.tree import WRAPPERS, Scope
 from flopcount.torch_private.compiler import NO_MODULE
 
 __all__ = ["Stack", "Stacks"]

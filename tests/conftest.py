@@ -7,7 +7,7 @@ from importlib.metadata import entry_points
 
 import pytest
 
-from flopcount.attribution import Attribution
+from flopcount.attribution.forward import Attribution
 from flopcount.ledger import Ledger
 from flopcount.report import Report, snapshot
 from tests.hooks import watchers

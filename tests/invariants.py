@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import astuple, fields
 
+from flopcount.attribution.phase import PHASES
 from flopcount.cost import ZERO, Cost
-from flopcount.ledger import PHASES
 from flopcount.report import Report
 
 ARITHMETIC = ("macs", "dots", "void_macs", "arith", "compare", "special")

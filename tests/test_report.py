@@ -13,9 +13,9 @@ from torch.utils.checkpoint import checkpoint
 
 import flopcount
 from flopcount import Cost, FlopCounter, Report
+from flopcount.attribution.phase import PHASES
 from flopcount.cost import ZERO
 from flopcount.errors import FlopcountError
-from flopcount.ledger import PHASES
 from flopcount.report import Module, Row, UnknownModuleError
 from tests.invariants import check
 

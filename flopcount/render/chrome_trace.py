@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from flopcount.ledger import PHASES
+from flopcount.attribution.phase import PHASES
 from flopcount.report import ModuleNode, Report
 
 __all__ = ["render"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from flopcount.ledger import PHASES
+from flopcount.attribution.phase import PHASES
 from flopcount.report import ModuleNode, Report
 
 __all__ = ["render"]

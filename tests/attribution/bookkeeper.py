@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from flopcount.ledger import BACKWARD, FORWARD, RECOMPUTE
+from flopcount.attribution.phase import BACKWARD, FORWARD, RECOMPUTE
 from tests.attribution.trees import Part
 
 

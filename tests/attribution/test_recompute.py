@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from flopcount import FlopCounter, Report
-from flopcount.attribution import Attribution
-from flopcount.ledger import RECOMPUTE
-from flopcount.scope import Scope
-from flopcount.thread import Thread
+from flopcount.attribution.forward import Attribution
+from flopcount.attribution.phase import RECOMPUTE
+from flopcount.attribution.thread_state import ThreadState
+from flopcount.attribution.tree import Scope
 from tests.attribution.units import U, batch, linear, units
 
 REENTRANT = pytest.mark.parametrize(
@@ -80,13 +80,13 @@ def test_a_thread_that_another_one_sent_does_not_take_its_nodes_for_recomputed_o
 ) -> None:
     """As on an accelerator, whose backward runs in a thread that numbers what it recomputes."""
     attribution = Attribution()
-    here, other = attribution.local.thread, Thread(attribution.unattributed, attribution)
+    here, other = attribution.local.thread, ThreadState(attribution.unattributed, attribution)
     here.depth, other.is_stranger = depth, False
     attribution.add(other)
     recomputed, made = Scope("recomputed", None), Scope("made", None)
     node = batch(grad=True).sin().grad_fn
-    here.record.note(recomputed.places[RECOMPUTE], node._sequence_nr())
-    other.record.note(made.forward, node._sequence_nr())
+    here.node_log.start(recomputed.places[RECOMPUTE], node._sequence_nr())
+    other.node_log.start(made.forward, node._sequence_nr())
     owner = attribution._owner(here, node)
     assert owner is (recomputed if depth else made)
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_left, bisect_right
 
-from flopcount.scope import Place
+from flopcount.attribution.tree import Place
 
-__all__ = ["Record"]
+__all__ = ["NodeLog"]
 
-RECORD_LIMIT = 1 << 18
+LOG_LIMIT = 1 << 18
 """Changes of scope that are remembered for each thread; then the older half is forgotten, and
 nodes that were made in it are unattributed."""
 
 
-class Record:
+class NodeLog:
     """Where the autograd nodes of one thread were made, by their numbers."""
 
     __slots__ = ("last", "places", "starts")
@@ -29,27 +29,27 @@ class Record:
         """Whether nobody ever watched."""
         return len(self.starts) == 1 and self.places[0] is None
 
-    def note(self, place: Place | None, start: int) -> None:
-        """Nodes numbered ``start`` and up are made at ``place``; None: nobody watches."""
+    def start(self, place: Place | None, number: int) -> None:
+        """Nodes numbered ``number`` and up are made at ``place``; None: nobody watches."""
         starts = self.starts
-        if starts[-1] >= start:  # the last stretch made no node
-            starts[-1] = start
+        if starts[-1] >= number:  # the last stretch made no node
+            starts[-1] = number
             self.places[-1] = place
         else:
             self.places.append(place)  # first: another thread may be reading
-            starts.append(start)
-            if len(starts) >= RECORD_LIMIT:
+            starts.append(number)
+            if len(starts) >= LOG_LIMIT:
                 self.last = 0
-                del starts[: RECORD_LIMIT // 2]
-                del self.places[: RECORD_LIMIT // 2]
+                del starts[: LOG_LIMIT // 2]
+                del self.places[: LOG_LIMIT // 2]
 
     def forget(self, start: int) -> None:
-        """Nodes numbered ``start`` and up were made nowhere, until the next note."""
+        """Nodes numbered ``start`` and up were made nowhere, until the next entry."""
         index = max(1, bisect_left(self.starts, start))
         self.last = 0
         del self.starts[index:]  # first: another thread may be reading
         del self.places[index:]
-        self.note(None, start)
+        self.start(None, start)
 
     def place(self, number: int) -> Place | None:
         """Where node ``number`` was made, or None if nobody watched."""

@@ -7,12 +7,12 @@ from typing import Any
 
 from torch import nn
 
-from flopcount.thread import Thread
+from flopcount.attribution.thread_state import ThreadState
 from flopcount.torch_private.autograd import GRADIENT_ORDER, backward_task, will_execute
 
 __all__ = ["GradientFinder", "finder"]
 
-GradientFinder = Callable[[Thread, Any], "str | None"]
+GradientFinder = Callable[[ThreadState, Any], "str | None"]
 """Which gradient does the op compute that this autograd node runs now?"""
 
 ADDED = {"AddmmBackward0": (0,), "AddBackward0": (0, 1), "LinearBackward0": (2,)}
@@ -67,7 +67,7 @@ def finder(name: str) -> GradientFinder | None:
     return FINDERS.get(name)
 
 
-def product_gradient(thread: Thread, node: Any) -> str | None:
+def product_gradient(thread: ThreadState, node: Any) -> str | None:
     """Which gradient the product that ``node`` runs now computes: ``input`` or ``weight``.
 
     A matmul node makes one product for each of its inputs that wants a gradient, in an order
@@ -79,14 +79,14 @@ def product_gradient(thread: Thread, node: Any) -> str | None:
     return thread.products.pop() if thread.products else None
 
 
-def sum_gradient(thread: Thread, node: Any) -> str | None:
+def sum_gradient(thread: ThreadState, node: Any) -> str | None:
     """``bias`` if a sum in ``node`` reduces the gradient to the shape of an added parameter."""
     if thread.products is None or thread.products_task != backward_task():
         _look(thread, node)
     return thread.bias
 
 
-def _look(thread: Thread, node: Any) -> None:
+def _look(thread: ThreadState, node: Any) -> None:
     """Note what ``node`` computes, once in a pass: its products, the last first, and a bias."""
     thread.products = products = []
     thread.products_task, thread.bias = backward_task(), None
@@ -105,7 +105,7 @@ def _look(thread: Thread, node: Any) -> None:
                 thread.bias = "bias"
 
 
-def _is_linear(thread: Thread) -> bool:
+def _is_linear(thread: ThreadState) -> bool:
     """Whether the node that runs was made by a Linear."""
     return isinstance(thread.node_place.scope.module, nn.Linear)
 

@@ -7,14 +7,14 @@ from typing import Any
 
 from torch import is_grad_enabled
 
-from flopcount.record import Record
-from flopcount.scope import Place, Scope
+from flopcount.attribution.node_log import NodeLog
+from flopcount.attribution.tree import Place, Scope
 from flopcount.torch_private.autograd import running_node
 
-__all__ = ["Thread"]
+__all__ = ["ThreadState"]
 
 
-class Thread:
+class ThreadState:
     """What attribution knows about one thread; ``tally`` is for whoever counts in it."""
 
     __slots__ = (
@@ -25,6 +25,7 @@ class Thread:
         "foreign",
         "is_stranger",
         "life",
+        "node_log",
         "node_mark",
         "node_place",
         "pass_began",
@@ -33,7 +34,6 @@ class Thread:
         "products",
         "products_task",
         "recomputes",
-        "record",
         "records",
         "stack",
         "tally",
@@ -44,7 +44,7 @@ class Thread:
         self.life = weakref.ref(life)
         self.entries = 0
         self.tally: dict[Any, Any] = {}
-        self.record = Record()
+        self.node_log = NodeLog()
         # it makes nodes, and keeps no record of them
         self.is_stranger = is_grad_enabled() and running_node() is None
         # where ops run now, and in which backward pass that was found (-1: in none); a thread that
@@ -75,4 +75,4 @@ class Thread:
 
     def is_forgettable(self) -> bool:
         """Whether the thread has ended, and left nothing to tell."""
-        return self.life() is None and not self.tally and self.record.is_empty
+        return self.life() is None and not self.tally and self.node_log.is_empty

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from flopcount.ledger import BACKWARD, FORWARD, PHASES
+from flopcount.attribution.phase import BACKWARD, FORWARD, PHASES
 from flopcount.torch_private.compiler import untraced
 from flopcount.torch_private.modes import without_functions, without_modes
 

@@ -1,8 +1,8 @@
 """Which thread made an autograd node? Each numbers its nodes from 0, and a node does not say.
 
-Once a second thread takes part, the nodes of a call are signed when it ends: they are those that
-its results lead back to, by the numbers that the thread gave meanwhile. What cannot be signed may
-have been made wherever a thread has a record of that number; if these are several places, nobody
+Once a second thread takes part, the nodes of a call are stamped when it ends: they are those that
+its results lead back to, by the numbers that the thread gave meanwhile. What cannot be stamped
+may have been made wherever a thread's log has that number; if these are several places, nobody
 knows.
 """
 
@@ -14,36 +14,36 @@ from typing import Any, NamedTuple
 
 import torch
 
-from flopcount.record import Record
-from flopcount.scope import Place
+from flopcount.attribution.node_log import NodeLog
+from flopcount.attribution.tree import Place
 from flopcount.torch_private.autograd import NO_SEQUENCE_NR, next_sequence_nr, notes_of
 from flopcount.torch_private.modes import tree_leaves
 
-__all__ = ["Made", "Makers"]
+__all__ = ["NodeStamps", "Stamp"]
 
 
-class Made(NamedTuple):
-    """Where a node was made, and the record of the thread that made it; each node has its own."""
+class Stamp(NamedTuple):
+    """Where a node was made, and the log of the thread that made it; each node has its own."""
 
     place: Place | None
-    record: Record
+    node_log: NodeLog
 
 
-class Makers:
-    """Signs nodes, and reads the signatures."""
+class NodeStamps:
+    """Stamps nodes, and reads the stamps."""
 
     def __init__(self) -> None:
         self._key = object()
 
-    def made(self, node: Any) -> Made | None:
-        """The signature of ``node``, if it has one."""
-        found: Made | None = notes_of(node).get(self._key)
+    def stamp_of(self, node: Any) -> Stamp | None:
+        """The stamp of ``node``, if it has one."""
+        found: Stamp | None = notes_of(node).get(self._key)
         return found
 
-    def sign(self, record: Record, start: int, inputs: Any, results: Any) -> None:
-        """Sign what a call made of ``inputs`` since its thread's number ``start``.
+    def stamp(self, node_log: NodeLog, start: int, inputs: Any, results: Any) -> None:
+        """Stamp what a call made of ``inputs`` since its thread's number ``start``.
 
-        If that is all that it made, the record need not tell of it any more, so that no node of
+        If that is all that it made, the log need not tell of it any more, so that no node of
         another thread is taken for one of these.
         """
         end = next_sequence_nr()
@@ -55,16 +55,16 @@ class Makers:
             if node is None or node in seen or (number := node._sequence_nr()) == NO_SEQUENCE_NR:
                 continue
             seen.add(node)
-            made = self.made(node)
-            if made is None and start <= number < end:
+            stamp = self.stamp_of(node)
+            if stamp is None and start <= number < end:
                 found.setdefault(number, []).append(node)
-            if made is None or made.record is not record:  # else it is of an earlier call
+            if stamp is None or stamp.node_log is not node_log:  # else it is of an earlier call
                 waiting += [source for source, _ in node.next_functions]
         for number, nodes in found.items():
             if len(nodes) == 1:  # of several all but one are another thread's
-                notes_of(nodes[0])[self._key] = Made(record.place(number), record)
+                notes_of(nodes[0])[self._key] = Stamp(node_log.place(number), node_log)
         if sum(len(nodes) == 1 for nodes in found.values()) == end - start:
-            record.forget(start)
+            node_log.forget(start)
 
 
 def tensors(value: Any) -> Iterator[torch.Tensor]:

@@ -26,10 +26,10 @@ from torch.optim.optimizer import (
     register_optimizer_step_pre_hook,
 )
 
-from flopcount.ledger import BACKWARD, OPTIMIZER, RECOMPUTE
-from flopcount.makers import Makers, tensors
-from flopcount.scope import Entered, Place, Scope, innermost, type_name
-from flopcount.thread import Thread
+from flopcount.attribution.node_stamps import NodeStamps, tensors
+from flopcount.attribution.phase import BACKWARD, OPTIMIZER, RECOMPUTE
+from flopcount.attribution.thread_state import ThreadState
+from flopcount.attribution.tree import Entered, Place, Scope, innermost, type_name
 from flopcount.torch_private.autograd import (
     ANY_BACKWARD_HOOKS,
     ANY_BACKWARD_PRE_HOOKS,
@@ -58,11 +58,11 @@ class _Life:
 
 
 class _Local(threading.local):
-    """Gives each thread a Thread of its own."""
+    """Gives each thread a ThreadState of its own."""
 
     def __init__(self, attribution: Attribution) -> None:
         self.life = _Life()
-        self.thread = Thread(attribution.unattributed, self.life)
+        self.thread = ThreadState(attribution.unattributed, self.life)
         attribution.add(self.thread)
 
 
@@ -76,7 +76,7 @@ class Attribution:
     def __init__(self, model: nn.Module | None = None) -> None:
         self.root = Scope("", None)
         self.unattributed = Scope("unattributed", self.root)
-        self.threads: list[Thread] = []
+        self.threads: list[ThreadState] = []
         # the threads that had not entered, and what ran first in each
         self.unwatched: dict[str, str] = {}
         self.model: Scope | None = None
@@ -84,17 +84,17 @@ class Attribution:
             inner = innermost(model)
             self.model = self.root.child(type_name(inner), inner)
         self._parameters: dict[int, tuple[weakref.ref[torch.Tensor], Scope]] = {}
-        # not only the main thread makes nodes; as each numbers its own from 0, they sign them
+        # not only the main thread makes nodes; as each numbers its own from 0, they stamp them
         self._is_shared = False
         self._has_strangers = False  # of threads that are forgotten
-        self._makers = Makers()
+        self._stamps = NodeStamps()
         self._entries = 0
         self._lock = threading.RLock()
         self._hooks: list[Any] = []
         self.local = _Local(self)
         self.local.thread.is_stranger = False
 
-    def add(self, thread: Thread) -> None:
+    def add(self, thread: ThreadState) -> None:
         """Take notice of a thread, and forget those that have nothing to tell any more."""
         with self._lock:
             gone = [t for t in self.threads if t.is_forgettable()]
@@ -130,7 +130,7 @@ class Attribution:
             self._is_shared |= threading.current_thread() is not threading.main_thread()
             thread.is_stranger = False
             thread.place = self.root.forward
-            thread.record.note(thread.place, next_sequence_nr())
+            thread.node_log.start(thread.place, next_sequence_nr())
 
     def exit(self) -> None:
         """Stop watching; what an exception left on the stack is forgotten."""
@@ -139,7 +139,7 @@ class Attribution:
         if thread.entries == 0:
             thread.stack.clear()
             thread.place, thread.place_task = self.unattributed.forward, -1
-            thread.record.note(None, next_sequence_nr())
+            thread.node_log.start(None, next_sequence_nr())
         with self._lock:
             self._entries -= 1
             if self._entries == 0:
@@ -172,7 +172,7 @@ class Attribution:
             thread.began = number
         thread.stack.append((module, place, -1))
         thread.place = place = scope.forward
-        thread.record.note(place, number)
+        thread.node_log.start(place, number)
 
     ignore_when_captured(_enter_module)
 
@@ -185,7 +185,7 @@ class Attribution:
         if backward_task() == -1 and not self.local.thread.entries:
             self._run_unwatched("backward")
 
-    def _enter_recomputed(self, thread: Thread, module: nn.Module) -> None:
+    def _enter_recomputed(self, thread: ThreadState, module: nn.Module) -> None:
         if is_graph_of_torchs_own(module):
             return  # the gradient itself
         running = self._running(thread)
@@ -197,7 +197,7 @@ class Attribution:
             thread.began = number
         thread.stack.append((module, thread.place, thread.place_task))
         thread.place, thread.place_task = scope.places[RECOMPUTE], backward_task()
-        thread.record.note(thread.place, number)
+        thread.node_log.start(thread.place, number)
 
     @contextmanager
     def recomputing(self) -> Iterator[None]:
@@ -211,7 +211,7 @@ class Attribution:
         finally:
             thread.place, thread.place_task = before
 
-    def _running(self, thread: Thread) -> Scope:
+    def _running(self, thread: ThreadState) -> Scope:
         """The scope that backward is in: of the module that runs again, or of the node."""
         if thread.place_task == backward_task():
             return thread.place.scope
@@ -238,13 +238,13 @@ class Attribution:
         thread.place, thread.place_task = place, task
         if self._is_shared and not stack:
             with without_modes():
-                self._makers.sign(thread.record, thread.began, inputs, output)
+                self._stamps.stamp(thread.node_log, thread.began, inputs, output)
         start = next_sequence_nr()
         own = module._backward_hooks or module._backward_pre_hooks
         if own or ANY_BACKWARD_HOOKS or ANY_BACKWARD_PRE_HOOKS:
             with without_modes():
                 start += hook_nodes(module, output)  # their node is still the module's
-        thread.record.note(place if thread.entries else None, start)
+        thread.node_log.start(place if thread.entries else None, start)
 
     ignore_when_captured(_exit_module)
 
@@ -265,7 +265,7 @@ class Attribution:
             while opened is not optimizer:
                 opened, thread.place, thread.place_task = thread.stack.pop()
 
-    def _close_abandoned(self, thread: Thread, entered: object) -> None:
+    def _close_abandoned(self, thread: ThreadState, entered: object) -> None:
         """Close what an exception ended without a hook: a step, or a module at KeyboardInterrupt.
 
         What is being ``entered`` has a frame already, but is not on the stack yet; without the
@@ -284,7 +284,7 @@ class Attribution:
     # -- which row is a module's?
 
     def _find(
-        self, thread: Thread, caller: Scope, module: nn.Module, in_backward: bool = False
+        self, thread: ThreadState, caller: Scope, module: nn.Module, in_backward: bool = False
     ) -> Entered:
         """Where ``module`` leads when it is called from ``caller``; remembered there."""
         known = caller.entered.get(id(module))
@@ -298,7 +298,9 @@ class Attribution:
             scope = self._row(thread, caller, inner, in_backward)
             return caller.remember(module, scope, module is inner)
 
-    def _row(self, thread: Thread, caller: Scope, module: nn.Module, in_backward: bool) -> Scope:
+    def _row(
+        self, thread: ThreadState, caller: Scope, module: nn.Module, in_backward: bool
+    ) -> Scope:
         for scope in caller.lineage():
             if scope.module is module:  # recursion, or what a wrapper wraps
                 return scope
@@ -337,12 +339,12 @@ class Attribution:
 
     # -- backward: whose node is running?
 
-    def in_backward(self, thread: Thread, node: Any, args: Sequence[Any]) -> Place:
+    def in_backward(self, thread: ThreadState, node: Any, args: Sequence[Any]) -> Place:
         """The place of the op with ``args`` that autograd node ``node`` is running."""
         if thread.place_task != -1 and thread.place_task == backward_task():
             return thread.place  # a module runs again, or an optimizer steps in a hook
         number = node._sequence_nr()
-        mark = (number, id(self._makers.made(node))) if self._is_shared else number
+        mark = (number, id(self._stamps.stamp_of(node))) if self._is_shared else number
         if mark != thread.node_mark:
             thread.products = None
             thread.recomputes = type(node) is CHECKPOINT_NODE
@@ -357,7 +359,7 @@ class Attribution:
             return self._recorded(thread, args)
         return thread.node_place
 
-    def _recorded(self, thread: Thread, args: Sequence[Any]) -> Place:
+    def _recorded(self, thread: ThreadState, args: Sequence[Any]) -> Place:
         """The place of an op that may make a node: in double backward, or in recomputation.
 
         There are modules in neither.
@@ -369,13 +371,13 @@ class Attribution:
         self._note_made(thread, place)
         return place
 
-    def _note_made(self, thread: Thread, place: Place) -> None:
-        """Nodes that backward made since the last note belong to the owner of the running node."""
-        record = thread.record
-        record.note(place, max(record.starts[-1], thread.pass_began))
-        record.note(thread.place if thread.entries else None, next_sequence_nr())
+    def _note_made(self, thread: ThreadState, place: Place) -> None:
+        """Nodes that backward made since the last entry belong to the running node's owner."""
+        log = thread.node_log
+        log.start(place, max(log.starts[-1], thread.pass_began))
+        log.start(thread.place if thread.entries else None, next_sequence_nr())
 
-    def _begin_pass(self, thread: Thread, args: Sequence[Any]) -> None:
+    def _begin_pass(self, thread: ThreadState, args: Sequence[Any]) -> None:
         """Look at the backward pass that is running; an op with ``args`` is the first seen of it.
 
         Of one that another thread called there is no frame. With ``create_graph=True`` grad mode is
@@ -397,14 +399,14 @@ class Attribution:
             made = records_op and any(tensor.requires_grad for tensor in tensors(args))
             thread.pass_began = next_sequence_nr() - made
 
-    def _owner(self, thread: Thread, node: Any) -> Scope:
+    def _owner(self, thread: ThreadState, node: Any) -> Scope:
         """The scope whose forward made ``node``."""
         number = node._sequence_nr()
         if number == NO_SEQUENCE_NR:
             return self._parameter_owner(node.variable)
-        if self._is_shared and (made := self._makers.made(node)):
-            return (made.place or self.unattributed.backward).scope
-        place = thread.record.place(number) if number < next_sequence_nr() else None
+        if self._is_shared and (stamp := self._stamps.stamp_of(node)):
+            return (stamp.place or self.unattributed.backward).scope
+        place = thread.node_log.place(number) if number < next_sequence_nr() else None
         if place is not None and place.phase == RECOMPUTE:
             # what is recomputed here is run by passes that begin here, within others for the most
             if thread.depth > (thread.entries > 0):
@@ -414,7 +416,7 @@ class Attribution:
             return self.unattributed
         if place is not None and not self._is_shared:
             return place.scope
-        others = (t.record.place(number) for t in self.threads if t is not thread)
+        others = (t.node_log.place(number) for t in self.threads if t is not thread)
         scopes = {found.scope for found in (place, *others) if found is not None}
         return scopes.pop() if len(scopes) == 1 else self.unattributed  # not to guess
 

@@ -1,0 +1,1 @@
+"""Attribution: which module, which phase and which gradient an op belongs to."""
