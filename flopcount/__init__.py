@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from flopcount.formulas import Gradients as Gradients
     from flopcount.formulas import formula as formula
     from flopcount.graph import count_graph as count_graph
-    from flopcount.report import ModuleNode as ModuleNode
-    from flopcount.report import Report as Report
+    from flopcount.report.report import ModuleNode as ModuleNode
+    from flopcount.report.report import Report as Report
     from flopcount.step import count as count
 
 __version__ = "0.1.0"
@@ -32,8 +32,8 @@ _HOMES = {
     "FlopCounter": "counter",
     "FlopcountError": "errors",
     "Gradients": "formulas",
-    "ModuleNode": "report",
-    "Report": "report",
+    "ModuleNode": "report.report",
+    "Report": "report.report",
     "UncountedOpError": "errors",
     "UncountedOpWarning": "errors",
     "UnknownModuleError": "errors",

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from flopcount import __version__
-from flopcount.diff import Diff
 from flopcount.errors import FlopcountError
-from flopcount.report import Report
+from flopcount.report.diff import Diff
+from flopcount.report.report import Report
 
 __all__ = [
     "DIRECTORY",

@@ -12,7 +12,7 @@ from flopcount.cost import Cost, parse_quantity
 from flopcount.errors import did_you_mean
 
 if TYPE_CHECKING:
-    from flopcount.report import Report
+    from flopcount.report.report import Report
 
 __all__ = ["Bound", "Budget", "Measure", "Verdict", "flop_budget", "unknown"]
 

@@ -31,8 +31,8 @@ from flopcount.formulas import (
     when_registered,
 )
 from flopcount.formulas.bytes import tensors
-from flopcount.ledger import Ledger
-from flopcount.report import Report, snapshot
+from flopcount.report.ledger import Ledger
+from flopcount.report.report import Report, snapshot
 from flopcount.signature import signer
 from flopcount.torch_private.autograd import running_node
 from flopcount.torch_private.compiler import has_symbolic_sizes, never_compile

@@ -18,9 +18,9 @@ from flopcount.attribution.tree import Scope
 from flopcount.cost import ZERO
 from flopcount.errors import UncountedOpWarning
 from flopcount.formulas import Bill, Decision, Plan, plan
-from flopcount.ledger import Ledger
 from flopcount.phases import inner_phases, phases
-from flopcount.report import Report, snapshot
+from flopcount.report.ledger import Ledger
+from flopcount.report.report import Report, snapshot
 from flopcount.stacks import Stack, Stacks, stack_of
 from flopcount.symbols import Sizes, Unsized
 from flopcount.torch_private.modes import (

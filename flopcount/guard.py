@@ -27,8 +27,8 @@ from flopcount.baseline import (
 )
 from flopcount.budget import Budget, Measure, Verdict, flop_budget, unknown
 from flopcount.errors import UncountedOpWarning, UnwatchedThreadWarning
-from flopcount.render import budget as render
-from flopcount.report import Report
+from flopcount.report.render import budget as render
+from flopcount.report.report import Report
 
 if TYPE_CHECKING:
     from torch import nn

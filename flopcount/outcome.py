@@ -19,7 +19,7 @@ from flopcount.baseline import (
     update,
 )
 from flopcount.guard import Outcome, name_in_file, shown
-from flopcount.render import budget as render
+from flopcount.report.render import budget as render
 
 __all__ = ["Summary", "Update"]
 

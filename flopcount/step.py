@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from flopcount.counter import FlopCounter
-from flopcount.report import Report
+from flopcount.report.report import Report
 
 __all__ = ["count", "loss_of"]
 

@@ -8,8 +8,8 @@ from importlib.metadata import entry_points
 import pytest
 
 from flopcount.attribution.forward import Attribution
-from flopcount.ledger import Ledger
-from flopcount.report import Report, snapshot
+from flopcount.report.ledger import Ledger
+from flopcount.report.report import Report, snapshot
 from tests.hooks import watchers
 from tests.invariants import check
 

@@ -6,7 +6,7 @@ from dataclasses import astuple, fields
 
 from flopcount.attribution.phase import PHASES
 from flopcount.cost import ZERO, Cost
-from flopcount.report import Report
+from flopcount.report.report import Report
 
 ARITHMETIC = ("macs", "dots", "void_macs", "arith", "compare", "special")
 

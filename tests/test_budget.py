@@ -12,8 +12,8 @@ from torch import nn
 import flopcount
 from flopcount.budget import Budget, Measure, flop_budget
 from flopcount.pytest_plugin import MARKER
-from flopcount.render import budget as render
-from flopcount.report import Report
+from flopcount.report.render import budget as render
+from flopcount.report.report import Report
 
 X = torch.ones(4, 8)
 

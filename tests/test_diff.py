@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import flopcount
-from flopcount.render.table import differences
+from flopcount.report.render.table import differences
 
 
 def linear(width: int) -> flopcount.Report:

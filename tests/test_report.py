@@ -16,7 +16,7 @@ from flopcount import Cost, FlopCounter, Report
 from flopcount.attribution.phase import PHASES
 from flopcount.cost import ZERO
 from flopcount.errors import FlopcountError
-from flopcount.report import Module, Row, UnknownModuleError
+from flopcount.report.report import Module, Row, UnknownModuleError
 from tests.invariants import check
 
 N, D, H, M = 4, 8, 16, 2

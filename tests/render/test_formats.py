@@ -13,7 +13,7 @@ from torch import nn
 
 import flopcount
 from flopcount import Report
-from flopcount.render import FORMATS
+from flopcount.report.render import FORMATS
 
 
 @pytest.fixture(scope="module")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from flopcount.render import table
-from flopcount.report import Report
+from flopcount.report.render import table
+from flopcount.report.report import Report
 
 __all__ = ["render"]
 

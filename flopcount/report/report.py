@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from os import PathLike
 
     from flopcount.attribution.forward import Attribution
-    from flopcount.diff import Diff
-    from flopcount.ledger import Ledger
+    from flopcount.report.diff import Diff
+    from flopcount.report.ledger import Ledger
 
 __all__ = ["GRADIENTS", "Module", "ModuleNode", "Report", "Row", "snapshot", "sum_rows"]
 
@@ -355,14 +355,14 @@ class Report:
 
         Args:
             depth: levels of modules below the model to show; None shows all.
-            columns: names of columns to show, in order; see :mod:`flopcount.render.table`.
+            columns: names of columns to show, in order; see :mod:`flopcount.report.render.table`.
             sort: name of the column to sort sibling modules by, largest first; None keeps the
                 order in which they ran.
 
         Raises:
             ValueError: an unknown column, or a negative depth.
         """
-        from flopcount.render import table
+        from flopcount.report.render import table
 
         return table.render(self, depth=depth, columns=columns, sort=sort)
 
@@ -370,7 +370,7 @@ class Report:
         return self.table()
 
     def diff(self, other: Report) -> Diff:
-        """What changed from this report to ``other``: see :class:`flopcount.diff.Diff`.
+        """What changed from this report to ``other``: see :class:`flopcount.report.diff.Diff`.
 
         >>> import torch, flopcount
         >>> narrow = flopcount.count(torch.nn.Linear(8, 2), torch.ones(4, 8), backward=False)
@@ -384,7 +384,7 @@ class Report:
         Raises:
             TypeError: not a Report.
         """
-        from flopcount.diff import Diff
+        from flopcount.report.diff import Diff
 
         if not isinstance(other, Report):
             raise TypeError(f"expected another Report, got {type(other).__name__}")
@@ -413,7 +413,7 @@ class Report:
         Raises:
             ValueError: no format has this ending; names those that there are.
         """
-        from flopcount.render import renderer
+        from flopcount.report.render import renderer
 
         text = renderer(str(path))(self)
         Path(path).write_text(text, encoding="utf-8")
@@ -426,9 +426,9 @@ class Report:
         >>> json.loads(report.to_json())["rows"][0]["cost"]["macs"]
         64
         """
-        from flopcount import document
+        from flopcount.report import json
 
-        return document.write(self)
+        return json.write(self)
 
     @classmethod
     def from_json(cls, text: str) -> Report:
@@ -445,9 +445,9 @@ class Report:
         Raises:
             ValueError: the text is not a report, or of a schema that this version cannot read.
         """
-        from flopcount import document
+        from flopcount.report import json
 
-        return document.read(text)
+        return json.read(text)
 
 
 def sum_rows(rows: Iterable[Row]) -> tuple[dict[str, Cost], dict[str, Cost]]:

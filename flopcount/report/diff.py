@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from flopcount.cost import ZERO, Cost
-from flopcount.report import Report
+from flopcount.report.report import Report
 
 __all__ = ["Change", "Diff"]
 
@@ -62,7 +62,7 @@ class Diff:
         return bool(self.changes)
 
     def __str__(self) -> str:
-        from flopcount.render import table
+        from flopcount.report.render import table
 
         return table.differences(self)
 

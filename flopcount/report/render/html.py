@@ -5,8 +5,8 @@ from __future__ import annotations
 from html import escape
 
 from flopcount.cost import format_quantity
-from flopcount.render import table
-from flopcount.report import ModuleNode, Report
+from flopcount.report.render import table
+from flopcount.report.report import ModuleNode, Report
 
 __all__ = ["render"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 
-from flopcount.report import Report
+from flopcount.report.report import Report
 
 __all__ = ["render"]
 

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 
 from flopcount.budget import OTHER_READINGS, Measure, Verdict
 from flopcount.cost import ZERO, format_quantity
-from flopcount.diff import Diff
-from flopcount.render.table import OUTSIDE, differences, tabulated
-from flopcount.report import Report, Row
+from flopcount.report.diff import Diff
+from flopcount.report.render.table import OUTSIDE, differences, tabulated
+from flopcount.report.report import Report, Row
 
 __all__ = ["change", "expensive", "failure", "summary", "trim"]
 

@@ -9,8 +9,8 @@ from typing import Any
 from tabulate import tabulate
 
 from flopcount.cost import ZERO, Cost, format_quantity
-from flopcount.diff import Diff
-from flopcount.report import ModuleNode, Report, sum_rows
+from flopcount.report.diff import Diff
+from flopcount.report.report import ModuleNode, Report, sum_rows
 
 __all__ = [
     "COLUMNS",

@@ -8,7 +8,7 @@ from typing import Any
 
 from flopcount.attribution.phase import PHASES
 from flopcount.cost import Cost
-from flopcount.report import GRADIENTS, Module, Report, Row
+from flopcount.report.report import GRADIENTS, Module, Report, Row
 
 __all__ = ["read", "write"]
 

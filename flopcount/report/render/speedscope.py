@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from flopcount.attribution.phase import PHASES
-from flopcount.report import ModuleNode, Report
+from flopcount.report.report import ModuleNode, Report
 
 __all__ = ["render"]
 

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from flopcount.attribution.phase import PHASES
-from flopcount.report import ModuleNode, Report
+from flopcount.report.report import ModuleNode, Report
 
 __all__ = ["render"]
 

@@ -1,0 +1,1 @@
+"""The report: running totals, the value made of them, and what people see of it."""
