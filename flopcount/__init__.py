@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from flopcount.errors import UnwatchedThreadWarning as UnwatchedThreadWarning
     from flopcount.formulas import Gradients as Gradients
     from flopcount.formulas import formula as formula
-    from flopcount.graph import count_graph as count_graph
+    from flopcount.graph.walk import count_graph as count_graph
     from flopcount.report.report import ModuleNode as ModuleNode
     from flopcount.report.report import Report as Report
     from flopcount.step import count as count
@@ -39,7 +39,7 @@ _HOMES = {
     "UnknownModuleError": "errors",
     "UnwatchedThreadWarning": "errors",
     "count": "step",
-    "count_graph": "graph",
+    "count_graph": "graph.walk",
     "formula": "formulas",
 }
 

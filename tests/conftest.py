@@ -50,5 +50,5 @@ def every_report_keeps_its_promises() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("flopcount.counter.snapshot", checked)
-        patch.setattr("flopcount.graph.snapshot", checked)
+        patch.setattr("flopcount.graph.walk.snapshot", checked)
         yield

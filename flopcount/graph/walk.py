@@ -18,11 +18,11 @@ from flopcount.attribution.tree import Scope
 from flopcount.cost import ZERO
 from flopcount.errors import UncountedOpWarning
 from flopcount.formulas import Bill, Decision, Plan, plan
-from flopcount.phases import inner_phases, phases
+from flopcount.graph.modules import Stack, TracedModules, stack_of
+from flopcount.graph.phases import inner_phases, phases
+from flopcount.graph.sizes import Sizes, Unsized
 from flopcount.report.ledger import Ledger
 from flopcount.report.report import Report, snapshot
-from flopcount.stacks import Stack, Stacks, stack_of
-from flopcount.symbols import Sizes, Unsized
 from flopcount.torch_private.modes import (
     FakeTensorMode,
     TorchDispatchMode,
@@ -86,7 +86,7 @@ def count_graph(
     numbers.require_given(walk.needed)
     for op, reason in walk.unknown.items():
         warnings.warn(f"{op} is uncounted: {reason}", UncountedOpWarning, stacklevel=2)
-    return snapshot(walk.ledger, walk.stacks.attribution)
+    return snapshot(walk.ledger, walk.modules.attribution)
 
 
 class Program(NamedTuple):
@@ -267,14 +267,14 @@ class Walk:
 
     Attributes:
         ledger: what was posted.
-        stacks: the modules.
+        modules: the modules of the program.
         unknown: why ops are uncounted, by their names.
         needed: symbols without a number that ops needed.
     """
 
     def __init__(self, sizes: Sizes) -> None:
         self.ledger = Ledger()
-        self.stacks = Stacks()
+        self.modules = TracedModules()
         self.unknown: dict[str, str] = {}
         self.needed: set[str] = set()
         self._sizes = sizes
@@ -283,9 +283,9 @@ class Walk:
     def program(self, program: Program) -> None:
         """Count a graph."""
         graph = program.module.graph
-        opened = self.stacks.begin(graph)
-        self._run(Run(program.module, phases(graph), self.stacks.block, opened))
-        self.stacks.measure(program.parameters)
+        opened = self.modules.begin(graph)
+        self._run(Run(program.module, phases(graph), self.modules.block, opened))
+        self.modules.measure(program.parameters)
 
     def _run(self, run: Run) -> None:
         for node in run.module.graph.nodes:
@@ -451,7 +451,7 @@ class Walk:
         return Run(
             body,
             inner_phases(body.graph, run.phases[node]),
-            self.stacks.scope({**run.open, **stack_of(node)}, run.outside),
+            self.modules.scope({**run.open, **stack_of(node)}, run.outside),
             run.open,
             set(run.seen),
             times * run.times,
@@ -461,8 +461,8 @@ class Walk:
     def _post(self, node: fx.Node, run: Run, bills: Iterable[Bill], calls: Stack) -> None:
         phase, stack = run.phases[node], {**run.open, **calls}
         if phase == FORWARD:
-            self.stacks.call(stack, run.seen, run.times)
-        path = self.stacks.scope(stack, run.outside).path
+            self.modules.call(stack, run.seen, run.times)
+        path = self.modules.scope(stack, run.outside).path
         for bill in bills:
             if not bill.counted:
                 self.unknown.setdefault(bill.op, bill.unknown)

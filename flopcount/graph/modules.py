@@ -13,7 +13,7 @@ from flopcount.attribution.forward import Attribution
 from flopcount.attribution.tree import WRAPPERS, Scope
 from flopcount.torch_private.compiler import NO_MODULE
 
-__all__ = ["Stack", "Stacks"]
+__all__ = ["Stack", "TracedModules"]
 
 Stack = Mapping[str, tuple[str, Any]]
 """The open calls of modules, outermost first: a key of the call, the module's path and class."""
@@ -26,7 +26,7 @@ FRAME = "L['self']"
 """The module whose own ``forward`` was traced; its call is on no stack."""
 
 
-class Stacks:
+class TracedModules:
     """The scopes of modules, made as they come by."""
 
     def __init__(self) -> None:

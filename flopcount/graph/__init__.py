@@ -1,0 +1,1 @@
+"""The graph: a traced program instead of a running one."""
