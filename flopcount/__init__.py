@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from flopcount.cost import Convention as Convention
     from flopcount.cost import Cost as Cost
-    from flopcount.counter import FlopCounter as FlopCounter
+    from flopcount.counter.count import count as count
+    from flopcount.counter.counter import FlopCounter as FlopCounter
     from flopcount.errors import FlopcountError as FlopcountError
     from flopcount.errors import UncountedOpError as UncountedOpError
     from flopcount.errors import UncountedOpWarning as UncountedOpWarning
@@ -22,14 +23,13 @@ if TYPE_CHECKING:
     from flopcount.graph.walk import count_graph as count_graph
     from flopcount.report.report import ModuleNode as ModuleNode
     from flopcount.report.report import Report as Report
-    from flopcount.step import count as count
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "Convention": "cost",
     "Cost": "cost",
-    "FlopCounter": "counter",
+    "FlopCounter": "counter.counter",
     "FlopcountError": "errors",
     "Gradients": "formulas",
     "ModuleNode": "report.report",
@@ -38,7 +38,7 @@ _HOMES = {
     "UncountedOpWarning": "errors",
     "UnknownModuleError": "errors",
     "UnwatchedThreadWarning": "errors",
-    "count": "step",
+    "count": "counter.count",
     "count_graph": "graph.walk",
     "formula": "formulas",
 }

@@ -197,8 +197,8 @@ def run(options: argparse.Namespace) -> int:
                 "--optimizer none leaves it out"
             ) from error
     try:
-        from flopcount.counter import FlopCounter
-        from flopcount.step import loss_of
+        from flopcount.counter.count import loss_of
+        from flopcount.counter.counter import FlopCounter
 
         with FlopCounter(model) as counter:
             output = model(*args)

@@ -33,7 +33,7 @@ from flopcount.report.report import Report
 if TYPE_CHECKING:
     from torch import nn
 
-    from flopcount.counter import FlopCounter
+    from flopcount.counter.counter import FlopCounter
 
 __all__ = ["Counted", "Guard", "Outcome", "judge", "name_in_file", "refusal", "shown"]
 
@@ -207,7 +207,7 @@ class Guard:
         is_body: bool = False,
     ) -> Iterator[FlopCounter]:
         """Count a block of ``item``, and judge it, unless it raises: then it has not finished."""
-        from flopcount.counter import FlopCounter
+        from flopcount.counter.counter import FlopCounter
 
         attempt = item.stash.setdefault(ATTEMPT, Attempt())
         attempt.depth += 1

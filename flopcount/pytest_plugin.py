@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from flopcount.budget import Reading
-    from flopcount.counter import FlopCounter
+    from flopcount.counter.counter import FlopCounter
     from flopcount.guard import Guard
 
 MARKER = (

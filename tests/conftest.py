@@ -49,6 +49,6 @@ def every_report_keeps_its_promises() -> Iterator[None]:
         return report
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("flopcount.counter.snapshot", checked)
+        patch.setattr("flopcount.counter.counter.snapshot", checked)
         patch.setattr("flopcount.graph.walk.snapshot", checked)
         yield

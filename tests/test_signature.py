@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from flopcount import FlopCounter
+from flopcount.counter.signature import signer
 from flopcount.formulas import plan
-from flopcount.signature import signer
 from tests.models import SMALL
 
 aten = torch.ops.aten

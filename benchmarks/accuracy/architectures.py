@@ -19,7 +19,7 @@ from benchmarks.accuracy.steps import compare
 from benchmarks.accuracy.verdicts import Row
 from benchmarks.progress import each
 from flopcount import zoo
-from flopcount.step import loss_of
+from flopcount.counter.count import loss_of
 
 __all__ = ["huggingface_rows", "timm_rows", "torchvision_rows"]
 

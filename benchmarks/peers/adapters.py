@@ -38,7 +38,7 @@ Watch = Callable[[nn.Module, Callable[[], object]], Found]
 
 def descend(output: Any) -> None:
     """Backward from the sum of all outputs."""
-    from flopcount.step import loss_of
+    from flopcount.counter.count import loss_of
 
     loss_of(output).backward()
 

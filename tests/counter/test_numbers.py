@@ -19,9 +19,9 @@ from torch import Tensor
 
 import flopcount
 from flopcount import Cost, FlopCounter
+from flopcount.counter.signature import signer
 from flopcount.formulas import bytes as traffic
 from flopcount.formulas import plan, registry
-from flopcount.signature import signer
 
 PLANS = import_module("flopcount.formulas.plan")
 
@@ -300,7 +300,7 @@ class TestMemory:
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(PLANS, "BILL_LIMIT", 64)
-        monkeypatch.setattr("flopcount.counter.TALLY_LIMIT", 64)
+        monkeypatch.setattr("flopcount.counter.counter.TALLY_LIMIT", 64)
         op = self.op_of_many_numbers()
         with FlopCounter() as counter:
             for step in range(self.STEPS):
@@ -311,7 +311,7 @@ class TestMemory:
 
     def test_one_of_a_single_counter(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(PLANS, "BILL_LIMIT", 64)
-        monkeypatch.setattr("flopcount.counter.TALLY_LIMIT", 64)
+        monkeypatch.setattr("flopcount.counter.counter.TALLY_LIMIT", 64)
         cost = {aten.mul: lambda a, b, *, out: Cost(arith=int(b))}
         with FlopCounter(formulas=cost) as counter:
             for step in range(self.STEPS):

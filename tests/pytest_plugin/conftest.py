@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 # what a run imports is forgotten with it, but torch keeps what the first import has registered
-import flopcount.counter
+import flopcount.counter.counter
 import flopcount.guard
 import flopcount.outcome  # noqa: F401
 from tests.conftest import IS_INSTALLED

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from flopcount.counter import FlopCounter
+from flopcount.counter.counter import FlopCounter
 from flopcount.report.report import Report
 
 __all__ = ["count", "loss_of"]

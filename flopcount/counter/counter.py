@@ -15,8 +15,9 @@ from flopcount.attribution.gradients import finder
 from flopcount.attribution.phase import BACKWARD
 from flopcount.attribution.thread_state import ThreadState
 from flopcount.attribution.tree import Place
-from flopcount.branch import branch
-from flopcount.compilation import EAGERLY, captures
+from flopcount.counter.control_flow import branch
+from flopcount.counter.eager import EAGERLY, captures
+from flopcount.counter.signature import signer
 from flopcount.errors import UncountedOpError, UncountedOpWarning, UnwatchedThreadWarning
 from flopcount.formulas import (
     CONTROL_FLOW,
@@ -33,7 +34,6 @@ from flopcount.formulas import (
 from flopcount.formulas.bytes import tensors
 from flopcount.report.ledger import Ledger
 from flopcount.report.report import Report, snapshot
-from flopcount.signature import signer
 from flopcount.torch_private.autograd import running_node
 from flopcount.torch_private.compiler import has_symbolic_sizes, never_compile
 from flopcount.torch_private.frames import sharding_is_planned
@@ -113,7 +113,7 @@ class FlopCounter(TorchDispatchMode):
 
         It asks before it does so; it may have been loaded since the counter was entered.
         """
-        EAGERLY.is_asked()
+        EAGERLY.compiler_was_loaded()
         return captures()
 
     def __new__(

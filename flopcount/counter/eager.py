@@ -60,7 +60,7 @@ class Eagerly:
             self._open += 1
             self._throw()
 
-    def is_asked(self) -> None:
+    def compiler_was_loaded(self) -> None:
         """The compiler asks, before it marks a function as eager for ever.
 
         The program has loaded it inside the block, or has set a stance of its own there.

@@ -1,0 +1,1 @@
+"""The counter: a running program, op by op."""
