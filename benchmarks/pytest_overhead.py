@@ -25,7 +25,7 @@ EMPTY = "\n".join(f"def test_{number}(): pass" for number in range(TESTS_A_FILE)
 
 MARKED = "import pytest\n@pytest.mark.flop_budget('0 FLOP')\ndef test_marked(): pass\n"
 
-CONFTEST = "import torch, flopcount.counter.counter, flopcount.guard\n"
+CONFTEST = "import torch, flopcount.counter.counter, flopcount.pytest_plugin.guard\n"
 """Where one test has a budget, both runs import what it needs: the rest is the plugin's."""
 
 IS_INSTALLED = "flopcount" in entry_points(group="pytest11").names

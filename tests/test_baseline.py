@@ -8,8 +8,15 @@ import torch
 from torch import nn
 
 import flopcount
-from flopcount import baseline
-from flopcount.baseline import BaselineError, Updated, compare, document, report_of, text
+from flopcount.pytest_plugin import baseline
+from flopcount.pytest_plugin.baseline import (
+    BaselineError,
+    Updated,
+    compare,
+    document,
+    report_of,
+    text,
+)
 
 
 def linear(width: int, *, rows: int = 4) -> flopcount.Report:

@@ -10,9 +10,8 @@ import torch
 from torch import nn
 
 import flopcount
-from flopcount.budget import Budget, Measure, flop_budget
-from flopcount.pytest_plugin import MARKER
-from flopcount.report.render import budget as render
+from flopcount.pytest_plugin import MARKER, text
+from flopcount.pytest_plugin.budget import Budget, Measure, flop_budget
 from flopcount.report.report import Report
 
 X = torch.ones(4, 8)
@@ -214,7 +213,7 @@ class TestFailure:
     """The table has what broke the bounds, by the reading that they are in."""
 
     def rows(self, report: Report, budget: Budget) -> list[list[str]]:
-        table = render.failure(report, budget.judge(report)).rpartition("\n\n")[2]
+        table = text.failure(report, budget.judge(report)).rpartition("\n\n")[2]
         return [re.split(r" {2,}", line.strip()) for line in table.splitlines()]
 
     def test_a_byte_bound_sorts_by_bytes(self) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-import flopcount.guard  # noqa: F401  (what a run inside this one imports is forgotten with it)
+import flopcount.pytest_plugin.guard  # noqa: F401  (what a run inside this one imports is forgotten with it)
 from flopcount import cli
 from tests.conftest import IS_INSTALLED
 

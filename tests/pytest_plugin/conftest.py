@@ -10,8 +10,8 @@ import pytest
 
 # what a run imports is forgotten with it, but torch keeps what the first import has registered
 import flopcount.counter.counter
-import flopcount.guard
-import flopcount.outcome  # noqa: F401
+import flopcount.pytest_plugin.guard
+import flopcount.pytest_plugin.outcome  # noqa: F401
 from tests.conftest import IS_INSTALLED
 
 Run = Callable[..., pytest.RunResult]

@@ -7,8 +7,8 @@ from dataclasses import asdict
 
 import pytest
 
-from flopcount.guard import Outcome
-from flopcount.outcome import Update
+from flopcount.pytest_plugin.guard import Outcome
+from flopcount.pytest_plugin.outcome import Update
 from tests.pytest_plugin.conftest import Run, counts, names
 
 AROUND = """

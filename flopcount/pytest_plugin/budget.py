@@ -106,7 +106,7 @@ class Budget:
     """Bounds that a report is held to.
 
     >>> import torch, flopcount
-    >>> from flopcount.budget import flop_budget
+    >>> from flopcount.pytest_plugin.budget import flop_budget
     >>> report = flopcount.count(torch.nn.Linear(8, 2), torch.ones(4, 8), backward=False)
     >>> print(*flop_budget("128 FLOP", forward="64 MAC").judge(report).faults)
     total: 136 FLOP is 8 more than its budget of 128 FLOP

@@ -16,16 +16,16 @@ import pytest
 if TYPE_CHECKING:
     from torch import nn
 
-    from flopcount.budget import Reading
     from flopcount.counter.counter import FlopCounter
-    from flopcount.guard import Guard
+    from flopcount.pytest_plugin.budget import Reading
+    from flopcount.pytest_plugin.guard import Guard
 
 MARKER = (
     "flop_budget(*total, forward=None, backward=None, recompute=None, optimizer=None, "
     "modules=None, equal=None, reading=None, strict=True): "
     'The test may not cost more than that, such as "8.2 GFLOP"; exactly that much passes.'
 )
-"""Signature and first line of :func:`flopcount.budget.flop_budget`, without importing it."""
+"""Signature and first line of :func:`.budget.flop_budget`, without importing it."""
 
 FAIL_ON = ("change", "increase")
 
@@ -72,12 +72,12 @@ def pytest_configure(config: pytest.Config) -> None:
     if option(config, "flops") or is_update:
         guard_of(config)
     if is_update:
-        from flopcount.outcome import Update
+        from flopcount.pytest_plugin.outcome import Update
 
         config.pluginmanager.register(Update(config), "flopcount-update")
     margin = TRIM_MARGIN if option(config, "flops_trim") else None
     if option(config, "flops") or margin is not None:
-        from flopcount.outcome import Summary
+        from flopcount.pytest_plugin.outcome import Summary
 
         summary = Summary(costs=option(config, "flops"), margin=margin)
         config.pluginmanager.register(summary, "flopcount-summary")
@@ -95,7 +95,7 @@ def pytest_make_collect_report(
     wrong = []
     for node in report.result or ():
         if isinstance(node, pytest.Item) and node.get_closest_marker("flop_budget"):
-            from flopcount.guard import refusal
+            from flopcount.pytest_plugin.guard import refusal
 
             if said := refusal(node.iter_markers("flop_budget")):
                 wrong.append(f"{node.nodeid}: {said}")
@@ -112,7 +112,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 def guard_of(config: pytest.Config) -> Guard:
     """The run's guard, there from now on."""
-    from flopcount.guard import Guard
+    from flopcount.pytest_plugin.guard import Guard
 
     guard = config.pluginmanager.get_plugin("flopcount-guard")
     if guard is None:

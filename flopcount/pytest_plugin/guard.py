@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 
 import pytest
 
-from flopcount.baseline import (
+from flopcount.errors import UncountedOpWarning, UnwatchedThreadWarning
+from flopcount.pytest_plugin import text
+from flopcount.pytest_plugin.baseline import (
     BaselineError,
     compare,
     document,
@@ -25,9 +27,7 @@ from flopcount.baseline import (
     read,
     report_of,
 )
-from flopcount.budget import Budget, Measure, Verdict, flop_budget, unknown
-from flopcount.errors import UncountedOpWarning, UnwatchedThreadWarning
-from flopcount.report.render import budget as render
+from flopcount.pytest_plugin.budget import Budget, Measure, Verdict, flop_budget, unknown
 from flopcount.report.report import Report
 
 if TYPE_CHECKING:
@@ -278,7 +278,7 @@ class Guard:
                     measures.append(Measure(f"baseline {name!r}", *counts, "FLOP", is_exact))
                     if change := compare(before, diff, only_increase=self.only_increase):
                         faults.append(f"baseline {name!r}: {change}; if it is meant: `{command}`")
-                        detail = render.change(diff) if diff else ""
+                        detail = text.change(diff) if diff else ""
             except BaselineError as error:
                 faults.append(f"baseline {name!r} in {shown(file, item.config)}: {error}")
         return Counted(
@@ -377,4 +377,4 @@ def judge(budgets: list[Budget], report: Report) -> Counted:
     measures = tuple(measure for verdict in verdicts for measure in verdict.measures)
     faults = tuple(dict.fromkeys(fault for verdict in verdicts for fault in verdict.faults))
     verdict = Verdict(measures, faults)
-    return Counted("FLOP budget", verdict, render.failure(report, verdict) if faults else "")
+    return Counted("FLOP budget", verdict, text.failure(report, verdict) if faults else "")

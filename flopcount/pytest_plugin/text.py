@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-from flopcount.budget import OTHER_READINGS, Measure, Verdict
 from flopcount.cost import ZERO, format_quantity
+from flopcount.pytest_plugin.budget import OTHER_READINGS, Measure, Verdict
 from flopcount.report.diff import Diff
 from flopcount.report.render.table import OUTSIDE, differences, tabulated
 from flopcount.report.report import Report, Row

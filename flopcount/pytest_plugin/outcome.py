@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from flopcount.baseline import (
+from flopcount.pytest_plugin import text
+from flopcount.pytest_plugin.baseline import (
     DIRECTORY,
     BaselineError,
     Documents,
@@ -18,8 +19,7 @@ from flopcount.baseline import (
     orphans,
     update,
 )
-from flopcount.guard import Outcome, name_in_file, shown
-from flopcount.report.render import budget as render
+from flopcount.pytest_plugin.guard import Outcome, name_in_file, shown
 
 __all__ = ["Summary", "Update"]
 
@@ -30,7 +30,7 @@ class Summary:
     def __init__(self, *, costs: bool, margin: float | None) -> None:
         self.costs = costs
         self.margin = margin
-        self.counted: dict[str, render.Counted] = {}
+        self.counted: dict[str, text.Counted] = {}
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Keep what was counted; of a test that ran again, the last time."""
@@ -42,13 +42,13 @@ class Summary:
         """Show the most expensive tests, and budgets that are too loose."""
         if self.costs:
             terminalreporter.section("FLOPs")
-            for line in render.summary(
+            for line in text.summary(
                 self.counted.values(), terminalreporter.config.get_verbosity()
             ):
                 terminalreporter.line(line)
         if self.margin is not None:
             terminalreporter.section("loose FLOP budgets")
-            for line in render.trim(self.counted.values(), self.margin):
+            for line in text.trim(self.counted.values(), self.margin):
                 terminalreporter.line(line)
 
 
