@@ -15,7 +15,7 @@ from torch.utils.flop_counter import flop_registry
 from benchmarks.figures import Figures, Target
 from benchmarks.markdown import code, table
 from benchmarks.progress import each
-from flopcount.coverage import coverage
+from flopcount.formulas.op_table import op_rows
 from tests import sweep
 
 DATABASES = {
@@ -37,7 +37,7 @@ MEANING = {
 def run(quick: bool) -> Figures:
     """All samples, or one of each."""
     torch.set_num_threads(1)
-    decisions = Counter(row.decision for row in coverage())
+    decisions = Counter(row.decision for row in op_rows())
     databases = {}
     for name in each(list(DATABASES), "coverage"):
         found = sweep.swept(DATABASES[name](1 if quick else None))

@@ -25,7 +25,8 @@ from benchmarks import models
 from benchmarks.figures import Figures, Target
 from benchmarks.markdown import figures_of
 from benchmarks.progress import each
-from flopcount import FlopCounter, zoo
+from flopcount import FlopCounter
+from flopcount.cli import torchvision_models
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -104,9 +105,9 @@ def cases() -> dict[str, Callable[[], Step]]:
         "tiny layers, SGD": lambda: train(models.tiny_layers(), torch.randn(4, 8)),
         "tiny layers, Adam": lambda: train(models.tiny_layers(), torch.randn(4, 8), optimizer=adam),
         "LSTM, 2 × 128": lambda: train(models.Lstm(), torch.randn(4, 32, 64)),
-        "ResNet-18": lambda: train(zoo.build("resnet18"), image),
-        "ResNet-50": lambda: train(zoo.build("resnet50"), image),
-        "MobileNetV2": lambda: train(zoo.build("mobilenet_v2"), image),
+        "ResNet-18": lambda: train(torchvision_models.build("resnet18"), image),
+        "ResNet-50": lambda: train(torchvision_models.build("resnet50"), image),
+        "MobileNetV2": lambda: train(torchvision_models.build("mobilenet_v2"), image),
         "ViT-B/16": lambda: train(models.ViT(), image),
         "GPT-2, 124 M": lambda: train(models.GPT2(), tokens),
         "BERT, 4 × 256": lambda: train(models.BERT(**small), tokens),

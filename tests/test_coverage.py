@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from flopcount.coverage import coverage
+from flopcount.formulas.op_table import op_rows
 from tests import sweep
 
 pytest.importorskip("expecttest", reason="torch's databases of samples need it")
@@ -40,13 +40,13 @@ def test_the_sweep_finds_an_op_that_nobody_knows(monkeypatch: pytest.MonkeyPatch
 
 
 def test_every_op_has_one_row_for_each_way_it_is_decided() -> None:
-    rows = coverage()
+    rows = op_rows()
     assert len({(row.op, row.decision, row.why) for row in rows}) == len(rows)
     assert {"aten.mm", "aten.relu", "aten.convolution_backward"} <= {row.op for row in rows}
     assert [row.op for row in rows if row.op.startswith("aten.") and not row.why] == []
 
 
 def test_an_op_that_no_count_describes_says_why() -> None:
-    reasons = {row.op: row.why for row in coverage() if row.decision == "free"}
+    reasons = {row.op: row.why for row in op_rows() if row.decision == "free"}
     assert reasons["aten.poisson"].startswith("drawn by trial and error")
     assert reasons["aten.clone"] == "moves bytes, and does no arithmetic"

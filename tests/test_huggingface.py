@@ -14,11 +14,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from flopcount import FlopCounter, FlopcountError, Report, zoo
+from flopcount import FlopCounter, FlopcountError, Report
+from flopcount.cli import torchvision_models
 from tests.invariants import check
 
 with suppress(FlopcountError):
-    zoo.load()  # transformers imports torchvision where it is installed
+    torchvision_models.load()  # transformers imports torchvision where it is installed
 hub: Any = pytest.importorskip("transformers")
 
 pytestmark = pytest.mark.filterwarnings("ignore")

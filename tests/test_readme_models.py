@@ -9,16 +9,16 @@ import pytest
 import torch
 from torch import nn
 
-from flopcount import zoo
+from flopcount.cli import torchvision_models
 from flopcount.pytest_plugin import FlopBaseline, FlopBudget
 
 
 @pytest.mark.skipif(find_spec("torchvision") is None, reason="torchvision is not installed")
 def test_a_training_step_of_resnet50(flop_baseline: FlopBaseline) -> None:
     """The step of ``flopcount resnet50 --train``."""
-    model = zoo.build("resnet50", meta=True)
+    model = torchvision_models.build("resnet50", meta=True)
     optimizer = torch.optim.SGD(model.parameters())
-    (images,) = zoo.example_inputs("resnet50")
+    (images,) = torchvision_models.example_inputs("resnet50")
     with flop_baseline("step", model=model) as counter:
         model(images.to("meta")).sum().backward()
         optimizer.step()

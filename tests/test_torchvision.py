@@ -11,11 +11,12 @@ import pytest
 import torch
 
 import flopcount
-from flopcount import Cost, FlopCounter, Report, zoo
+from flopcount import Cost, FlopCounter, Report
+from flopcount.cli import torchvision_models
 from tests.detection import stand_in
 
 try:
-    torchvision = zoo.load()
+    torchvision = torchvision_models.load()
 except flopcount.FlopcountError as error:
     pytest.skip(str(error), allow_module_level=True)
 
@@ -82,9 +83,9 @@ def one_thread() -> Iterator[None]:
 @cache
 def step(name: str, batch: int) -> Report:
     """Forward and backward of the sum of all outputs, on the meta device."""
-    model = zoo.build(name, meta=True).train()
+    model = torchvision_models.build(name, meta=True).train()
     with torch.device("meta"):
-        inputs = zoo.example_inputs(name, batch)
+        inputs = torchvision_models.example_inputs(name, batch)
     return flopcount.count(model, *inputs)
 
 
@@ -99,12 +100,12 @@ def forward_macs(name: str, weights: Any) -> int:
     """One image or clip, forward, eval, with gradients on as when the figures were made."""
     on_cpu = name in QUANTIZED + DETECTORS  # these look at values
     with torch.device("cpu" if on_cpu else "meta"):
-        inputs = zoo.example_inputs(name, weights=weights.name)
+        inputs = torchvision_models.example_inputs(name, weights=weights.name)
     found = FOUND.get(str(weights), {})
     classes = len(weights.meta.get("categories") or ())
     work = (name, str(inputs[0][0].shape), str(classes), str(found))
     if work not in measured:
-        model = zoo.build(name, weights.name, meta=not on_cpu, **found).eval()
+        model = torchvision_models.build(name, weights.name, meta=not on_cpu, **found).eval()
         with FlopCounter(model) as counter, torch.set_grad_enabled(name not in DETECTORS):
             model(*inputs)
         measured[work] = counter.report().total.macs
@@ -169,8 +170,10 @@ def test_a_detectors_training_step_is_counted_whole(
     small = {} if name.startswith("ssd") else {"min_size": 64, "max_size": 64}
     if "rcnn" in name:
         small["box_batch_size_per_image"] = 16
-    images = zoo.example_inputs(name, 2, (3, 64, 64))[0]
-    report = flopcount.count(zoo.build(name, **small).train(), images, [TARGET, TARGET])
+    images = torchvision_models.example_inputs(name, 2, (3, 64, 64))[0]
+    report = flopcount.count(
+        torchvision_models.build(name, **small).train(), images, [TARGET, TARGET]
+    )
     assert_whole(report)
     assert report.phases["backward"].macs > 0
 

@@ -1,4 +1,4 @@
-"""The zoo: names, architectures, sizes of inputs, and what importing torchvision takes."""
+"""torchvision's models: names, architectures, sizes of inputs, and what importing it takes."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import pytest
 import torch
 from torch import nn
 
-from flopcount import FlopcountError, zoo
+from flopcount import FlopcountError
+from flopcount.cli import torchvision_models
 
 try:
-    torchvision = zoo.load()
+    torchvision = torchvision_models.load()
 except FlopcountError as error:
     pytest.skip(str(error), allow_module_level=True)
 
@@ -22,7 +23,7 @@ except FlopcountError as error:
 
 
 def test_loading_again_gives_the_same_module() -> None:
-    assert zoo.load() is torchvision is sys.modules["torchvision"]
+    assert torchvision_models.load() is torchvision is sys.modules["torchvision"]
     assert hasattr(torch.ops.torchvision, "nms")
 
 
@@ -31,7 +32,7 @@ def test_a_missing_torchvision_is_an_error_that_says_how_to_install_it(
 ) -> None:
     monkeypatch.setitem(sys.modules, "torchvision", None)
     with pytest.raises(FlopcountError, match=r'pip install "flopcount\[vision\]"'):
-        zoo.load()
+        torchvision_models.load()
 
 
 @pytest.mark.parametrize(
@@ -45,15 +46,15 @@ def test_any_other_failure_of_the_import_is_passed_on(
     def fail(name: str) -> Any:
         raise failure
 
-    monkeypatch.setattr(zoo, "import_module", fail)
+    monkeypatch.setattr(torchvision_models, "import_module", fail)
     with pytest.raises(type(failure), match=str(failure)):
-        zoo.load()
+        torchvision_models.load()
 
 
 def test_missing_schemas_are_defined_and_the_import_tried_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    answers = [RuntimeError(zoo.CPU_BUILD), torchvision]
+    answers = [RuntimeError(torchvision_models.CPU_BUILD), torchvision]
 
     def answer(name: str) -> Any:
         found = answers.pop(0)
@@ -61,12 +62,12 @@ def test_missing_schemas_are_defined_and_the_import_tried_again(
             raise found
         return found
 
-    monkeypatch.setattr(zoo, "_libraries", [])
-    monkeypatch.setattr(zoo, "import_module", answer)
+    monkeypatch.setattr(torchvision_models, "_libraries", [])
+    monkeypatch.setattr(torchvision_models, "import_module", answer)
     monkeypatch.setattr(
-        zoo, "SCHEMAS", {"nms": "() -> ()", "flopcount_test": "(Tensor x) -> Tensor"}
+        torchvision_models, "SCHEMAS", {"nms": "() -> ()", "flopcount_test": "(Tensor x) -> Tensor"}
     )
-    assert zoo.load() is torchvision
+    assert torchvision_models.load() is torchvision
     assert len(torch.ops.torchvision.nms.default._schema.arguments) == 3  # it was there: kept
     assert len(torch.ops.torchvision.flopcount_test.default._schema.arguments) == 1
 
@@ -77,11 +78,14 @@ def test_missing_schemas_are_defined_and_the_import_tried_again(
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: zoo.build("resnet5"), "'resnet5'; did you mean 'resnet50'"),
-        (lambda: zoo.example_inputs("mobilenetv2"), "'mobilenetv2'; did you mean 'mobilenet_v2'"),
-        (lambda: zoo.build("zzz"), "torchvision has no model 'zzz'$"),
+        (lambda: torchvision_models.build("resnet5"), "'resnet5'; did you mean 'resnet50'"),
         (
-            lambda: zoo.build("resnet50", "IMAGENET1K_V3"),
+            lambda: torchvision_models.example_inputs("mobilenetv2"),
+            "'mobilenetv2'; did you mean 'mobilenet_v2'",
+        ),
+        (lambda: torchvision_models.build("zzz"), "torchvision has no model 'zzz'$"),
+        (
+            lambda: torchvision_models.build("resnet50", "IMAGENET1K_V3"),
             "resnet50 has no weights 'IMAGENET1K_V3'; did you mean 'IMAGENET1K_V",
         ),
     ],
@@ -93,18 +97,18 @@ def test_a_misspelt_name_is_answered_with_near_ones(call: Any, message: str) -> 
 
 
 def test_the_architecture_is_that_of_the_weights() -> None:
-    googlenet: Any = zoo.build("googlenet", meta=True)
+    googlenet: Any = torchvision_models.build("googlenet", meta=True)
     assert googlenet.transform_input  # the builder's own default is False
     assert googlenet.aux1 is None
-    segmenter: Any = zoo.build("fcn_resnet50", meta=True)
+    segmenter: Any = torchvision_models.build("fcn_resnet50", meta=True)
     assert segmenter.aux_classifier is not None
     assert segmenter.classifier[-1].out_channels == 21
-    swag: Any = zoo.build("vit_b_16", "IMAGENET1K_SWAG_E2E_V1", meta=True)
+    swag: Any = torchvision_models.build("vit_b_16", "IMAGENET1K_SWAG_E2E_V1", meta=True)
     assert swag.image_size == 384
 
 
 def test_settings_are_passed_on_to_the_builder() -> None:
-    model: Any = zoo.build("alexnet", meta=True, dropout=0.25)
+    model: Any = torchvision_models.build("alexnet", meta=True, dropout=0.25)
     assert model.classifier[0].p == 0.25
 
 
@@ -112,7 +116,7 @@ def test_settings_are_passed_on_to_the_builder() -> None:
 def test_quantised_models_are_quantised() -> None:
     engine = torch.backends.quantized.engine
     try:
-        model = zoo.build("quantized_shufflenet_v2_x0_5")
+        model = torchvision_models.build("quantized_shufflenet_v2_x0_5")
     finally:
         torch.backends.quantized.engine = engine
     assert any("quantized" in type(module).__module__ for module in model.modules())
@@ -120,8 +124,8 @@ def test_quantised_models_are_quantised() -> None:
 
 @pytest.mark.parametrize("name", ["resnet18", "regnet_y_400mf", "swin_t"])
 def test_on_meta_no_parameter_takes_memory(name: str) -> None:
-    model = zoo.build(name, meta=True)
-    real = zoo.build(name)
+    model = torchvision_models.build(name, meta=True)
+    real = torchvision_models.build(name)
     assert {tensor.device.type for tensor in model.state_dict().values()} == {"meta"}
     assert {tensor.device.type for tensor in real.state_dict().values()} == {"cpu"}
     shapes = {path: tensor.shape for path, tensor in model.state_dict().items()}
@@ -132,25 +136,25 @@ def test_on_meta_no_parameter_takes_memory(name: str) -> None:
 
 
 def patched() -> list[Any]:
-    enum = type(zoo.weights_of("alexnet"))
+    enum = type(torchvision_models.weights_of("alexnet"))
     return [nn.Module.load_state_dict, enum.get_state_dict, "get_state_dict" in vars(enum)]
 
 
 def test_nothing_stays_patched_after_a_model_was_built() -> None:
     before = patched()
-    zoo.build("alexnet", meta=True)
+    torchvision_models.build("alexnet", meta=True)
     assert patched() == before
 
 
 def test_nothing_stays_patched_after_a_builder_failed() -> None:
     before = patched()
     with pytest.raises(TypeError, match="no_such_setting"):
-        zoo.build("alexnet", meta=True, no_such_setting=1)
+        torchvision_models.build("alexnet", meta=True, no_such_setting=1)
     assert patched() == before
 
 
 def test_another_thread_loads_its_weights_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
-    weights = zoo.weights_of("alexnet")
+    weights = torchvision_models.weights_of("alexnet")
     monkeypatch.setattr(type(weights).__mro__[1], "get_state_dict", lambda self: {"fetched": 1})
     source, target = nn.Linear(2, 2), nn.Linear(2, 2)
     fetched = []
@@ -159,7 +163,7 @@ def test_another_thread_loads_its_weights_meanwhile(monkeypatch: pytest.MonkeyPa
         fetched.append(weights.get_state_dict())
         target.load_state_dict(source.state_dict())
 
-    with zoo._not_loaded(type(weights)):
+    with torchvision_models._not_loaded(type(weights)):
         assert weights.get_state_dict() == {}
         other = Thread(target=load)
         other.start()
@@ -186,7 +190,7 @@ def test_another_thread_loads_its_weights_meanwhile(monkeypatch: pytest.MonkeyPa
 def test_inputs_have_the_size_of_the_weights_transforms(
     name: str, weights: str | None, shape: tuple[int, ...]
 ) -> None:
-    (images,) = zoo.example_inputs(name, 2, weights=weights)
+    (images,) = torchvision_models.example_inputs(name, 2, weights=weights)
     assert images.shape == shape
 
 
@@ -201,19 +205,19 @@ def test_inputs_have_the_size_of_the_weights_transforms(
     ],
 )
 def test_detectors_take_a_list_of_images(name: str, side: int) -> None:
-    (images,) = zoo.example_inputs(name, 2)
+    (images,) = torchvision_models.example_inputs(name, 2)
     assert [image.shape for image in images] == 2 * [(3, side, side)]
 
 
 def test_optical_flow_takes_two_images() -> None:
     with torch.device("meta"):
-        first, second = zoo.example_inputs("raft_small")
+        first, second = torchvision_models.example_inputs("raft_small")
     assert first.shape == second.shape == (1, 3, 512, 512)
     assert first.device.type == "meta"
 
 
 def test_a_shape_of_ones_own_is_that_of_one_image() -> None:
-    (images,) = zoo.example_inputs("resnet18", 4, (3, 64, 96))
+    (images,) = torchvision_models.example_inputs("resnet18", 4, (3, 64, 96))
     assert images.shape == (4, 3, 64, 96)
-    (listed,) = zoo.example_inputs("ssd300_vgg16", 1, (3, 64, 96))
+    (listed,) = torchvision_models.example_inputs("ssd300_vgg16", 1, (3, 64, 96))
     assert [image.shape for image in listed] == [(3, 64, 96)]

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from benchmarks.accuracy.steps import compare
 from benchmarks.accuracy.verdicts import Row
 from benchmarks.progress import each
-from flopcount import zoo
+from flopcount.cli import torchvision_models
 from flopcount.counter.count import loss_of
 
 __all__ = ["huggingface_rows", "timm_rows", "torchvision_rows"]
@@ -34,9 +34,9 @@ def torchvision_rows(quick: bool) -> Iterator[Row]:
     from tests.test_torchvision import QUICK, STEPS
 
     for name in each([name for name in STEPS if name in QUICK or not quick], "torchvision"):
-        model = zoo.build(name, meta=True).train()
+        model = torchvision_models.build(name, meta=True).train()
         with torch.device("meta"):
-            inputs = zoo.example_inputs(name, BATCH)
+            inputs = torchvision_models.example_inputs(name, BATCH)
         yield compare(name, partial(summed, model, *inputs))
 
 
@@ -56,7 +56,7 @@ def timm_names(quick: bool) -> list[str]:
 
 def timm_rows(quick: bool) -> Iterator[Row]:
     """Of the models that ``timm_names`` chooses."""
-    zoo.load()  # timm imports torchvision
+    torchvision_models.load()  # timm imports torchvision
     import timm
 
     for name in each(timm_names(quick), "timm"):

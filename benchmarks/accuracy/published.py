@@ -13,7 +13,8 @@ import torch
 
 from benchmarks.accuracy.verdicts import AGREES, EXPLAINED, UNEXPLAINED, Row
 from benchmarks.progress import each
-from flopcount import FlopCounter, zoo
+from flopcount import FlopCounter
+from flopcount.cli import torchvision_models
 
 __all__ = ["rows"]
 
@@ -25,7 +26,7 @@ def rows(quick: bool) -> Iterator[Row]:
     from tests.detection import stand_in
     from tests.test_torchvision import DETECTORS, QUICK, published
 
-    torchvision = zoo.load()
+    torchvision = torchvision_models.load()
     pairs = [parameters.values for parameters in published()]
     chosen = {str(weights): (name, weights) for name, weights in pairs}
     if quick:
@@ -48,12 +49,12 @@ def row(name: str, weights: Any, measured: dict[Any, Row]) -> Row:
 
     on_cpu = name in QUANTIZED + DETECTORS  # these look at values
     with torch.device("cpu" if on_cpu else "meta"):
-        inputs = zoo.example_inputs(name, weights=weights.name)
+        inputs = torchvision_models.example_inputs(name, weights=weights.name)
     thresholds = FOUND.get(str(weights), {})
     classes = len(weights.meta.get("categories") or ())
     work = (name, inputs[0][0].shape, classes, str(thresholds))
     if work not in measured:
-        model = zoo.build(name, weights.name, meta=not on_cpu, **thresholds).eval()
+        model = torchvision_models.build(name, weights.name, meta=not on_cpu, **thresholds).eval()
         with FlopCounter(model) as counter, torch.set_grad_enabled(name not in DETECTORS):
             model(*inputs)
         report = counter.report()

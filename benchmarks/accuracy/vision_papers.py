@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from benchmarks.accuracy.papers import printed, same
 from benchmarks.accuracy.verdicts import ALONE, UNEXPLAINED, Row
-from flopcount import FlopCounter, zoo
+from flopcount import FlopCounter
+from flopcount.cli import torchvision_models
 
 __all__ = ["rows"]
 
@@ -83,8 +84,8 @@ def resnet(depths: list[int]) -> Iterator[Row]:
     source = "He et al. 2015, table 1"
     for depth in depths:
         name, figure = f"resnet{depth}", RESNETS[depth]
-        plain = gmacs(zoo.build(name, meta=True), 224)
-        paper = gmacs(as_printed(zoo.build(name, meta=True)), 224)
+        plain = gmacs(torchvision_models.build(name, meta=True), 224)
+        paper = gmacs(as_printed(torchvision_models.build(name, meta=True)), 224)
         yield printed(source, f"ResNet-{depth}", MACS, figure, paper)
         why = SHORTCUT if depth in WITHOUT_BOTTLENECKS else STRIDE
         name = f"ResNet-{depth}, torchvision's"
@@ -108,10 +109,10 @@ def efficientnet(names: list[str]) -> Iterator[Row]:
     """At the paper's sizes."""
     for short in names:
         (size, figure), name = EFFICIENTNETS[short], f"efficientnet_{short}"
-        found = gmacs(zoo.build(name, meta=True), size)
+        found = gmacs(torchvision_models.build(name, meta=True), size)
         row = printed("Tan & Le 2019, table 2", f"{name}, {size}²", MACS, figure, found)
-        (image,) = zoo.example_inputs(name, weights="IMAGENET1K_V1")
-        registered = zoo.weights_of(name, "IMAGENET1K_V1").meta["_ops"]
+        (image,) = torchvision_models.example_inputs(name, weights="IMAGENET1K_V1")
+        registered = torchvision_models.weights_of(name, "IMAGENET1K_V1").meta["_ops"]
         attested = image.shape[-1] == size and round(found, 3) == registered
         if row["verdict"] == UNEXPLAINED and attested:
             row |= {"reasons": [REGISTRY], "verdict": ALONE}

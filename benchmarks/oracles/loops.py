@@ -17,7 +17,8 @@ from torch import Tensor, nn, ops
 
 import flopcount
 from benchmarks.oracles.cases import Step
-from flopcount import Cost, FlopCounter, zoo
+from flopcount import Cost, FlopCounter
+from flopcount.cli import torchvision_models
 from tests.formulas import linalg_loops, naive
 from tests.formulas.counting import Number, Tally, counting, numbers, opened, total
 from tests.formulas.decomposed import decomposed_cost, measured
@@ -424,7 +425,7 @@ def by_closed_form() -> Iterator[Row]:
     )
     yield from quantised_linear()
     for depth, published in ((18, 1.814), (50, 4.089)):
-        model = zoo.build(f"resnet{depth}").to("meta").eval()
+        model = torchvision_models.build(f"resnet{depth}").to("meta").eval()
         ours = measured(model, torch.rand(1, 3, 224, 224, device="meta")).macs
         name = f"ResNet-{depth}: {published} GMAC (torchvision), in millions of MACs"
         millions = Cost(arith=round(ours / 1e6))

@@ -19,7 +19,8 @@ from benchmarks.accuracy import language_papers, products, steps, vit_papers
 from benchmarks.accuracy.by_hand import ByHand, Macs
 from benchmarks.accuracy.papers import CUT, formula, printed
 from benchmarks.accuracy.verdicts import AGREES, ALONE, EXPLAINED, UNEXPLAINED, UNKNOWN
-from flopcount import FlopcountError, zoo
+from flopcount import FlopcountError
+from flopcount.cli import torchvision_models
 
 
 def needy(*shape: int) -> Tensor:
@@ -252,7 +253,7 @@ def test_every_row_is_shown() -> None:
 
 def test_each_module_of_timm_is_among_the_chosen() -> None:
     with suppress(FlopcountError):
-        zoo.load()  # timm imports torchvision
+        torchvision_models.load()  # timm imports torchvision
     timm = pytest.importorskip("timm")
     from benchmarks.accuracy.architectures import timm_names
 

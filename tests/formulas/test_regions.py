@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from flopcount import Cost, zoo
+from flopcount import Cost
+from flopcount.cli import torchvision_models
 from flopcount.formulas.registry import Uncountable, formula_of
 from tests.formulas.counting import Number, counting, floats, numbers, total
 from tests.formulas.taps import joint, linear_taps
@@ -80,7 +81,7 @@ def test_roi_align_is_what_a_loop_counts(aligned):
                 result[number, c, i, j] = total(sums) / ratio**2
     if find_spec("torchvision") is None:
         pytest.skip("the loop's values are compared with torchvision's")
-    zoo.load()
+    torchvision_models.load()
     in_python = import_module("torchvision.ops.roi_align")._roi_align
     with torch.compiler.set_stance("force_eager"):
         expected = in_python(x, rois, 0.5, height, width, ratio, aligned)

@@ -16,7 +16,7 @@ from torch import nn
 from benchmarks import models
 from benchmarks.peers.cases.catalogue import Build, Case, Made
 from benchmarks.programs.catalogue import Composed
-from flopcount import zoo
+from flopcount.cli import torchvision_models
 
 __all__ = ["NETWORKS", "published"]
 
@@ -26,7 +26,8 @@ PRINTED = 10**6
 
 def torchvisions(name: str, weights: str | None = None) -> Made:
     """A model of torchvision as its weights would build it, and an image of the right size."""
-    return zoo.build(name, weights), zoo.example_inputs(name, weights=weights)
+    model = torchvision_models.build(name, weights)
+    return model, torchvision_models.example_inputs(name, weights=weights)
 
 
 def published(name: str, weights: str | None = None, *, stem: int = 0, scores: int = 0) -> Case:
@@ -38,7 +39,7 @@ def published(name: str, weights: str | None = None, *, stem: int = 0, scores: i
         stem: multiply-accumulates of the first convolution.
         scores: those of fused attention's scores, which backward computes again.
     """
-    figure = zoo.weights_of(name, weights).meta["_ops"]
+    figure = torchvision_models.weights_of(name, weights).meta["_ops"]
     forward = round(figure * 1000) * PRINTED
     backward = 2 * forward - stem if stem else None
     why = f"published: {figure} G; backward twice that, without {stem:,} for the image"

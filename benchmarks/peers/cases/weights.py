@@ -10,7 +10,7 @@ from functools import cache
 
 from benchmarks.peers.cases.catalogue import Case
 from benchmarks.peers.cases.networks import published
-from flopcount import zoo
+from flopcount.cli import torchvision_models
 
 __all__ = ["LIMIT", "weights"]
 
@@ -21,11 +21,11 @@ LIMIT = 5
 @cache
 def weights() -> dict[str, tuple[Case, int]]:
     """By the first of alike weights: the case, and how many weights it stands for."""
-    models = zoo.load().models
+    models = torchvision_models.load().models
     alike: dict[tuple[object, ...], list[str]] = {}
     cases = {}
     for name in models.list_models():
-        if zoo.task(name) == "detection":
+        if torchvision_models.task(name) == "detection":
             continue
         for entry in models.get_model_weights(name):
             if entry.meta["_ops"] > LIMIT:

@@ -11,11 +11,11 @@ from tabulate import tabulate
 from flopcount.formulas import Decision, plan
 from flopcount.torch_private.ops import all_overloads
 
-__all__ = ["Coverage", "coverage", "render"]
+__all__ = ["OpRow", "op_rows", "render"]
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Coverage:
+class OpRow:
     """How an op is decided.
 
     Attributes:
@@ -38,7 +38,7 @@ WHY = {
 }
 
 
-def coverage() -> list[Coverage]:
+def op_rows() -> list[OpRow]:
     """Every op that torch knows at this moment, by name."""
     found = set()
     for overload in all_overloads():
@@ -46,11 +46,11 @@ def coverage() -> list[Coverage]:
         doc = decided.formula.__doc__ if decided.decision is Decision.FORMULA else None
         why = decided.why or (doc or "").partition("\n")[0].strip()
         why = why or WHY.get(decided.decision, "")
-        found.add(Coverage(decided.name, decided.decision.value, why))
+        found.add(OpRow(decided.name, decided.decision.value, why))
     return sorted(found)
 
 
-def render(rows: Iterable[Coverage]) -> str:
+def render(rows: Iterable[OpRow]) -> str:
     """A table of ``rows``, and how many ops are decided in which way."""
     rows = list(rows)
     body = [(row.op, row.decision, row.why) for row in rows]

@@ -151,9 +151,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def list_ops(options: argparse.Namespace) -> int:
     """Print how ops are decided: all, those whose name contains a word, those that are not."""
-    from flopcount.coverage import coverage, render
+    from flopcount.formulas.op_table import op_rows, render
 
-    rows = coverage()
+    rows = op_rows()
     if options.name:
         wanted = options.name.replace("::", ".").lower().removesuffix(".default")
         # gelu: gelu_backward, too; but addmm is no mm, if there is an mm
@@ -232,9 +232,9 @@ def load(options: argparse.Namespace) -> tuple[nn.Module, tuple[Any, ...]]:
         if not options.input:
             raise CommandError(f"{options.model}: give the shape of one sample, --input 3,224,224")
     else:
-        from flopcount import zoo
+        from flopcount.cli import torchvision_models
 
-        task = zoo.task(options.model)
+        task = torchvision_models.task(options.model)
         if options.train and task in ("detection", "quantization"):
             raise CommandError(
                 f"{options.model}: a {task} model does not train on images alone; leave --train "
@@ -243,10 +243,10 @@ def load(options: argparse.Namespace) -> tuple[nn.Module, tuple[Any, ...]]:
         if task == "quantization" and options.device != "cpu":
             raise CommandError(f"{options.model} computes while it is built: give --device cpu")
         with torch.device("cpu"):  # some architectures read values while they are built
-            model = zoo.build(options.model, meta=options.device == "meta")
+            model = torchvision_models.build(options.model, meta=options.device == "meta")
         model = model.to(options.device)
         if options.input is None:
-            return model, zoo.example_inputs(options.model, options.batch)
+            return model, torchvision_models.example_inputs(options.model, options.batch)
     samples = (sample((options.batch, *numbers), dtype) for numbers, dtype in options.input)
     return model, tuple(samples)
 
