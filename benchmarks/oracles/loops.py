@@ -19,14 +19,15 @@ import flopcount
 from benchmarks.oracles.cases import Step
 from flopcount import Cost, FlopCounter
 from flopcount.cli import torchvision_models
-from tests.formulas import linalg_loops, naive
+from tests.formulas import naive
 from tests.formulas.counting import Number, Tally, counting, numbers, opened, total
 from tests.formulas.decomposed import decomposed_cost, measured
-from tests.formulas.test_attention import NaiveAttention
-from tests.formulas.test_fft import Complex, radix_2
-from tests.formulas.test_loss import BCE, MSE, BCEWithLogits, Huber, SmoothL1, SoftMargin
-from tests.formulas.test_reduction import row_softmax, row_variance
-from tests.formulas.test_resampling import cubic_taps, linear_taps, resized_places
+from tests.formulas.ops import linalg_loops
+from tests.formulas.ops.test_attention import NaiveAttention
+from tests.formulas.ops.test_fft import Complex, radix_2
+from tests.formulas.ops.test_loss import BCE, MSE, BCEWithLogits, Huber, SmoothL1, SoftMargin
+from tests.formulas.ops.test_reduction import row_softmax, row_variance
+from tests.formulas.ops.test_resampling import cubic_taps, linear_taps, resized_places
 
 aten = ops.aten
 Row = tuple[str, str, str, Cost, Cost]

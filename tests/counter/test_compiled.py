@@ -17,7 +17,7 @@ from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 from flopcount import FlopCounter
 from flopcount.torch_private.compiler import stance
 from tests.counter.units import PRODUCT, batch, linear, mm
-from tests.graphs import keeping
+from tests.graph.graphs import keeping
 from tests.invariants import check
 
 LATE = """

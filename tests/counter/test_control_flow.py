@@ -20,7 +20,7 @@ from torch._higher_order_ops.while_loop import while_loop
 from flopcount import Cost, FlopCounter
 from tests.attribution.units import paths, units
 from tests.counter.units import PRODUCT, batch, linear, mm
-from tests.graphs import keeping
+from tests.graph.graphs import keeping
 from tests.invariants import check
 
 WEIGHT = torch.randn(8, 8)

@@ -1,167 +1,227 @@
-"""The fixture that compares with a file beside the test."""
-
 from __future__ import annotations
 
-import re
+from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from torch import nn
 
-from tests.pytest_plugin.conftest import FILE, Run, names
-
-TESTS = """
-WIDTH = 2
-
-@pytest.fixture
-def model():
-    return torch.nn.Sequential(torch.nn.Linear(8, WIDTH), torch.nn.ReLU())
-
-@pytest.mark.parametrize("rows", [4, 5])
-def test_step(model, rows, flop_baseline):
-    with flop_baseline("forward", model=model) as counter:
-        model(torch.empty(rows, 8))
-    assert counter.report().total.macs == rows * 8 * WIDTH
-
-class TestModel:
-    def test_it(self, model, flop_baseline):
-        with flop_baseline("forward", model=model):
-            model(torch.empty(4, 8))
-        with flop_baseline("twice", model=model):
-            model(model[0](torch.empty(4, 8)) @ torch.empty(WIDTH, 8))
-"""
-WIDER = TESTS.replace("WIDTH = 2", "WIDTH = 3")
-NARROWER = TESTS.replace("WIDTH = 2", "WIDTH = 1")
+import flopcount
+from flopcount.pytest_plugin import baseline
+from flopcount.pytest_plugin.baseline import (
+    BaselineError,
+    Updated,
+    compare,
+    document,
+    report_of,
+    text,
+)
 
 
-def test_a_missing_baseline_fails_and_says_the_command(run: Run, pytester: pytest.Pytester) -> None:
-    result = run(TESTS)
-    result.assert_outcomes(failed=3)
-    command = "pytest --flops-update 'test_it.py::test_step[[]4[]]'"
-    result.stdout.fnmatch_lines([f"there is no baseline 'forward'; `{command}` writes it"])
-    assert not (pytester.path / "__flops__").exists()
+def linear(width: int, *, rows: int = 4) -> flopcount.Report:
+    """rows·width·8 MACs, and rows·width additions of the bias."""
+    return flopcount.count(nn.Linear(8, width), torch.ones(rows, 8), backward=False)
 
 
-def test_an_update_writes_what_the_next_run_compares_with(
-    run: Run, pytester: pytest.Pytester
-) -> None:
-    result = run(TESTS, "--flops-update")
-    result.assert_outcomes(passed=3)
-    result.stdout.fnmatch_lines(["*= FLOP baselines =*", f"{FILE}: 4 written, 0 removed"])
-    assert names(pytester) == {
-        "TestModel::test_it": ["forward", "twice"],
-        "test_step[4]": ["forward"],
-        "test_step[5]": ["forward"],
-    }
-    run(TESTS).assert_outcomes(passed=3)
-    run(TESTS, "--flops-update").stdout.fnmatch_lines(["nothing to write"])
+def test_a_document_gives_back_all_that_a_diff_compares() -> None:
+    report = flopcount.count(nn.Sequential(nn.Linear(8, 2), nn.ReLU()), torch.ones(4, 8))
+    again = report_of(document(report))
+    assert not report.diff(again)
+    assert again.by_module() == report.by_module()
+    assert again.phases == report.phases
 
 
-def test_a_change_fails_with_the_ops_that_grew_most(run: Run) -> None:
-    run(TESTS, "--flops-update")
-    result = run(WIDER, "-k", "step and 4")
-    result.assert_outcomes(failed=1, deselected=2)
-    # 4·W·8 MACs, 4·W of the bias and 4·W of ReLU: 18·4·W
-    result.stdout.fnmatch_lines(
-        [
-            "baseline 'forward': 216 FLOP is 72 more than the 144 FLOP that it was, *"
-            "if it is meant: `pytest --flops-update 'test_it.py::test_step[[]4[]]'`",
-            "*- FLOP baseline 'forward' -*",
-            "module *phase *op *before *after *FLOP",
-            "0 *forward *aten.addmm *136 *204 *+68",
-            "1 *forward *aten.relu *8 *12 *+4",
-            "total *144 *216 *+72",
-        ]
-    )
+def test_a_document_has_one_order_whatever_ran_first() -> None:
+    first, second = nn.Linear(8, 2), nn.Linear(8, 2)
+
+    def rows(one: nn.Module, other: nn.Module) -> list[str]:
+        with flopcount.FlopCounter(nn.ModuleList([first, second])) as counter:
+            one(torch.ones(4, 8)), other(torch.ones(4, 8))
+        return document(counter.report())["rows"]
+
+    assert rows(first, second) == rows(second, first)
 
 
-def test_a_decrease_is_a_change_but_no_increase(run: Run) -> None:
-    run(TESTS, "--flops-update")
-    run(NARROWER).assert_outcomes(failed=3)
-    run(NARROWER, "--flops-fail-on=change").assert_outcomes(failed=3)
-    run(NARROWER, "--flops-fail-on=increase").assert_outcomes(passed=3)
-    run(WIDER, "--flops-fail-on=increase").assert_outcomes(failed=3)
+def test_each_module_and_each_op_is_a_line_of_the_file() -> None:
+    report = linear(2)
+    lines = text({"test": {"step": document(report)}}).splitlines()
+    assert sum('"op": ' in line for line in lines) == len(report.entries)
+    assert sum('"path": ' in line for line in lines) == len(report.modules)
+    keys = [line.split('"')[1] for line in lines if line.startswith("    ") and line[4] == '"']
+    assert keys == sorted(keys)
 
 
-def test_an_update_writes_only_what_changed(run: Run, pytester: pytest.Pytester) -> None:
-    run(TESTS, "--flops-update")
-    path = pytester.path / FILE
-    older = re.sub(r'"torch": "[^"]*"', '"torch": "1.0"', path.read_text(encoding="utf-8"))
-    path.write_text(older, encoding="utf-8")
-    result = run(WIDER, "--flops-update", "-k", "step")
-    result.stdout.fnmatch_lines([f"{FILE}: 2 written, 0 removed"])
-    assert path.read_text(encoding="utf-8").count('"torch": "1.0"') == 2  # TestModel's
-    run(TESTS, "-k", "TestModel").assert_outcomes(passed=1, deselected=2)
-    run(WIDER, "-k", "step").assert_outcomes(passed=2, deselected=1)
+class TestCompare:
+    """8 MACs and 1 addition an output: 2·4·2·8 + 4·2 = 136 FLOPs, 204 with three outputs."""
+
+    def said(self, old: flopcount.Report, new: flopcount.Report, **changes: Any) -> list[str]:
+        before = {**document(old), **changes}
+        diff = report_of(before).diff(new)
+        return [compare(before, diff, only_increase=only) for only in (False, True)]
+
+    def test_no_change_is_right(self) -> None:
+        assert self.said(linear(2), linear(2)) == ["", ""]
+
+    def test_an_increase_is_wrong(self) -> None:
+        change, increase = self.said(linear(2), linear(3))
+        assert "204 FLOP is 68 more than the 136 FLOP that it was" in change
+        assert "96 MAC is 32 more than the 64 MAC that it was" in change
+        assert change == increase
+
+    def test_a_decrease_is_a_change_and_no_increase(self) -> None:
+        change, increase = self.said(linear(3), linear(2))
+        assert "136 FLOP is 68 less than the 204 FLOP that it was" in change
+        assert increase == ""
+
+    def test_more_bytes_are_an_increase(self) -> None:
+        one, other = (
+            flopcount.count(torch.relu, x, backward=False)
+            for x in (torch.ones(1).expand(6), torch.ones(6))
+        )
+        # four bytes are read of an expanded one, and 24 of six
+        assert self.said(one, other) == ["48 B is 20 more than the 28 B that it was"] * 2
+
+    def test_work_that_moved_to_another_place_is_a_change(self) -> None:
+        net = nn.Sequential(nn.ReLU(), nn.ReLU())
+        with flopcount.FlopCounter(net) as one:
+            net[0](torch.ones(4))
+        with flopcount.FlopCounter(net) as other:
+            net[1](torch.ones(4))
+        change, increase = self.said(one.report(), other.report())
+        assert change == "it costs the same in all, but 2 of its ops do not"
+        assert increase == ""
+
+    def test_calls_and_parameters_that_cost_nothing_are_a_change(self) -> None:
+        def embedded(words: int) -> flopcount.Report:
+            return flopcount.count(
+                nn.Embedding(words, 8), torch.zeros(1, dtype=int), backward=False
+            )
+
+        change, increase = self.said(embedded(10), embedded(11))
+        assert change == "it costs the same, but parameters of the model: 88 instead of 80"
+        assert increase == ""
+        net, x = nn.Identity(), torch.ones(4)
+        one = flopcount.count(net, x, backward=False)
+        with flopcount.FlopCounter(net) as counter:
+            net(net(x))
+        change, increase = self.said(one, counter.report())
+        assert change == "it costs the same, but calls of the model: 2 instead of 1"
+        assert increase == ""
+
+    def test_another_torch_is_named_as_what_may_have_changed_it(self) -> None:
+        change, _ = self.said(linear(2), linear(3), torch="1.0")
+        assert f"it is of torch 1.0, this is {baseline.torch_version()}" in change
+        assert self.said(linear(2), linear(2), torch="1.0") == ["", ""]
 
 
-def test_a_test_that_fails_writes_nothing(run: Run, pytester: pytest.Pytester) -> None:
-    run(TESTS.replace("rows * 8 * WIDTH", "4 * 8 * WIDTH"), "--flops-update")
-    assert [*names(pytester)] == ["TestModel::test_it", "test_step[4]"]
+class TestUpdate:
+    @pytest.fixture
+    def file(self, tmp_path: Path) -> Path:
+        return tmp_path / "__flops__" / "test_it.json"
 
+    def test_what_is_new_is_written(self, file: Path) -> None:
+        passed = {"test_a": {"step": document(linear(2))}}
+        assert baseline.update(file, passed, {}) == Updated(1, 0)
+        assert baseline.read(file) == {"test_a": {"step": document(linear(2))}}
 
-@pytest.mark.parametrize("name", ["1", "None"])
-def test_a_name_is_a_string(name: str, run: Run) -> None:
-    result = run(f"def test_it(flop_baseline):\n    with flop_baseline({name}): pass")
-    result.stdout.fnmatch_lines([f"*TypeError: a baseline's name is a string*, got {name}"])
+    def test_what_is_changed_is_written_and_the_rest_stays(self, file: Path) -> None:
+        old = {**document(linear(2)), "torch": "1.0"}
+        file.parent.mkdir()
+        file.write_text(text({"test_a": {"one": old, "two": old}}), encoding="utf-8")
+        new = {"one": document(linear(2)), "two": document(linear(3))}
+        assert baseline.update(file, {"test_a": new}, {}) == Updated(1, 0)
+        assert baseline.read(file) == {"test_a": {"one": old, "two": document(linear(3))}}
+
+    def test_nothing_to_write_leaves_the_file_alone(self, file: Path) -> None:
+        passed = {"test_a": {"step": document(linear(2))}}
+        baseline.update(file, passed, {})
+        before = file.stat().st_mtime_ns
+        assert baseline.update(file, passed, {}) == Updated(0, 0)
+        assert file.stat().st_mtime_ns == before
+
+    def test_what_no_test_has_any_more_is_removed(self, file: Path) -> None:
+        step = {"step": document(linear(2))}
+        baseline.update(file, {"test_a": step, "test_b": step, "test_c": step}, {})
+        # test_b was deleted, test_c was not selected, test_a has another name for its baseline
+        passed, found = {"test_a": {"leap": step["step"]}}, {"": ["test_a", "test_c"]}
+        assert baseline.update(file, passed, found) == Updated(1, 2)
+        assert {test: [*named] for test, named in baseline.read(file).items()} == {
+            "test_a": ["leap"],
+            "test_c": ["step"],
+        }
+
+    def test_a_file_without_baselines_is_deleted(self, file: Path) -> None:
+        baseline.update(file, {"test_a": {"step": document(linear(2))}}, {})
+        assert baseline.update(file, {}, {"": []}) == Updated(0, 1)
+        assert not file.parent.exists()
+
+    def test_what_a_test_did_not_come_to_is_kept(self, file: Path) -> None:
+        step = {"step": document(linear(2))}
+        baseline.update(file, {"test_a": step, "test_b[1]": step}, {})
+        before = file.read_text(encoding="utf-8")
+        updated = baseline.update(file, {"test_a": {}}, {"": ["test_a", "test_b[2]"]})
+        assert updated == Updated(0, 0, kept=("test_a 'step'", "test_b[1] 'step'"))
+        assert file.read_text(encoding="utf-8") == before
+
+    def test_tests_without_baselines_make_no_file(self, file: Path) -> None:
+        assert baseline.update(file, {"test_a": {}}, {"": ["test_a"]}) == Updated(0, 0)
+        assert not file.parent.exists()
+
+    def test_a_file_whose_tests_are_gone_is_deleted(self, file: Path) -> None:
+        baseline.update(file, {"test_a": {"step": document(linear(2))}}, {})
+        (file.parent.parent / "test_it.py").touch()
+        assert baseline.orphans(file.parent) == []
+        (file.parent.parent / "test_it.py").unlink()
+        assert baseline.orphans(file.parent) == [file]
+        assert not file.exists()
 
 
 @pytest.mark.parametrize(
-    "blocks",
+    ("test", "found", "is_there"),
     [
-        "    with flop_baseline('step'): work()\n" * 2,
-        "    with flop_baseline('step'), flop_baseline('step'): work()\n",
+        ("test_a", {}, True),
+        ("test_a", {"": None}, True),
+        ("test_a", {"": ["test_a"]}, True),
+        ("test_a", {"": ["test_b"]}, False),
+        ("test_a[1]", {"": ["test_a[2]"]}, False),
+        ("test_a[x::y]", {"": ["test_a[x::y]"]}, True),
+        ("TestA::test_a", {"": []}, False),
+        ("TestA::test_a", {"": ["TestA"]}, True),
+        ("TestA::test_a", {"": ["TestA"], "TestA": ["test_a"]}, True),
+        ("TestA::test_a", {"": ["TestA"], "TestA": []}, False),
+        ("TestA::TestB::test_a", {"": ["TestA"], "TestA": ["test_a"]}, False),
+        ("TestA::TestB::test_a", {"TestA::TestB": []}, True),
     ],
-    ids=["one after another", "one in another"],
+    ids=str,
 )
-def test_two_blocks_of_a_test_have_names_of_their_own(blocks: str, run: Run) -> None:
-    result = run(f"def test_it(flop_baseline):\n{blocks}", "--flops-update")
-    result.stdout.fnmatch_lines(["*BaselineError: test_it.py::test_it has two baselines 'step'*"])
+def test_a_test_is_there_unless_its_place_was_searched_in_vain(
+    test: str, found: dict[str, list[str] | None], is_there: bool
+) -> None:
+    assert baseline.is_there(test, found) is is_there
 
 
-def test_an_unknown_cost_is_no_baseline(run: Run, pytester: pytest.Pytester) -> None:
-    tests = """
-library = torch.library.Library("flopcount_baseline", "DEF")
-library.define("mystery(Tensor x) -> Tensor")
-library.impl("mystery", lambda x: x.clone(), "CPU")
-
-@pytest.mark.parametrize("strict", [False, True])
-def test_it(flop_baseline, strict):
-    with flop_baseline("step", strict=strict):
-        torch.ops.flopcount_baseline.mystery(torch.empty(4))
-"""
-    result = run(tests, "--flops-update")
-    result.assert_outcomes(passed=1, failed=1)
-    result.stdout.fnmatch_lines(["flopcount_baseline.mystery is uncounted (1 call)*"])
-    assert [*names(pytester)] == ["test_it[False]"]
+@pytest.mark.parametrize(
+    "content",
+    ["", "<<<<<<< ours", "[]", "{}", '{"schema": "flopcount.baselines/1x", "tests": {}}'],
+    ids=repr,
+)
+def test_a_file_of_something_else_is_refused(content: str, tmp_path: Path) -> None:
+    path = tmp_path / "test_it.json"
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(BaselineError, match=r"not a file of baselines .* delete it"):
+        baseline.read(path)
 
 
-def test_a_block_that_raised_may_be_tried_again(run: Run, pytester: pytest.Pytester) -> None:
-    tests = """
-def test_it(flop_baseline):
-    for is_good in (False, True):
-        try:
-            with flop_baseline("step"):
-                assert is_good
-        except AssertionError:
-            pass
-"""
-    run(tests, "--flops-update").assert_outcomes(passed=1)
-    assert names(pytester) == {"test_it": ["step"]}
+@pytest.mark.parametrize(
+    "damage",
+    [{"rows": 1}, {"rows": [{}]}, {"modules": [1]}, {"torch": None}, {"schema": "x"}],
+    ids=str,
+)
+def test_a_damaged_baseline_is_refused(damage: dict[str, Any]) -> None:
+    with pytest.raises(BaselineError, match="not a baseline"):
+        report_of({**document(linear(2)), **damage})
 
 
-@pytest.mark.parametrize("only", ["change", "increase"])
-def test_a_module_that_runs_twice_for_nothing_is_a_change(only: str, run: Run) -> None:
-    tests = """
-def test_it(flop_baseline):
-    model = torch.nn.Identity()
-    with flop_baseline("step"):
-        model(torch.empty(4))
-"""
-    run(tests, "--flops-update")
-    result = run(tests.replace("model(t", "model(model)(t"), f"--flops-fail-on={only}")
-    if only == "increase":
-        result.assert_outcomes(passed=1)
-    else:
-        result.assert_outcomes(failed=1)
-        result.stdout.fnmatch_lines(
-            ["baseline 'step': it costs the same, but calls of the model: 2 instead of 1*"]
-        )
+def test_no_file_has_no_baselines(tmp_path: Path) -> None:
+    assert baseline.read(tmp_path / "test_it.json") == {}

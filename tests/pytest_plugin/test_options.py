@@ -7,7 +7,7 @@ import re
 import pytest
 
 from tests.pytest_plugin.conftest import FILE, Run
-from tests.pytest_plugin.test_baseline import NARROWER, TESTS, WIDER
+from tests.pytest_plugin.test_baseline_fixture import NARROWER, TESTS, WIDER
 
 COSTS = """
 @pytest.mark.flop_budget("160 FLOP", "64 MAC")

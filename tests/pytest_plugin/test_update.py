@@ -10,7 +10,7 @@ import pytest
 
 from tests.conftest import IS_INSTALLED
 from tests.pytest_plugin.conftest import FILE, WORK, Run, names
-from tests.pytest_plugin.test_baseline import TESTS
+from tests.pytest_plugin.test_baseline_fixture import TESTS
 
 BASELINE = """
 def test_a(flop_baseline):

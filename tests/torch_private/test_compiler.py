@@ -29,7 +29,7 @@ from flopcount.torch_private.compiler import (
     untraced,
 )
 from flopcount.torch_private.modes import FakeTensorMode, no_autocast
-from tests.graphs import compiled, keeping
+from tests.graph.graphs import compiled, keeping
 from tests.torch_private.ops import Ops
 
 aten = torch.ops.aten

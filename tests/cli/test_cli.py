@@ -13,7 +13,7 @@ from flopcount import cli
 
 
 def build() -> nn.Module:
-    """A model that the tests name as ``tests.test_cli:build``."""
+    """A model that the tests name as ``tests.cli.test_cli:build``."""
     return nn.Sequential(nn.Linear(8, 4), nn.ReLU())
 
 
@@ -60,43 +60,43 @@ def test_it_prints_the_report_of_a_training_step(capsys: pytest.CaptureFixture[s
 
 
 def test_what_it_prints_is_the_reports_own_table(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["tests.test_cli:build", "--input", "8", "--train", "--batch", "3"]) == 0
+    assert cli.main(["tests.cli.test_cli:build", "--input", "8", "--train", "--batch", "3"]) == 0
     headline, _, table = capsys.readouterr().out.partition("\n\n")
-    assert headline.startswith("tests.test_cli:build(float32[3, 8]) on meta")
+    assert headline.startswith("tests.cli.test_cli:build(float32[3, 8]) on meta")
     model = build()
     optimizer = torch.optim.SGD(model.parameters())
     assert table.strip() == str(flopcount.count(model, torch.ones(3, 8), optimizer=optimizer))
 
 
 def test_without_train_only_the_forward_pass_is_counted(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["tests.test_cli:build", "--input", "8"]) == 0
+    assert cli.main(["tests.cli.test_cli:build", "--input", "8"]) == 0
     output = capsys.readouterr().out
     assert "backward" not in output
 
 
 def test_an_input_may_name_its_dtype(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["tests.test_cli:embed", "--input", "5:int64"]) == 0
+    assert cli.main(["tests.cli.test_cli:embed", "--input", "5:int64"]) == 0
     assert "int64[1, 5]" in capsys.readouterr().out
 
 
 def test_the_cpu_runs_what_needs_values(capsys: pytest.CaptureFixture[str]) -> None:
-    line = refused(capsys, "tests.test_cli:reads_values", "--input", "4", code=1)
+    line = refused(capsys, "tests.cli.test_cli:reads_values", "--input", "4", code=1)
     assert line.endswith("--device cpu runs it on real values")
-    assert cli.main(["tests.test_cli:reads_values", "--input", "4", "--device", "cpu"]) == 0
+    assert cli.main(["tests.cli.test_cli:reads_values", "--input", "4", "--device", "cpu"]) == 0
 
 
 def test_a_module_may_be_named_itself(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["tests.test_cli:ready", "--input", "8"]) == 0
+    assert cli.main(["tests.cli.test_cli:ready", "--input", "8"]) == 0
     assert "Linear" in capsys.readouterr().out
 
 
 def test_a_model_that_needs_a_larger_batch_is_told_so(capsys: pytest.CaptureFixture[str]) -> None:
-    line = refused(capsys, "tests.test_cli:batch_norm", "--input", "4", "--train", code=1)
+    line = refused(capsys, "tests.cli.test_cli:batch_norm", "--input", "4", "--train", code=1)
     assert line.endswith("--batch 2 gives it more")
 
 
 def test_optimizer_none_leaves_the_optimizer_out(capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["tests.test_cli:build", "--input", "8", "--train", "--optimizer", "none"]
+    arguments = ["tests.cli.test_cli:build", "--input", "8", "--train", "--optimizer", "none"]
     assert cli.main(arguments) == 0
     output = capsys.readouterr().out
     assert "backward" in output
@@ -117,21 +117,21 @@ def test_optimizer_none_leaves_the_optimizer_out(capsys: pytest.CaptureFixture[s
         (["resnet50", "--optimizer", "sgd"], "give --train too"),
         (["resnet50", "--train", "--optimizer", "adamx"], "did you mean 'adamax' or 'adam'"),
         (
-            ["tests.test_cli:without_parameters", "--input", "8", "--train"],
+            ["tests.cli.test_cli:without_parameters", "--input", "8", "--train"],
             "optimizer got an empty parameter list; --optimizer none leaves it out",
         ),
         (["resnet18", "--train", "--optimizer", "muon"], "does not take the parameters"),
         (["fasterrcnn_resnet50_fpn", "--train"], "does not train on images alone"),
         (["quantized_resnet18"], "give --device cpu"),
-        (["tests.test_cli:", "--input", "8"], "expected package.module:callable"),
+        (["tests.cli.test_cli:", "--input", "8"], "expected package.module:callable"),
         ([":build", "--input", "8"], "expected package.module:callable"),
         (["nosuchpackage:build", "--input", "8"], "cannot import 'nosuchpackage'"),
-        (["tests.test_cli:biuld", "--input", "8"], "did you mean 'build'"),
-        (["tests.test_cli:not_a_model", "--input", "8"], "has no callable 'not_a_model'"),
-        (["tests.test_cli:refused", "--input", "8"], "without arguments failed: TypeError"),
+        (["tests.cli.test_cli:biuld", "--input", "8"], "did you mean 'build'"),
+        (["tests.cli.test_cli:not_a_model", "--input", "8"], "has no callable 'not_a_model'"),
+        (["tests.cli.test_cli:refused", "--input", "8"], "without arguments failed: TypeError"),
         (["torch:get_default_dtype", "--input", "8"], "returned dtype; expected a torch.nn.Module"),
-        (["tests.test_cli:build"], "--input 3,224,224"),
-        (["tests.test_cli:embed", "--input", "5:long_"], "unknown dtype 'long_'"),
+        (["tests.cli.test_cli:build"], "--input 3,224,224"),
+        (["tests.cli.test_cli:embed", "--input", "5:long_"], "unknown dtype 'long_'"),
     ],
     ids=lambda value: " ".join(value) or "nothing" if isinstance(value, list) else "",
 )
@@ -149,7 +149,7 @@ def test_cuda_without_a_device_is_refused(capsys: pytest.CaptureFixture[str]) ->
 def test_python_m_flopcount_is_the_same_command() -> None:
     command = [sys.executable, "-m", "flopcount", "resnet5"]
     done = subprocess.run(
-        command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[1]
+        command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2]
     )
     assert done.returncode == 2
     assert done.stderr.startswith("flopcount: error: ")
@@ -222,7 +222,7 @@ def test_a_reader_that_has_had_enough_is_no_error() -> None:
         [sys.executable, "-m", "flopcount", "ops"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        cwd=Path(__file__).parents[1],
+        cwd=Path(__file__).parents[2],
     )
     assert run.stdout is not None
     assert run.stderr is not None

@@ -10,7 +10,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 import flopcount
 from flopcount import Cost, UncountedOpWarning, count_graph
-from tests.graphs import U, macs, rows
+from tests.graph.graphs import U, macs, rows
 
 
 def test_a_region_without_gradients_and_one_with_autocast_run_once() -> None:

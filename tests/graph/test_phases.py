@@ -21,7 +21,7 @@ from torch.utils.checkpoint import (
 import flopcount
 from benchmarks.models import Product
 from flopcount import Report, count_graph
-from tests.graphs import Partition, U, compiled
+from tests.graph.graphs import Partition, U, compiled
 from tests.invariants import check
 
 aten = torch.ops.aten

@@ -10,9 +10,9 @@ from torch.profiler import profile
 
 import flopcount
 from flopcount import Cost
-from tests.formulas import linalg_loops as loops
 from tests.formulas.counting import counting, floats, numbers
 from tests.formulas.decomposed import decomposed_cost, measured
+from tests.formulas.ops import linalg_loops as loops
 
 aten = ops.aten
 linalg = torch.linalg

@@ -10,7 +10,7 @@ import flopcount
 from flopcount import Cost
 from tests.formulas.counting import Number, counting, floats, numbers, total
 from tests.formulas.decomposed import measured, plain
-from tests.formulas.taps import cubic_taps, joint, linear_taps
+from tests.formulas.ops.taps import cubic_taps, joint, linear_taps
 
 aten = ops.aten
 

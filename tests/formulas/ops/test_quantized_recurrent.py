@@ -11,7 +11,7 @@ from torch import nn
 
 import flopcount
 from flopcount import Cost
-from tests.formulas.test_quantized import engine
+from tests.formulas.ops.test_quantized import engine
 
 __all__ = ["engine"]
 

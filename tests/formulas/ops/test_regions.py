@@ -10,7 +10,7 @@ from flopcount import Cost
 from flopcount.cli import torchvision_models
 from flopcount.formulas.registry import Uncountable, formula_of
 from tests.formulas.counting import Number, counting, floats, numbers, total
-from tests.formulas.taps import joint, linear_taps
+from tests.formulas.ops.taps import joint, linear_taps
 
 
 def counted(op, *args, out):

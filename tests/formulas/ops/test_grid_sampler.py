@@ -11,7 +11,14 @@ from flopcount import Cost
 from flopcount.torch_private.ops import is_composite
 from tests.formulas.counting import Number, counting, floats, numbers, total
 from tests.formulas.decomposed import billed, measured, plain
-from tests.formulas.taps import cubic_slopes, cubic_taps, joint, linear_taps, nearest_tap, product
+from tests.formulas.ops.taps import (
+    cubic_slopes,
+    cubic_taps,
+    joint,
+    linear_taps,
+    nearest_tap,
+    product,
+)
 
 aten = ops.aten
 

@@ -15,7 +15,7 @@ from flopcount.formulas.ops.convolution import taps_inside
 from tests.formulas.counting import Tally
 from tests.formulas.decomposed import billed
 from tests.formulas.naive import convolution
-from tests.formulas.test_matmul import operations
+from tests.formulas.ops.test_matmul import operations
 
 aten = torch.ops.aten
 CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}

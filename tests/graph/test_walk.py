@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 import flopcount
 from flopcount import Cost, FlopCounter, UncountedOpWarning, count_graph
-from tests.graphs import ConvNet, Partition, U, compiled, macs, mlp, rows
+from tests.graph.graphs import ConvNet, Partition, U, compiled, macs, mlp, rows
 from tests.invariants import check
 from tests.models import SMALL
 

@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 import flopcount
 from flopcount import Cost, Report, count_graph
-from tests.graphs import U, compiled, macs
+from tests.graph.graphs import U, compiled, macs
 from tests.invariants import check
 
 
