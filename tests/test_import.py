@@ -73,6 +73,12 @@ def test_every_public_name_resolves_and_is_documented(name: str) -> None:
     assert name in dir(flopcount)
 
 
+def test_dir_shows_the_public_names_and_no_more() -> None:
+    shown = {name for name in dir(flopcount) if not name.startswith("__")}
+    assert shown == {*flopcount.__all__}
+    assert "__version__" in dir(flopcount)
+
+
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no attribute 'flops'"):
         flopcount.flops  # noqa: B018
