@@ -32,8 +32,9 @@ from flopcount.formulas import (
     when_registered,
 )
 from flopcount.formulas.bytes import tensors
+from flopcount.report import snapshot
 from flopcount.report.ledger import Ledger
-from flopcount.report.report import Report, snapshot
+from flopcount.report.report import Report
 from flopcount.torch_private.autograd import running_node
 from flopcount.torch_private.compiler import has_symbolic_sizes, never_compile
 from flopcount.torch_private.frames import sharding_is_planned
@@ -57,23 +58,11 @@ TALLY_LIMIT = 1 << 14
 Handler = Callable[["FlopCounter", Any, Any, tuple[Any, ...], dict[str, Any]], Any]
 """Runs an op, and counts it: ``(counter, op, types, args, kwargs)`` to the op's result."""
 
-Where = Place | tuple[Place, str]
-"""Where an op runs and, if its place in the graph tells that, which gradient it computes."""
+Tally = dict[tuple[Any, ...], list[Any]]
+"""How often a call came, and its bill, by its key, which begins with its place."""
 
 OURS = object()
 """Said of an op that is counted as any other."""
-
-
-class Tallied:
-    """How often a call of one cost came at one place."""
-
-    __slots__ = ("bill", "calls", "gradient", "place")
-
-    def __init__(self, place: Place, gradient: str | None, bill: Bill) -> None:
-        self.calls = 1
-        self.place = place
-        self.gradient = gradient
-        self.bill = bill
 
 
 class FlopCounter(TorchDispatchMode):
@@ -188,14 +177,10 @@ class FlopCounter(TorchDispatchMode):
             UnwatchedThreadWarning: once for each thread which had not entered, and in which a
                 module, a backward pass or an optimizer's step ran.
         """
-        ledger = Ledger()
         with self._lock:
-            for key, entry in self._ledger.entries.items():
-                ledger.post(
-                    key, entry.calls, entry.cost, entry.gradients, uncounted=entry.uncounted
-                )
+            ledger = Ledger(self._ledger.rows)
             for thread in self._attribution.threads:
-                _fold(list(thread.tally.values()), ledger)
+                _fold(thread.tally, ledger)
         for op, reason in list(self._unknown.items()):
             if reason:
                 self._unknown[op] = ""
@@ -209,7 +194,7 @@ class FlopCounter(TorchDispatchMode):
                     UnwatchedThreadWarning,
                     stacklevel=2,
                 )
-        return snapshot(ledger, self._attribution)
+        return snapshot.take(ledger, self._attribution.tree, self._attribution.unwatched)
 
     def reset(self) -> None:
         """Forget what was counted.
@@ -228,7 +213,7 @@ class FlopCounter(TorchDispatchMode):
         self._said.clear()
         for thread in self._attribution.threads:
             thread.tally.clear()
-        for scope in self._attribution.scopes():
+        for scope in self._attribution.tree.scopes():
             scope.calls = 0
 
     # -- the dispatcher's side
@@ -292,7 +277,7 @@ class FlopCounter(TorchDispatchMode):
         self,
         thread: ThreadState,
         key: Any,
-        where: Where,
+        place: Place,
         plan: Plan,
         args: Any,
         kwargs: Any,
@@ -307,22 +292,21 @@ class FlopCounter(TorchDispatchMode):
                 key = None
             elif bill.counted and signature:
                 plan.remember(signature, bill)
-        self._post(thread, key, where, bill, args, kwargs)
+        self._post(thread, key, place, bill, args, kwargs)
 
     def _count_symbolic(
-        self, thread: ThreadState, where: Where, plan: Plan, args: Any, kwargs: Any
+        self, thread: ThreadState, place: Place, plan: Plan, args: Any, kwargs: Any
     ) -> None:
         """Count a call that says how often, but not what it costs."""
-        key = where, plan
+        key = place, plan
         if key in thread.tally:
-            thread.tally[key].calls += 1
+            thread.tally[key][0] += 1
         else:
-            self._post(thread, key, where, plan.symbolic_bill(), args, kwargs)
+            self._post(thread, key, place, plan.symbolic_bill(), args, kwargs)
 
     def _post(
-        self, thread: ThreadState, key: Any, where: Where, bill: Bill, args: Any, kwargs: Any
+        self, thread: ThreadState, key: Any, place: Place, bill: Bill, args: Any, kwargs: Any
     ) -> None:
-        place, gradient = where if isinstance(where, tuple) else (where, None)
         if self.strict and not bill.counted:
             raise UncountedOpError(
                 f"{bill.op} is uncounted: {bill.unknown}; it was called with "
@@ -331,15 +315,14 @@ class FlopCounter(TorchDispatchMode):
             ) from None  # the error is no consequence of the tally's having no such key
         if not bill.counted:
             self._unknown.setdefault(bill.op, bill.unknown)
-        entry = Tallied(place, gradient, bill)
         if key is None:
             with self._lock:
-                _fold([entry], self._ledger)
+                self._ledger.post(place, bill, 1)
             return
-        thread.tally[key] = entry
+        thread.tally[key] = [1, bill]
         if len(thread.tally) >= TALLY_LIMIT:
             with self._lock:
-                _fold(thread.tally.values(), self._ledger)
+                _fold(thread.tally, self._ledger)
                 thread.tally.clear()
 
 
@@ -409,26 +392,25 @@ def _counting(plan: Plan) -> Handler:
             if answer is not OURS:
                 return answer
         thread = counter._local.thread
-        where: Where
         node = running_node()
         if node is None:
-            where = thread.place
+            place = thread.place
         else:
-            where = counter._attribution.in_backward(thread, node, args)
+            place = counter._attribution.in_backward(thread, node, args)
             if (
                 find_gradient is not None
-                and where.phase == BACKWARD
+                and place.phase == BACKWARD
                 and (gradient := find_gradient(thread, node))
             ):
-                where = where, gradient
+                place = place.computing(gradient)
         out = call(*args, **kwargs) if kwargs else call(*args)
-        key = sign(where, plan, args, kwargs, out)
+        key = sign(place, plan, args, kwargs, out)
         try:
-            thread.tally[key].calls += 1
+            thread.tally[key][0] += 1
         except KeyError:
-            counter._count_new(thread, key, where, plan, args, kwargs, out)
+            counter._count_new(thread, key, place, plan, args, kwargs, out)
         except TypeError:  # a symbolic number has no hash
-            counter._count_symbolic(thread, where, plan, args, kwargs)
+            counter._count_symbolic(thread, place, plan, args, kwargs)
         return out
 
     return handle
@@ -484,8 +466,7 @@ HANDLERS = Handlers({})
 when_registered(HANDLERS.refresh)
 
 
-def _fold(tallied: Iterable[Tallied], ledger: Ledger) -> None:
+def _fold(tally: Tally, ledger: Ledger) -> None:
     """Post every bill as often as it came."""
-    for entry in tallied:
-        place = entry.place
-        ledger.post_bill(place.scope.path, place.phase, entry.bill, entry.calls, entry.gradient)
+    for (place, *_), (calls, bill) in list(tally.items()):
+        ledger.post(place, bill, calls)

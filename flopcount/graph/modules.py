@@ -9,8 +9,7 @@ from typing import Any
 
 from torch import fx, nn
 
-from flopcount.attribution.forward import Attribution
-from flopcount.attribution.tree import WRAPPERS, Scope
+from flopcount.attribution.tree import WRAPPERS, ModuleTree, Scope
 from flopcount.torch_private.compiler import NO_MODULE
 
 __all__ = ["Stack", "TracedModules"]
@@ -30,14 +29,14 @@ class TracedModules:
     """The scopes of modules, made as they come by."""
 
     def __init__(self) -> None:
-        self.attribution = Attribution()
+        self.tree = ModuleTree()
         self._roots: dict[str, Scope] = {}
         self._calls: dict[Scope, Counter[str]] = {}
 
     @property
     def block(self) -> Scope:
         """Where ops belong that ran outside every module."""
-        return self.attribution.root
+        return self.tree.root
 
     def begin(self, graph: fx.Graph) -> Stack:
         """Forget the exported module of the graph before; returns what is open everywhere."""

@@ -21,8 +21,9 @@ from flopcount.formulas import Bill, Decision, Plan, plan
 from flopcount.graph.modules import Stack, TracedModules, stack_of
 from flopcount.graph.phases import inner_phases, phases
 from flopcount.graph.sizes import Sizes, Unsized
+from flopcount.report import snapshot
 from flopcount.report.ledger import Ledger
-from flopcount.report.report import Report, snapshot
+from flopcount.report.report import Report
 from flopcount.torch_private.modes import (
     FakeTensorMode,
     TorchDispatchMode,
@@ -86,7 +87,7 @@ def count_graph(
     numbers.require_given(walk.needed)
     for op, reason in walk.unknown.items():
         warnings.warn(f"{op} is uncounted: {reason}", UncountedOpWarning, stacklevel=2)
-    return snapshot(walk.ledger, walk.modules.attribution)
+    return snapshot.take(walk.ledger, walk.modules.tree)
 
 
 class Program(NamedTuple):
@@ -462,11 +463,11 @@ class Walk:
         phase, stack = run.phases[node], {**run.open, **calls}
         if phase == FORWARD:
             self.modules.call(stack, run.seen, run.times)
-        path = self.modules.scope(stack, run.outside).path
+        place = self.modules.scope(stack, run.outside).places[phase]
         for bill in bills:
             if not bill.counted:
                 self.unknown.setdefault(bill.op, bill.unknown)
-            self.ledger.post_bill(path, phase, bill, run.times)
+            self.ledger.post(place, bill, run.times)
 
 
 def _is_assertion(op: OpOverload) -> bool:

@@ -9,7 +9,8 @@ from flopcount.cost import ZERO, format_quantity
 from flopcount.pytest_plugin.budget import OTHER_READINGS, Measure, Verdict
 from flopcount.report.diff import Diff
 from flopcount.report.render.table import OUTSIDE, differences, tabulated
-from flopcount.report.report import Report, Row
+from flopcount.report.report import Report
+from flopcount.report.tree import Row
 
 __all__ = ["change", "expensive", "failure", "summary", "trim"]
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from importlib import import_module
 
 from flopcount.cost import ZERO, Cost
-from flopcount.report.report import Report
+from flopcount.report.tree import ModuleNode
 
 __all__ = ["Change", "Diff"]
 
@@ -37,10 +38,13 @@ class Diff:
     >>> wide = flopcount.count(torch.nn.Linear(8, 3), torch.ones(4, 8), backward=False)
     >>> narrow.diff(wide).flops
     68
+
+    Attributes:
+        before, after: what each report's block cost, as its ``root`` says.
     """
 
-    before: Report
-    after: Report
+    before: ModuleNode
+    after: ModuleNode
 
     @cached_property
     def changes(self) -> tuple[Change, ...]:
@@ -62,14 +66,15 @@ class Diff:
         return bool(self.changes)
 
     def __str__(self) -> str:
-        from flopcount.report.render import table
+        # formats are looked up by name: they know reports and differences, not the reverse
+        text: str = import_module("flopcount.report.render.table").differences(self)
+        return text
 
-        return table.differences(self)
 
-
-def _costs(report: Report) -> dict[tuple[str, str, str, str], Cost]:
+def _costs(root: ModuleNode) -> dict[tuple[str, str, str, str], Cost]:
     costs: dict[tuple[str, str, str, str], Cost] = {}
-    for row in report.entries:
-        key = (report.relative(row.module), row.phase, row.op, row.dtype)
-        costs[key] = costs.get(key, ZERO) + row.cost
+    for node in root.walk():
+        for row in node.rows:
+            key = (node.path, row.phase, row.op, row.dtype)
+            costs[key] = costs.get(key, ZERO) + row.cost
     return costs

@@ -5,102 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flopcount.attribution.phase import PHASES
 from flopcount.cost import ZERO, Cost
 from flopcount.errors import UnknownModuleError, did_you_mean
+from flopcount.report import json
+from flopcount.report.diff import Diff
+from flopcount.report.tree import Module, ModuleNode, Row, sum_rows
 
 if TYPE_CHECKING:
     from os import PathLike
 
-    from flopcount.attribution.forward import Attribution
     from flopcount.report.diff import Diff
-    from flopcount.report.ledger import Ledger
 
-__all__ = ["GRADIENTS", "Module", "ModuleNode", "Report", "Row", "snapshot", "sum_rows"]
+__all__ = ["Report"]
 
-GRADIENTS = ("input", "weight", "bias")
-"""What a backward op may compute."""
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """What one op, in one dtype, cost in one module and phase, without the module's children.
-
-    ``gradients`` splits backward arithmetic by what it computes, where that is known; bytes stay
-    with the op as a whole. ``uncounted`` of the calls have no formula.
-    """
-
-    module: str
-    phase: str
-    op: str
-    dtype: str
-    calls: int
-    cost: Cost
-    gradients: dict[str, Cost] = field(default_factory=dict)
-    uncounted: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Module:
-    """A module that ran: its full path, class, calls, and number of parameters, children's too."""
-
-    path: str
-    name: str
-    type: str
-    calls: int
-    params: int
-
-
-@dataclass(frozen=True)
-class ModuleNode:
-    """A module in the report's tree.
-
-    >>> import torch, flopcount
-    >>> model = torch.nn.Sequential(torch.nn.Linear(8, 2), torch.nn.ReLU())
-    >>> node = flopcount.count(model, torch.ones(4, 8))["0"]
-    >>> node.type, node.params, node.calls, node.gradients["weight"].macs
-    ('Linear', 18, 1, 64)
-
-    Attributes:
-        name: the attribute by which its caller owns it; a root's class.
-        path: dotted path from the model.
-        type: its class.
-        calls: how often it was called; recomputation is not a call.
-        params: its parameters, its children's included.
-        own: Cost of the ops that ran in the module itself.
-        total: Cost with its children.
-        phases: ``total`` by phase: forward, backward, recompute, optimizer.
-        gradients: the arithmetic of ``total``'s backward by the gradient that it computes
-            (``"input"``, ``"weight"``, ``"bias"``), where that is known.
-        children: the modules below it, in the order of their first call.
-    """
-
-    name: str
-    path: str
-    type: str
-    calls: int
-    params: int
-    own: Cost
-    total: Cost
-    phases: dict[str, Cost]
-    gradients: dict[str, Cost]
-    rows: tuple[Row, ...] = field(repr=False)
-    children: tuple[ModuleNode, ...] = field(repr=False)
-
-    def walk(self) -> Iterator[ModuleNode]:
-        """This node and all below it, parents first.
-
-        >>> import torch, flopcount
-        >>> model = torch.nn.Sequential(torch.nn.Linear(8, 2), torch.nn.ReLU())
-        >>> [node.path for node in flopcount.count(model, torch.ones(4, 8)).model.walk()]
-        ['', '0', '1']
-        """
-        yield self
-        for child in self.children:
-            yield from child.walk()
+FORMATS = "flopcount.report.render"
+"""The room of what people see. It is looked up by name: formats know reports, not the reverse."""
 
 
 @dataclass(frozen=True)
@@ -362,9 +286,10 @@ class Report:
         Raises:
             ValueError: an unknown column, or a negative depth.
         """
-        from flopcount.report.render import table
-
-        return table.render(self, depth=depth, columns=columns, sort=sort)
+        table: str = import_module(f"{FORMATS}.table").render(
+            self, depth=depth, columns=columns, sort=sort
+        )
+        return table
 
     def __str__(self) -> str:
         return self.table()
@@ -384,11 +309,9 @@ class Report:
         Raises:
             TypeError: not a Report.
         """
-        from flopcount.report.diff import Diff
-
         if not isinstance(other, Report):
             raise TypeError(f"expected another Report, got {type(other).__name__}")
-        return Diff(self, other)
+        return Diff(self.root, other.root)
 
     # -- files
 
@@ -413,9 +336,7 @@ class Report:
         Raises:
             ValueError: no format has this ending; names those that there are.
         """
-        from flopcount.report.render import renderer
-
-        text = renderer(str(path))(self)
+        text = import_module(FORMATS).renderer(str(path))(self)
         Path(path).write_text(text, encoding="utf-8")
 
     def to_json(self) -> str:
@@ -426,9 +347,7 @@ class Report:
         >>> json.loads(report.to_json())["rows"][0]["cost"]["macs"]
         64
         """
-        from flopcount.report import json
-
-        return json.write(self)
+        return json.write(self.modules, self.entries, self.model_path, self.unwatched)
 
     @classmethod
     def from_json(cls, text: str) -> Report:
@@ -445,20 +364,7 @@ class Report:
         Raises:
             ValueError: the text is not a report, or of a schema that this version cannot read.
         """
-        from flopcount.report import json
-
-        return json.read(text)
-
-
-def sum_rows(rows: Iterable[Row]) -> tuple[dict[str, Cost], dict[str, Cost]]:
-    """Costs of ``rows`` added up by phase, and their backward arithmetic by gradient."""
-    phases = dict.fromkeys(PHASES, ZERO)
-    gradients = dict.fromkeys(GRADIENTS, ZERO)
-    for row in rows:
-        phases[row.phase] += row.cost
-        for name, cost in row.gradients.items():
-            gradients[name] += cost
-    return phases, gradients
+        return cls(*json.read(text))
 
 
 def _sums(rows: Iterable[Row], key: Callable[[Row], str]) -> dict[str, Cost]:
@@ -467,25 +373,3 @@ def _sums(rows: Iterable[Row], key: Callable[[Row], str]) -> dict[str, Cost]:
     for row in rows:
         sums[key(row)] = sums.get(key(row), ZERO) + row.cost
     return dict(sorted(sums.items(), key=lambda item: (-item[1].flops, -item[1].bytes)))
-
-
-def snapshot(ledger: Ledger, attribution: Attribution) -> Report:
-    """The report of what ``ledger`` holds, for the modules that ran under ``attribution``."""
-    entries = tuple(
-        Row(*key, entry.calls, entry.cost, dict(entry.gradients), entry.uncounted)
-        for key, entry in ledger.entries.items()
-    )
-    ran = {entry.module for entry in entries}
-    scopes = [*attribution.scopes(), attribution.unattributed]
-    shown = {attribution.root, attribution.model}
-    for scope in scopes:
-        if scope.calls or scope.path in ran:
-            shown.update(scope.lineage())
-    modules = []
-    for scope in filter(shown.__contains__, scopes):
-        scope.measure()
-        modules.append(Module(scope.path, scope.name, scope.type, scope.calls, scope.params))
-    roots = [scope for scope in attribution.root.children.values() if scope in shown]
-    model = attribution.model or (roots[0] if len(roots) == 1 else None)
-    path = model.path if model else None
-    return Report(tuple(modules), entries, path, dict(attribution.unwatched))

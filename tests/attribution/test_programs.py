@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves
 from benchmarks.attribution import verdict_apart
 from benchmarks.programs import PROGRAMS, Program, Row, U
 from flopcount import Cost, FlopCounter, Report, UnwatchedThreadWarning
-from flopcount.report.report import sum_rows
+from flopcount.report.tree import sum_rows
 
 EACH = pytest.mark.parametrize("name", PROGRAMS)
 

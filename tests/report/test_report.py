@@ -15,8 +15,8 @@ import flopcount
 from flopcount import Cost, FlopCounter, Report
 from flopcount.attribution.phase import PHASES
 from flopcount.cost import ZERO
-from flopcount.errors import FlopcountError
-from flopcount.report.report import Module, Row, UnknownModuleError
+from flopcount.errors import FlopcountError, UnknownModuleError
+from flopcount.report.tree import Module, Row
 from tests.invariants import check
 
 N, D, H, M = 4, 8, 16, 2

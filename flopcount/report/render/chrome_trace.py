@@ -6,7 +6,8 @@ import json
 from typing import Any
 
 from flopcount.attribution.phase import PHASES
-from flopcount.report.report import ModuleNode, Report
+from flopcount.report.report import Report
+from flopcount.report.tree import ModuleNode
 
 __all__ = ["render"]
 

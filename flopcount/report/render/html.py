@@ -6,7 +6,8 @@ from html import escape
 
 from flopcount.cost import format_quantity
 from flopcount.report.render import table
-from flopcount.report.report import ModuleNode, Report
+from flopcount.report.report import Report
+from flopcount.report.tree import ModuleNode
 
 __all__ = ["render"]
 

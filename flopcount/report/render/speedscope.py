@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 
 from flopcount.attribution.phase import PHASES
-from flopcount.report.report import ModuleNode, Report
+from flopcount.report.report import Report
+from flopcount.report.tree import ModuleNode
 
 __all__ = ["render"]
 

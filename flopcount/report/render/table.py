@@ -10,7 +10,8 @@ from tabulate import tabulate
 
 from flopcount.cost import ZERO, Cost, format_quantity
 from flopcount.report.diff import Diff
-from flopcount.report.report import ModuleNode, Report, sum_rows
+from flopcount.report.report import Report
+from flopcount.report.tree import ModuleNode, sum_rows
 
 __all__ = [
     "COLUMNS",
@@ -268,7 +269,7 @@ def differences(diff: Diff, most: int | None = None) -> str:
     changed = [change for change in diff.changes if change.flops]
     body = [
         [
-            OUTSIDE if change.module == "<block>" else change.module or diff.after.model.name,
+            OUTSIDE if change.module == "<block>" else change.module or _model_name(diff.after),
             change.phase,
             change.op,
             *_quantities(change.before.flops, change.after.flops),
@@ -284,6 +285,10 @@ def differences(diff: Diff, most: int | None = None) -> str:
     rest = len(diff.changes) - len(changed)
     note = f"\n\nand {rest} more that moved other bytes" if rest else ""
     return tabulated(headers, body) + note
+
+
+def _model_name(root: ModuleNode) -> str:
+    return next((node.name for node in root.walk() if not node.path), root.name)
 
 
 def _signed(flops: int) -> str:
