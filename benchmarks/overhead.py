@@ -21,12 +21,12 @@ from torch.profiler import profile
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import models
 from benchmarks.figures import Figures, Target
 from benchmarks.markdown import figures_of
 from benchmarks.progress import each
 from flopcount import FlopCounter
 from flopcount.cli import torchvision_models
+from tests import models
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from benchmarks import models
 from benchmarks.figures import Figures, Target
 from benchmarks.markdown import figures_of
 from benchmarks.overhead import Step, train
 from benchmarks.progress import each
 from flopcount import FlopCounter
+from tests import models
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -14,8 +14,8 @@ from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 
 from benchmarks.accuracy.papers import formula, printed
 from benchmarks.accuracy.verdicts import Row
-from benchmarks.models import Block
 from flopcount import FlopCounter, Report
+from tests.models import Block
 
 __all__ = ["rows"]
 

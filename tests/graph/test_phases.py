@@ -19,10 +19,10 @@ from torch.utils.checkpoint import (
 )
 
 import flopcount
-from benchmarks.models import Product
 from flopcount import Report, count_graph
 from tests.graph.graphs import Partition, U, compiled
 from tests.invariants import check
+from tests.models import Product
 
 aten = torch.ops.aten
 

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from benchmarks import models
 from benchmarks.peers.cases.catalogue import Build, Case, Made
 from benchmarks.programs.catalogue import Composed
 from flopcount.cli import torchvision_models
+from tests import models
 
 __all__ = ["NETWORKS", "published"]
 
@@ -26,8 +26,9 @@ PRINTED = 10**6
 
 def torchvisions(name: str, weights: str | None = None) -> Made:
     """A model of torchvision as its weights would build it, and an image of the right size."""
-    model = torchvision_models.build(name, weights)
-    return model, torchvision_models.example_inputs(name, weights=weights)
+    return torchvision_models.build(name, weights), torchvision_models.example_inputs(
+        name, weights=weights
+    )
 
 
 def published(name: str, weights: str | None = None, *, stem: int = 0, scores: int = 0) -> Case:
