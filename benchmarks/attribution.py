@@ -1,6 +1,6 @@
 """Which tool gives which module its due: rows of hard programs beside those derived by hand.
 
-Each program of ``benchmarks/programs`` runs under flopcount, under torch's ``FlopCounterMode``,
+Each program of ``tests/programs`` runs under flopcount, under torch's ``FlopCounterMode``,
 and under a small dispatch mode that asks torch's ``ModTracker`` for modules and flopcount for the
 cost of an op, so that only attribution is compared. Compared are FLOPs of products, all phases
 together, of the whole program and of each module that was called; a module that a tool does not
@@ -29,10 +29,10 @@ from torch.utils.flop_counter import FlopCounterMode
 import flopcount
 from benchmarks.figures import Figures, Target
 from benchmarks.markdown import table
-from benchmarks.programs import PROGRAMS, Program, U
 from benchmarks.progress import each
 from flopcount import FlopCounter
 from flopcount.formulas import Decision, plan
+from tests.programs import PROGRAMS, Program, U
 
 WHOLE = "Global"
 """What torch's trackers call that which is outside of all modules, and all together."""
@@ -228,7 +228,7 @@ def section(figures: Figures) -> str:
     ]
     return (
         f"{figures['of']} programs that are hard to attribute, each with its rows derived by hand "
-        "in its docstring (`benchmarks/programs`). A tool is right if every module's FLOPs of "
+        "in its docstring (`tests/programs`). A tool is right if every module's FLOPs of "
         "products are; it is silent if it leaves out a thread without a word. `ModTracker` is "
         "asked for modules alone: the costs are flopcount's.\n\n"
         + table(["tool", *names.values()], lines, "lrrrrr")

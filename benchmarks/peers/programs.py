@@ -22,7 +22,7 @@ from torch.utils._pytree import tree_leaves
 from benchmarks import attribution
 from benchmarks.peers.adapters import Found, profiler
 from benchmarks.peers.tools import TOOLS
-from benchmarks.programs import PROGRAMS, Program, U
+from tests.programs import PROGRAMS, Program, U
 
 __all__ = ["NAMES", "verdict"]
 

@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.attribution import TOOLS, verdict, verdict_apart
 from benchmarks.figures import FOLDER
-from benchmarks.programs import PROGRAMS
+from tests.programs import PROGRAMS
 
 
 @pytest.mark.parametrize("tool", TOOLS)

@@ -21,7 +21,7 @@ from benchmarks.peers.survey import jobs
 from benchmarks.peers.tables import WAYS
 from benchmarks.peers.tools import OURS, TOOLS
 from benchmarks.peers.verdicts import EXACT, KINDS, NOT_OFFERED, truths, verdict
-from benchmarks.programs import Program, Row
+from tests.programs import Program, Row
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

@@ -14,9 +14,9 @@ import torch
 from torch import nn
 
 from benchmarks.peers.cases.catalogue import Build, Case, Made
-from benchmarks.programs.catalogue import Composed
 from flopcount.cli import torchvision_models
 from tests import models
+from tests.programs.catalogue import Composed
 
 __all__ = ["NETWORKS", "published"]
 

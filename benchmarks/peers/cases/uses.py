@@ -11,8 +11,8 @@ from torch.nn.utils import parametrize
 from torch.utils.checkpoint import checkpoint
 
 from benchmarks.peers.cases.catalogue import Made, alone, layer, matrix, x
-from benchmarks.programs.catalogue import Composed
 from tests.models import Product
+from tests.programs.catalogue import Composed
 
 U = 4 * 8 * 8
 """One layer, forward."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import grad
 
-from benchmarks.programs.catalogue import (
+from tests.programs.catalogue import (
     Composed,
     Made,
     Row,

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.autograd import grad
 
-from benchmarks.programs.catalogue import Made, Row, batch, chain, program
+from tests.programs.catalogue import Made, Row, batch, chain, program
 
 STAGES = {
     "": Row(12, 21, calls=0),

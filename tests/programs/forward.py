@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from benchmarks.programs.catalogue import (
+from tests.programs.catalogue import (
     Composed,
     Made,
     Row,

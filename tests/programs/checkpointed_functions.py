@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.programs.catalogue import (
+from tests.programs.catalogue import (
     Composed,
     Made,
     Row,
@@ -23,8 +23,8 @@ from benchmarks.programs.catalogue import (
     program,
     weight,
 )
-from benchmarks.programs.hooks import Again, Product
-from benchmarks.programs.recompute import reentrant, saved
+from tests.programs.hooks import Again, Product
+from tests.programs.recompute import reentrant, saved
 
 Function = Callable[[Tensor, Tensor], Tensor]
 

@@ -11,7 +11,7 @@ from torch.func import functional_call, hessian, jacfwd, jacrev, jvp, vjp, vmap
 from torch.func import grad as func_grad
 from torch.nn.utils import parametrizations, parametrize
 
-from benchmarks.programs.catalogue import (
+from tests.programs.catalogue import (
     Made,
     Row,
     batch,
@@ -20,7 +20,7 @@ from benchmarks.programs.catalogue import (
     linear,
     program,
 )
-from benchmarks.programs.hooks import Product, applied
+from tests.programs.hooks import Product, applied
 
 
 def weights(model: nn.Module) -> dict[str, Tensor]:

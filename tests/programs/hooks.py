@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.autograd import Function, grad
 from torch.autograd.function import once_differentiable
 
-from benchmarks.programs.catalogue import (
+from tests.programs.catalogue import (
     Composed,
     Made,
     Row,

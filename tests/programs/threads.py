@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.programs.catalogue import (
+from tests.programs.catalogue import (
     Composed,
     Made,
     Row,

@@ -15,7 +15,7 @@ from torch.utils.checkpoint import (
     set_checkpoint_early_stop,
 )
 
-from benchmarks.programs.catalogue import (
+from tests.programs.catalogue import (
     Composed,
     Made,
     Row,
@@ -26,7 +26,7 @@ from benchmarks.programs.catalogue import (
     program,
     weight,
 )
-from benchmarks.programs.hooks import Again, applied
+from tests.programs.hooks import Again, applied
 
 aten = torch.ops.aten
 

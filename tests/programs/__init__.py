@@ -2,7 +2,7 @@
 
 import torch.distributed
 
-from benchmarks.programs import (  # noqa: F401
+from tests.programs import (  # noqa: F401
     backward,
     checkpointed_functions,
     forward,
@@ -13,9 +13,9 @@ from benchmarks.programs import (  # noqa: F401
     structure,
     threads,
 )
-from benchmarks.programs.catalogue import PROGRAMS, Program, Row, U
+from tests.programs.catalogue import PROGRAMS, Program, Row, U
 
 if torch.distributed.is_available() and torch.distributed.is_gloo_available():
-    from benchmarks.programs import distributed  # noqa: F401
+    from tests.programs import distributed  # noqa: F401
 
 __all__ = ["PROGRAMS", "Program", "Row", "U"]

@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed import pipelining
 
-from benchmarks.programs.catalogue import Made, Row, chain, program
+from tests.programs.catalogue import Made, Row, chain, program
 
 STAGE = {"": Row(6, 9, calls=3), "0": Row(3, 3, calls=3), "1": Row(3, 6, calls=3)}
 """A stage of two layers, and three micro-batches whose gradients nobody wants."""
