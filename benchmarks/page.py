@@ -18,7 +18,7 @@ HOME = Path(__file__).parent
 
 BENCHMARKS = (
     *("accuracy", "attribution", "coverage", "overhead", "scaling", "peers", "oracles"),
-    *("mutation", "pytest_overhead"),
+    "pytest_overhead",
 )
 """In the order of the page."""
 

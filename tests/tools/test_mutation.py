@@ -13,12 +13,12 @@ import flopcount.formulas
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="each trial is a fork")
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 ROOMS = sorted(path.stem for path in Path(flopcount.formulas.__file__).parent.glob("ops/*.py"))
 
 TRIAL = """
 import sys
-from benchmarks.mutation import main
+from tests.tools.mutation import main
 from flopcount import Cost, formula
 
 def forgotten(x, *, out):

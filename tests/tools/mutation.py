@@ -1,6 +1,6 @@
 """Which formulas can be wrong without a test going red: each is doubled, one at a time.
 
-    python -m benchmarks.mutation [ROOM ...]
+    python -m tests.tools.mutation [ROOM ...]
 
 Without rooms (files of ``flopcount/formulas/ops``), all formulas are tried with all tests of
 formulas; a named room is tried with its own tests. Every trial is a fork of a process that has
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import functools
 import json
-import multiprocessing
 import os
 import sys
 import tempfile
@@ -27,13 +26,12 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.figures import Figures, Target
 from flopcount import Cost, Gradients
 from flopcount.formulas import registry
 
 plans = import_module("flopcount.formulas.plan")  # the package has a function of this name
 
-TESTS = Path(__file__).parents[1] / "tests" / "formulas"
+TESTS = Path(__file__).parents[1] / "formulas"
 ELSEWHERE = {
     "exponential": ["random"],
     "foreach": ["optimizer"],
@@ -211,49 +209,16 @@ def is_red(tests: Sequence[pytest.Item]) -> bool:
     return False
 
 
-def trial(rooms: Sequence[str]) -> tuple[int, Figures]:
-    """pytest's exit code, and what survived."""
+def main(rooms: Sequence[str]) -> int:
+    """pytest's exit code, or 1 if a formula survived."""
     torch.set_num_threads(1)
     mutation = Mutation(rooms)
-    code = pytest.main(["-qs", "-p", "no:cacheprovider", *tests_of(rooms)], [mutation])
-    killed = len(mutation.formulas) - len(mutation.survivors)
-    figures = {"formulas": len(mutation.formulas), "killed": killed}
-    return int(code), {**figures, "survivors": mutation.survivors}
-
-
-QUICK = ["pooling", "reduction"]
-"""Rooms that are tried quickly."""
-
-
-def run(quick: bool) -> Figures:
-    """All formulas, or those of two rooms, in a process that has imported nothing else."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        code, figures = pool.apply(trial, (QUICK if quick else [],))
-    if code:
-        raise RuntimeError(f"pytest ended with {code}")
-    return figures
-
-
-def targets(figures: Figures) -> list[Target]:
-    found = f"{figures['killed']} of {figures['formulas']}"
-    return [
-        Target("formulas that no test lets pass doubled", "all", found, not figures["survivors"])
-    ]
-
-
-def section(figures: Figures) -> str:
-    parts = [
-        f"Each of {figures['formulas']} formulas was doubled, and the tests that call it were run: "
-        f"for {figures['killed']} of them one went red."
-    ]
-    return "\n\n".join([*parts, *(f"- {survivor}" for survivor in figures["survivors"])])
-
-
-def main(rooms: Sequence[str]) -> int:
-    code, figures = trial(rooms)
+    code = int(pytest.main(["-qs", "-p", "no:cacheprovider", *tests_of(rooms)], [mutation]))
     if not code:
-        print(f"{figures['killed']} of {figures['formulas']} formulas cannot be doubled unnoticed")
-    return code or int(bool(figures["survivors"]))
+        number = len(mutation.formulas)
+        killed = number - len(mutation.survivors)
+        print(f"{killed} of {number} formulas cannot be doubled unnoticed")
+    return code or int(bool(mutation.survivors))
 
 
 if __name__ == "__main__":
