@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 HOME = Path(__file__).parent
 
 BENCHMARKS = (
-    *("accuracy", "attribution", "coverage", "overhead", "scaling", "peers", "oracles"),
+    *("accuracy", "attribution", "coverage", "overhead", "scaling", "peers"),
     "pytest_overhead",
 )
 """In the order of the page."""

@@ -16,7 +16,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn, ops
 
 import flopcount
-from benchmarks.oracles.cases import Step
 from flopcount import Cost, FlopCounter
 from flopcount.cli import torchvision_models
 from tests.formulas import naive
@@ -28,6 +27,7 @@ from tests.formulas.ops.test_fft import Complex, radix_2
 from tests.formulas.ops.test_loss import BCE, MSE, BCEWithLogits, Huber, SmoothL1, SoftMargin
 from tests.formulas.ops.test_reduction import row_softmax, row_variance
 from tests.formulas.ops.test_resampling import cubic_taps, linear_taps, resized_places
+from tests.oracles.cases import Step
 
 aten = ops.aten
 Row = tuple[str, str, str, Cost, Cost]

@@ -2,25 +2,21 @@
 
 The oracles: naive loops on numbers that count, torch's own decompositions, XLA's cost analysis,
 instructions executed by torch's CPU kernels, and published closed forms. Each row agrees, or
-differs by reasons of a stated size, or cannot be compared; else the run fails.
+differs by reasons of a stated size, or cannot be compared; else it is unexplained.
 """
 
 from __future__ import annotations
 
 import json
 import warnings
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from benchmarks.figures import Figures, Target
-from benchmarks.markdown import code, table
-from benchmarks.oracles import loops
-from benchmarks.oracles.cases import CASES, OTHER_NAMES, cost_of
-from benchmarks.oracles.reasons import (
+from flopcount import Cost
+from tests.oracles import loops
+from tests.oracles.cases import CASES, OTHER_NAMES, cost_of
+from tests.oracles.reasons import (
     OPAQUE,
     OPAQUE_TO_XLA,
     UNKNOWN,
@@ -28,7 +24,6 @@ from benchmarks.oracles.reasons import (
     arithmetic,
     reasons_of_kernel,
 )
-from flopcount import Cost
 
 HOME = Path(__file__).parent
 Row = dict[str, Any]
@@ -147,80 +142,3 @@ def compare(every: int = 1) -> list[Row]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return [*computed(), *by_xla(every), *by_kernels(every)]
-
-
-def tally(rows: Sequence[Row]) -> dict[str, dict[str, int]]:
-    """How many rows of each oracle have each verdict."""
-    return {
-        oracle: dict(Counter(row["verdict"] for row in rows if row["oracle"] == oracle))
-        for oracle in ORACLES
-    }
-
-
-# what is said of them
-
-
-def number(parts: Sequence[int]) -> str:
-    """The parts joined by +, without the zeros at the end."""
-    shown = list(parts)
-    while len(shown) > 1 and not shown[-1]:
-        shown.pop()
-    return " + ".join(f"{part:,}" for part in shown) or "–"
-
-
-def reasons(rows: Sequence[Row]) -> list[str]:
-    """Why figures differ; their places in the list are their numbers."""
-    return list(dict.fromkeys(why for row in rows for why in row["reasons"]))
-
-
-def run(quick: bool) -> Figures:
-    """All rows, or of the recorded ones every fourth."""
-    torch.set_num_threads(1)
-    rows = compare(4 if quick else 1)
-    return {"verdicts": tally(rows), "rows": rows}
-
-
-def targets(figures: Figures) -> list[Target]:
-    unexplained = [
-        f"{row['op']}, {row['phase']}, {row['oracle']}: {row['flopcount']} {row['figure']}"
-        for row in figures["rows"]
-        if row["verdict"] == "unexplained"
-    ]
-    found = "; ".join(unexplained) or f"all {len(figures['rows'])} rows"
-    return [Target("figures of five oracles", "equal or explained", found, not unexplained)]
-
-
-def section(figures: Figures) -> str:
-    names = ["agrees", "differs", "not compared"]
-    lines = [
-        [who, what, *(figures["verdicts"][who].get(name, 0) for name in names)]
-        for who, what in ORACLES.items()
-    ]
-    parts = [
-        "Each number of flopcount beside one that its formulas had no part in.",
-        table(["oracle", "its figure", *names], lines, "llrrr"),
-        f"Executed instructions agree if they differ by at most {TOLERANCE:.1%}; all other "
-        "figures agree exactly. A difference has reasons, whose sizes add up to it: exactly, or "
-        "for instructions within the bounds that `oracles/reasons.py` gives.",
-    ]
-    return "\n\n".join(parts)
-
-
-def detail(figures: Figures) -> str:
-    rows = figures["rows"]
-    names = reasons(rows)
-    parts = [
-        "## Reasons",
-        table(["", "why a figure differs"], [[i, why] for i, why in enumerate(names, 1)], "rl"),
-    ]
-    for family in dict.fromkeys(row["family"] for row in rows):
-        lines = []
-        for row in rows:
-            if row["family"] == family:
-                numbers = ", ".join(str(names.index(why) + 1) for why in row["reasons"])
-                counted = [number(row["flopcount"]), row["oracle"], number(row["figure"])]
-                verdict = row["verdict"] + (f": {numbers}" if numbers else "")
-                lines.append([code(row["op"]), row["phase"], *counted, verdict])
-        headers = ["op", "phase", "flopcount", "oracle", "its figure", "verdict"]
-        parts += [f"## {family[0].upper()}{family[1:]}", table(headers, lines, "llrlrl")]
-    return "\n\n".join(parts)
