@@ -12,13 +12,8 @@ from contextlib import contextmanager
 
 import torch
 
-from benchmarks.accuracy import (
-    architectures,
-    language_papers,
-    published,
-    vision_papers,
-    vit_papers,
-)
+from benchmarks.accuracy import architectures, published
+from benchmarks.accuracy.papers import language, vision, vit
 from benchmarks.accuracy.tables import detail, section, tally
 from benchmarks.accuracy.verdicts import UNEXPLAINED, VERDICTS, Row
 from benchmarks.figures import Figures, Target
@@ -26,7 +21,7 @@ from benchmarks.progress import each
 
 __all__ = ["detail", "run", "section", "targets"]
 
-PAPERS = {"vision": vision_papers, "ViT": vit_papers, "language": language_papers}
+PAPERS = {"vision": vision, "ViT": vit, "language": language}
 
 TIMM_WANTED = 200
 """So many of timm's architectures a whole run has at least."""
@@ -48,7 +43,8 @@ def quietly() -> Iterator[None]:
 def run(quick: bool) -> Figures:
     """All of torchvision and Hugging Face, a sixth of timm, and the papers; quickly, a part."""
     with quietly():
-        papers = [row for part in each(PAPERS, "papers") for row in PAPERS[part].rows(quick)]
+        first = 2 if quick else None
+        papers = [row for part in each(PAPERS, "papers") for row in PAPERS[part].rows(first)]
         return {
             "quick": quick,
             "published": list(published.rows(quick)),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
 from typing import Any
 
 import pytest
@@ -15,9 +14,9 @@ from torch import Tensor, nn
 pytest.importorskip("tqdm")
 
 from benchmarks import accuracy, figures
-from benchmarks.accuracy import language_papers, products, steps, vit_papers
+from benchmarks.accuracy import products, steps
 from benchmarks.accuracy.by_hand import ByHand, Macs
-from benchmarks.accuracy.papers import CUT, formula, printed
+from benchmarks.accuracy.papers import CUT, formula, language, printed, table, vit
 from benchmarks.accuracy.verdicts import AGREES, ALONE, EXPLAINED, UNEXPLAINED, UNKNOWN
 from flopcount import FlopcountError
 from flopcount.cli import torchvision_models
@@ -190,12 +189,13 @@ def test_a_formulas_terms_are_the_whole_difference() -> None:
 
 
 def test_megatrons_formula_is_exact() -> None:
-    for found in language_papers.megatron(["1.7"]):
+    for found in language.megatron(table("megatron", 1).rows):
         assert found["verdict"] == AGREES
 
 
 def test_a_vits_flops_are_those_of_its_paper_to_the_last_digit() -> None:
-    found = list(vit_papers.scaling([("B", 16), ("L", 16)]))
+    rows = [row for row in table("vit_scaling").rows if row["shape"] in "BL" and row["patch"] == 16]
+    found = list(vit.scaling(rows))
     assert [row["printed"] for row in found] == ["35.1", "111.3", "122.9", "382.8"]
     assert {row["verdict"] for row in found} == {AGREES}
 
@@ -203,14 +203,19 @@ def test_a_vits_flops_are_those_of_its_paper_to_the_last_digit() -> None:
 def test_a_figure_that_no_reading_has_is_unknown_and_one_that_the_paper_contradicts_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    build = partial(nn.Linear, 224, 10**6)
+    monkeypatch.setitem(vit.BUILDERS, "linear", lambda shape, scale: nn.Linear(shape, scale))
     # 3·224·224 MACs for each output, forward; 303 million images; weights' gradients as many
     step, images = 2 * 2 * 3 * 224 * 224 * 10**6, 303e6 / 1e18
-    figures = {1: str(round(step * images)), 2: "1", 3: "2"}
-    monkeypatch.setattr(vit_papers, "EXAFLOPS", {"one": (build, figures), "two": (build, {1: "1"})})
-    rows = list(vit_papers.compute(["one", "two"]))
-    assert [row["verdict"] for row in rows] == [AGREES, ALONE, ALONE, UNKNOWN]
-    assert "to three forward passes" in rows[-1]["reasons"][0]
+    figures = {("one", 1): str(round(step * images)), ("one", 2): "1", ("one", 3): "2"}
+    figures |= {("two", 1): "1"}
+    of_model = {"kind": "linear", "shape": 224, "scale": 10**6}
+    rows = [
+        {"model": model, "epochs": epochs, "printed": digits, **of_model}
+        for (model, epochs), digits in figures.items()
+    ]
+    found = list(vit.compute(rows))
+    assert [row["verdict"] for row in found] == [AGREES, ALONE, ALONE, UNKNOWN]
+    assert "to three forward passes" in found[-1]["reasons"][0]
 
 
 # -- what was recorded

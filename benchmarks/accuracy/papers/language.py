@@ -1,7 +1,4 @@
-"""Chinchilla, PaLM and Megatron: models of the papers' sizes, on meta, beside their formulas.
-
-The papers are arXiv 2203.15556, 2204.02311 and 2104.04473.
-"""
+"""Chinchilla, PaLM and Megatron: models of the papers' sizes, on meta, beside their formulas."""
 
 from __future__ import annotations
 
@@ -12,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 
-from benchmarks.accuracy.papers import formula, printed
+from benchmarks.accuracy.papers import formula, printed, table
 from benchmarks.accuracy.verdicts import Row
 from flopcount import FlopCounter, Report
 from tests.models import Block
@@ -104,80 +101,51 @@ def matrices(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters() if parameter.dim() == 2)
 
 
-# parameters in billions: heads, width, layers
-MEGATRON_SIZES = {
-    "1.7": (24, 2304, 24),
-    "3.6": (32, 3072, 30),
-    "7.5": (32, 4096, 36),
-    "18.4": (48, 6144, 40),
-    "39.1": (64, 8192, 48),
-    "76.1": (80, 10240, 60),
-    "145.6": (96, 12288, 80),
-    "310.1": (128, 16384, 96),
-    "529.6": (128, 20480, 105),
-    "1008.0": (160, 25600, 128),
-}
-
-
-def megatron(sizes: list[str]) -> Iterator[Row]:
+def megatron(rows: list[Row]) -> Iterator[Row]:
     """F = 96·B·s·l·h²·(1 + s/(6·h) + V/(16·l·h)), every layer's activations computed again.
 
     Of its parameters the model here lacks the table of positions, s·h, and has no last norm.
     """
-    s, vocab = 2048, 51200
-    for size in sizes:
-        heads, h, layers = MEGATRON_SIZES[size]
+    paper, s, vocab = table("megatron"), 2048, 51200
+    for row in rows:
+        h, layers = row["width"], row["layers"]
         with torch.device("meta"):
-            blocks = [Block(h, heads, causal=True) for _ in range(layers)]
+            blocks = [Block(h, row["heads"], causal=True) for _ in range(layers)]
             model = Decoder(vocab, h, list(blocks))
-        name = f"Megatron, {size} B"
-        found = (parameters(model) + s * h) / 1e9
-        yield printed("Narayanan et al. 2021, table 1", name, "G parameters", size, found)
+        name = f"Megatron, {row['printed']} B"
+        billions = (parameters(model) + s * h) / 1e9
+        yield printed(paper.source, name, paper.unit, row["printed"], billions)
         flops = 96 * s * layers * h**2 + 16 * s**2 * layers * h + 6 * s * vocab * h
         report = step(model, s, recompute=True)
         yield formula(MEGATRON, name, "FLOP a sequence", flops, report.total.matmul_flops)
 
 
-# parameters in billions: layers L, heads H, width
-PALM_SIZES = {"8.63": (32, 16, 4096), "62.50": (64, 32, 8192), "540.35": (118, 48, 18432)}
-
-
-def palm() -> Iterator[Row]:
+def palm(rows: list[Row]) -> Iterator[Row]:
     """6·N + 12·L·H·Q·T for each token, T = 2048 of them, heads of size Q = 256."""
-    t, size, vocab = 2048, 256, 256_000
-    for billions, (layers, heads, width) in PALM_SIZES.items():
+    paper, t, size, vocab = table("palm"), 2048, 256, 256_000
+    for row in rows:
+        layers, heads, width = row["layers"], row["heads"], row["width"]
         with torch.device("meta"):
             blocks = [PalmBlock(width, heads, size) for _ in range(layers)]
             model = Decoder(vocab, width, list(blocks))
-        name = f"PaLM, {billions} B"
-        found = parameters(model) / 1e9
-        yield printed("Chowdhery et al. 2022, table 1", name, "G parameters", billions, found)
+        name = f"PaLM, {row['printed']} B"
+        yield printed(paper.source, name, paper.unit, row["printed"], parameters(model) / 1e9)
         flops = t * (6 * matrices(model) + 12 * layers * heads * size * t)
         yield formula(PALM, name, "FLOP a sequence", flops, step(model, t).total.matmul_flops)
 
 
-# parameters: layers, width, hidden width, heads, size of a head; the printed ratio to 6·N·D
-CHINCHILLA_SIZES = {
-    "73 M": (10, 640, 2560, 10, 64, "1.03"),
-    "305 M": (20, 1024, 4096, 16, 64, "1.10"),
-    "552 M": (24, 1280, 5120, 10, 128, "1.08"),
-    "1.1 B": (26, 1792, 7168, 14, 128, "1.04"),
-    "1.6 B": (28, 2048, 8192, 16, 128, "1.03"),
-    "6.8 B": (40, 3584, 14336, 28, 128, "0.99"),
-}
-
-
-def chinchilla() -> Iterator[Row]:
+def chinchilla(rows: list[Row]) -> Iterator[Row]:
     """The appendix's list of terms, three times for forward and backward, and table A4's ratio.
 
     N includes a projection of relative positions in each layer, width², which no term counts.
     """
-    s, vocab = 2048, 32_000
-    for size, (layers, width, hidden, heads, key, ratio) in CHINCHILLA_SIZES.items():
+    paper, s, vocab = table("chinchilla"), 2048, 32_000
+    for row in rows:
+        layers, width, hidden, heads = (row[c] for c in ("layers", "width", "hidden", "heads"))
         with torch.device("meta"):
-            blocks = [ChinchillaBlock(width, hidden, heads, key) for _ in range(layers)]
+            blocks = [ChinchillaBlock(width, hidden, heads, row["size"]) for _ in range(layers)]
             model = Decoder(vocab, width, list(blocks))
-        wide = heads * key
+        wide = heads * row["size"]
         projections = 2 * 3 * s * width * wide + 2 * s * wide * width
         products = 2 * s * s * wide + 2 * s * s * wide
         softmax = 3 * heads * s * s
@@ -185,20 +153,18 @@ def chinchilla() -> Iterator[Row]:
         embedding = logits = 2 * s * vocab * width
         layer = projections + products + softmax + dense
         flops = 3 * (embedding + layers * layer + logits)
-        found = step(model, s).total.matmul_flops
+        counted = step(model, s).total.matmul_flops
         more = {ONE_HOT: 3 * embedding, SOFTMAX: 3 * layers * softmax}
-        name = f"Chinchilla, {size}"
-        yield formula(CHINCHILLA, name, "FLOP a sequence", flops, found, more)
+        name = f"Chinchilla, {row['model']}"
+        yield formula(CHINCHILLA, name, "FLOP a sequence", flops, counted, more)
         n = parameters(model) + layers * width**2
-        whole = (found + sum(more.values())) / (6 * n * s)
+        whole = (counted + sum(more.values())) / (6 * n * s)
         body = whole - 3 * (embedding + logits) / (6 * n * s)
-        yield printed(
-            "Hoffmann et al. 2022, table A4", name, "FLOP ÷ 6·N·D", ratio, whole, **{BODY: body}
-        )
+        yield printed(paper.source, name, paper.unit, row["printed"], whole, **{BODY: body})
 
 
-def rows(quick: bool) -> Iterator[Row]:
-    """Of all three papers; quickly, of the three smallest of Megatron's models."""
-    yield from megatron([*MEGATRON_SIZES][: 3 if quick else None])
-    yield from palm()
-    yield from chinchilla()
+def rows(first: int | None) -> Iterator[Row]:
+    """Of all three papers; with ``first``, of the three smallest of Megatron's models."""
+    yield from megatron(table("megatron", 3 if first else None).rows)
+    yield from palm(table("palm").rows)
+    yield from chinchilla(table("chinchilla").rows)

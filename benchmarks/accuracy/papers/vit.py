@@ -11,20 +11,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarks.accuracy.papers import printed
+from benchmarks.accuracy.papers import printed, table
 from benchmarks.accuracy.verdicts import ALONE, UNEXPLAINED, UNKNOWN, Row
 from flopcount import Convention, FlopCounter, Report
 
 __all__ = ["rows"]
-
-SCALING = "Zhai et al. 2022, table 2, with a mean for the head's attention"
-COMPUTE = "Dosovitskiy et al. 2021, table 6"
 
 XLA = Convention(special=0)
 """XLA counts exp, tanh and their like apart from FLOPs."""
@@ -98,46 +97,26 @@ def step(model: nn.Module, size: int) -> Report:
     return counter.report()
 
 
-# width, layers, hidden width, heads
-SHAPES = {
-    "s": (256, 6, 1024, 8),
-    "Ti": (192, 12, 768, 3),
-    "S": (384, 12, 1536, 6),
-    "B": (768, 12, 3072, 12),
-    "L": (1024, 24, 4096, 16),
-    "H": (1280, 32, 5120, 16),
-    "g": (1408, 40, 6144, 16),
-    "G": (1664, 48, 8192, 16),
-}
-# GFLOPs at 224² and 384²
-GFLOPS = {
-    ("s", 28): ("0.7", "2.0"),
-    ("s", 16): ("2.2", "7.8"),
-    ("S", 32): ("2.3", "6.9"),
-    ("Ti", 16): ("2.5", "9.5"),
-    ("B", 32): ("8.7", "26.0"),
-    ("S", 16): ("9.2", "31.2"),
-    ("B", 28): ("11.3", "30.5"),
-    ("B", 16): ("35.1", "111.3"),
-    ("L", 16): ("122.9", "382.8"),
-    ("g", 14): ("533.1", "1596.4"),
-    ("G", 14): ("965.3", "2859.9"),
-}
+def shape_of(name: str) -> tuple[int, int, int, int]:
+    """Width, layers, hidden width and heads of a ViT."""
+    (row,) = (row for row in table("vit_shapes").rows if row["shape"] == name)
+    return row["width"], row["layers"], row["hidden"], row["heads"]
 
 
-def scaling(models: list[tuple[str, int]]) -> Iterator[Row]:
+def scaling(rows: list[Row]) -> Iterator[Row]:
     """Forward, with all that is not a product, and without a class token."""
-    for shape, patch in models:
-        for size, figure in zip((224, 384), GFLOPS[shape, patch], strict=True):
-            with torch.device("meta"):
-                model = ViT(SHAPES[shape], patch, size, CLASSES_OF_JFT_3B, token=False)
-            found = XLA.flops(step(model, size).phases["forward"]) / 1e9
-            name = f"ViT-{shape}/{patch}, {size}²"
-            yield printed(SCALING, name, "GFLOP, as XLA counts", figure, found)
+    paper = table("vit_scaling")
+    for row in rows:
+        shape, patch, size = row["shape"], row["patch"], row["size"]
+        with torch.device("meta"):
+            model = ViT(shape_of(shape), patch, size, CLASSES_OF_JFT_3B, token=False)
+        gflops = XLA.flops(step(model, size).phases["forward"]) / 1e9
+        name = f"ViT-{shape}/{patch}, {size}²"
+        yield printed(paper.source, name, paper.unit, row["printed"], gflops)
 
 
 def vit(shape: str, patch: int) -> nn.Module:
-    return ViT(SHAPES[shape], patch, 224, CLASSES_OF_JFT_300M, token=True)
+    return ViT(shape_of(shape), patch, 224, CLASSES_OF_JFT_300M, token=True)
 
 
 def bit(depth: int, wide: int) -> nn.Module:
@@ -161,7 +140,7 @@ def hybrid(shape: str, patch: int) -> nn.Module:
     from timm.models.vision_transformer import VisionTransformer
     from timm.models.vision_transformer_hybrid import HybridEmbed, _resnetv2
 
-    width, depth, _, heads = SHAPES[shape]
+    width, depth, _, heads = shape_of(shape)
     backbone = _resnetv2((3, 4, 9) if patch == 16 else (3, 4, 6, 3))
     return VisionTransformer(
         patch_size=1,
@@ -173,53 +152,38 @@ def hybrid(shape: str, patch: int) -> nn.Module:
     )
 
 
-Build = Callable[[], nn.Module]
-# in exaFLOPs, by epochs
-EXAFLOPS: dict[str, tuple[Build, dict[int, str]]] = {
-    "ViT-B/32": (partial(vit, "B", 32), {7: "55"}),
-    "ViT-B/16": (partial(vit, "B", 16), {7: "224"}),
-    "ViT-L/32": (partial(vit, "L", 32), {7: "196"}),
-    "ViT-L/16": (partial(vit, "L", 16), {7: "783", 14: "1567"}),
-    "ViT-H/14": (partial(vit, "H", 14), {14: "4262"}),
-    "ResNet50x1": (partial(bit, 50, 1), {7: "50"}),
-    "ResNet50x2": (partial(bit, 50, 2), {7: "199"}),
-    "ResNet101x1": (partial(bit, 101, 1), {7: "96"}),
-    "ResNet152x1": (partial(bit, 152, 1), {7: "141"}),
-    "ResNet152x2": (partial(bit, 152, 2), {7: "563", 14: "1126"}),
-    "ResNet200x3": (partial(bit, 200, 3), {14: "3306"}),
-    "R50x1+ViT-B/32": (partial(hybrid, "B", 32), {7: "106"}),
-    "R50x1+ViT-B/16": (partial(hybrid, "B", 16), {7: "274"}),
-    "R50x1+ViT-L/32": (partial(hybrid, "L", 32), {7: "246"}),
-    "R50x1+ViT-L/16": (partial(hybrid, "L", 16), {7: "859", 14: "1668"}),
-}
+BUILDERS: dict[str, Callable[[Any, int], nn.Module]] = {"vit": vit, "bit": bit, "hybrid": hybrid}
 
 
-def compute(models: list[str]) -> Iterator[Row]:
+def compute(rows: list[Row]) -> Iterator[Row]:
     """Two operations for each MAC of a step, images times epochs."""
-    for name in models:
-        build, figures = EXAFLOPS[name]
-        with torch.device("meta"):
-            model = build()
-        report = step(model, 224)
-        of_model = []
-        for epochs, figure in figures.items():
-            images = epochs * IMAGES_OF_JFT_300M / 1e18
-            found = report.total.matmul_flops * images
-            twice = 3 * 2 * report.phases["forward"].valid_macs * images
-            label = f"{name}, {epochs} epochs"
-            row = printed(COMPUTE, label, "EFLOP of training", figure, found, **{TWICE: twice})
-            if row["verdict"] == UNEXPLAINED:
-                why = f"{UNSAID}; {float(figure) / twice - 1:+.1%} to three forward passes"
-                row |= {"reasons": [why], "verdict": UNKNOWN}
-            of_model.append(row)
-        for row in of_model:
-            if row["verdict"] == UNKNOWN and any(other["verdict"] != UNKNOWN for other in of_model):
+    for name, of_model in groupby(rows, key=itemgetter("model")):
+        found = list(compute_of(name, list(of_model)))
+        for row in found:
+            if row["verdict"] == UNKNOWN and any(other["verdict"] != UNKNOWN for other in found):
                 row |= {"reasons": [TWICE_THE_EPOCHS], "verdict": ALONE}
             yield row
 
 
-def rows(quick: bool) -> Iterator[Row]:
-    """Of both tables; quickly, the first rows."""
-    most = 2 if quick else None
-    yield from scaling([*GFLOPS][:most])
-    yield from compute([*EXAFLOPS][:most])
+def compute_of(name: str, rows: list[Row]) -> Iterator[Row]:
+    """The figures of one model, which differ in their epochs."""
+    paper = table("vit_compute")
+    with torch.device("meta"):
+        model = BUILDERS[rows[0]["kind"]](rows[0]["shape"], rows[0]["scale"])
+    report = step(model, 224)
+    for row in rows:
+        images = row["epochs"] * IMAGES_OF_JFT_300M / 1e18
+        whole = report.total.matmul_flops * images
+        twice = 3 * 2 * report.phases["forward"].valid_macs * images
+        label = f"{name}, {row['epochs']} epochs"
+        found = printed(paper.source, label, paper.unit, row["printed"], whole, **{TWICE: twice})
+        if found["verdict"] == UNEXPLAINED:
+            why = f"{UNSAID}; {float(row['printed']) / twice - 1:+.1%} to three forward passes"
+            found |= {"reasons": [why], "verdict": UNKNOWN}
+        yield found
+
+
+def rows(first: int | None) -> Iterator[Row]:
+    """Of both tables, or of the ``first`` rows of each."""
+    yield from scaling(table("vit_scaling", first).rows)
+    yield from compute(table("vit_compute", first).rows)
