@@ -242,20 +242,6 @@ class Llama(nn.Module):
         return F.cross_entropy(logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten())
 
 
-LLAMA_7B = {"kv_heads": 32, "hidden": 11008, "vocab": 32000}
-"""Llama 2 of 7 billion parameters, Touvron et al. 2023."""
-
-LLAMA_70B = {"layers": 80, "width": 8192, "heads": 64, "hidden": 28672}
-"""Llama 3 of 70 billion parameters."""
-
-LLAMA_405B = {"layers": 126, "width": 16384, "heads": 128, "hidden": 53248}
-"""The largest Llama 3: 405 billion parameters."""
-
-MIXTURE_1T = {"layers": 61, "width": 7168, "heads": 64, "hidden": 2048, "vocab": 163840}
-MIXTURE_1T |= {"experts": 384, "active": 8}
-"""A mixture of experts with a trillion parameters, of which 32 billion see a token."""
-
-
 class Lstm(nn.Module):
     """Hochreiter and Schmidhuber 1997, in layers, and a projection of the last step."""
 

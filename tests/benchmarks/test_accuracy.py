@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 pytest.importorskip("tqdm")
 
-from benchmarks import accuracy, figures
+from benchmarks import accuracy
 from benchmarks.accuracy import products, steps
 from benchmarks.accuracy.by_hand import ByHand, Macs
 from benchmarks.accuracy.papers import CUT, formula, language, printed, table, vit
@@ -218,42 +218,20 @@ def test_a_figure_that_no_reading_has_is_unknown_and_one_that_the_paper_contradi
     assert "to three forward passes" in found[-1]["reasons"][0]
 
 
-# -- what was recorded
+def test_a_row_keeps_what_another_count_disagrees_about() -> None:
+    rows = [
+        {"name": "a", "flopcount": (1, 2), "torch": (1, 2), "by hand": (1, 2), "reasons": {}},
+        {"name": "b", "flopcount": (1, 2), "torch": (1, 3), "by hand": (0, 2), "recompute": 0},
+    ]
+    assert accuracy.by_name(rows) == {
+        "a": {"flopcount": (1, 2)},
+        "b": {"flopcount": (1, 2), "torch": (1, 3), "by hand": (0, 2)},
+    }
 
 
-def recorded() -> figures.Figures:
-    return figures.read("accuracy")
-
-
-def test_every_recorded_row_is_explained() -> None:
-    assert all(target.holds for target in accuracy.targets(recorded()))
-    assert len(recorded()["architectures"]["timm"]) >= 200
-    assert len(recorded()["architectures"]["Hugging Face"]) >= 25
-    assert len(recorded()["published"]) >= 166
-
-
-@pytest.mark.parametrize("family", ["torchvision", "timm", "Hugging Face"])
-def test_an_unexplained_row_fails_the_target(family: str) -> None:
-    found = recorded()
-    found["architectures"][family][-1]["verdict"] = UNEXPLAINED
-    missed = [target for target in accuracy.targets(found) if not target.holds]
-    assert len(missed) == 1
-    assert found["architectures"][family][-1]["name"] in missed[0].found
-
-
-def test_an_uncounted_op_fails_the_target() -> None:
-    found = recorded()
-    found["published"][0]["uncounted"] = {"mylib::op": 1}
-    assert [target.found for target in accuracy.targets(found) if not target.holds] == ["mylib::op"]
-
-
-def test_every_row_is_shown() -> None:
-    found = recorded()
-    text = accuracy.detail(found)
-    rows = found["published"] + found["papers"]
-    rows += [each for family in found["architectures"].values() for each in family]
-    assert all(each["name"] in text for each in rows)
-    assert accuracy.section(found).count("\n| ") < 40
+def test_no_row_is_lost_to_another_of_its_name() -> None:
+    with pytest.raises(AssertionError):
+        accuracy.by_name([{"name": "a", "flopcount": 1}, {"name": "a", "flopcount": 2}])
 
 
 def test_each_module_of_timm_is_among_the_chosen() -> None:

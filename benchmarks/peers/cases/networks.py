@@ -26,9 +26,8 @@ PRINTED = 10**6
 
 def torchvisions(name: str, weights: str | None = None) -> Made:
     """A model of torchvision as its weights would build it, and an image of the right size."""
-    return torchvision_models.build(name, weights), torchvision_models.example_inputs(
-        name, weights=weights
-    )
+    model = torchvision_models.build(name, weights)
+    return model, torchvision_models.example_inputs(name, weights=weights)
 
 
 def published(name: str, weights: str | None = None, *, stem: int = 0, scores: int = 0) -> Case:
