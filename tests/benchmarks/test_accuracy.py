@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 pytest.importorskip("tqdm")
 
-from benchmarks import accuracy
+from benchmarks import accuracy, results
 from benchmarks.accuracy import products, steps
 from benchmarks.accuracy.by_hand import ByHand, Macs
 from benchmarks.accuracy.papers import CUT, formula, language, printed, table, vit
@@ -232,6 +232,44 @@ def test_a_row_keeps_what_another_count_disagrees_about() -> None:
 def test_no_row_is_lost_to_another_of_its_name() -> None:
     with pytest.raises(AssertionError):
         accuracy.by_name([{"name": "a", "flopcount": 1}, {"name": "a", "flopcount": 2}])
+
+
+# -- what was recorded
+
+
+def recorded() -> results.Figures:
+    return results.load("accuracy")
+
+
+def test_every_recorded_row_is_explained() -> None:
+    found = recorded()
+    assert all(target.holds for target in accuracy.targets(found))
+    assert len(found["steps"]["timm"]) >= 200
+    assert len(found["steps"]["Hugging Face"]) >= 25
+    assert len(found["published"]) >= 166
+
+
+@pytest.mark.parametrize("family", ["torchvision", "timm", "Hugging Face"])
+def test_an_unexplained_row_fails_the_target(family: str) -> None:
+    found = recorded()
+    name = list(found["steps"][family])[-1]
+    found["steps"][family][name]["verdict"] = UNEXPLAINED
+    missed = [target for target in accuracy.targets(found) if not target.holds]
+    assert len(missed) == 1
+    assert name in missed[0].found
+
+
+def test_an_uncounted_op_fails_the_target() -> None:
+    found = recorded()
+    next(iter(found["published"].values()))["uncounted"] = {"mylib::op": 1}
+    assert [target.found for target in accuracy.targets(found) if not target.holds] == ["mylib::op"]
+
+
+def test_every_table_of_a_paper_is_shown() -> None:
+    found = recorded()
+    text = accuracy.show(found)
+    assert all(source in text for source in found["papers"])
+    assert len(text.splitlines()) < 70
 
 
 def test_each_module_of_timm_is_among_the_chosen() -> None:

@@ -10,16 +10,15 @@ from typing import Any
 import pytest
 from torch import nn
 
-pytest.importorskip("tqdm")
-
 from benchmarks import peers
 from benchmarks.peers import programs
-from benchmarks.peers.cases import LAYERS, NETWORKS, Case
+from benchmarks.peers.cases import LAYERS, NETWORKS, Case, weights
 from benchmarks.peers.programs import RIGHT, SILENT, WATCHERS, WRONG, parts
-from benchmarks.peers.questions import Question, judge, judge_apart
+from benchmarks.peers.questions import Question, judge, judge_apart, questions
 from benchmarks.peers.tools import OURS, TOOLS, Answer
-from benchmarks.peers.verdicts import KINDS, NOT_OFFERED, kind_of, truths, verdict
+from benchmarks.peers.verdicts import EXACT, KINDS, NOT_OFFERED, kind_of, truths, verdict
 from benchmarks.processes import Died, Hung, in_a_fork, in_a_new_process
+from benchmarks.results import Figures, load
 from tests.programs import Program, Row
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -195,3 +194,29 @@ def test_counts_are_of_the_cases_that_a_tool_offers() -> None:
     }
     assert all(target.holds for target in peers.targets(figures))
     assert "not compared: absent" in peers.show(figures)
+
+
+# -- what is recorded
+
+
+@pytest.fixture(scope="module")
+def figures() -> Figures:
+    return load("peers")
+
+
+def test_the_record_covers_every_case_and_tool(figures: Figures) -> None:
+    assert {*figures["tools"], *figures["missing"]} == set(TOOLS)
+    asked = [question for question in questions(quick=False) if question.kind != "programs"]
+    for question in asked:
+        verdicts = figures["verdicts"][peers.heading(question)][question.name]
+        assert len(verdicts) == len(figures["tools"])
+        assert {kind_of(verdict) for verdict in verdicts} <= set(KINDS)
+    assert figures["alike"] == {name: of for name, (_, of) in weights().items() if of > 1}
+
+
+def test_flopcount_is_exact_wherever_it_was_compared(figures: Figures) -> None:
+    ours = list(figures["tools"]).index(OURS)
+    for title, cases in figures["verdicts"].items():
+        for name, verdicts in cases.items():
+            assert verdicts[ours] in (*EXACT, RIGHT), (title, name)
+    assert all(target.holds for target in peers.targets(figures))

@@ -102,3 +102,10 @@ def test_an_entry_of_json_stands_on_one_line_where_it_fits() -> None:
     assert json.loads("".join(lines)) == value
     assert lines[1] == ' "short": {"a": 1},'
     assert lines[2:] == [' "long": {', f'  "a": "{"x" * 60}",', f'  "b": "{"y" * 60}"', " }", "}"]
+
+
+@pytest.mark.parametrize("name", entry.BENCHMARKS)
+def test_what_was_recorded_keeps_its_targets(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, name, "--last") == 0, capsys.readouterr().out
