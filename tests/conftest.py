@@ -42,12 +42,17 @@ def nothing_is_left_behind() -> Iterator[None]:
 @pytest.fixture(autouse=True, scope="session")
 def every_report_keeps_its_promises() -> Iterator[None]:
     """Whatever a test counts, its report is checked before the test sees it."""
-
     take = snapshot.take
 
     def checked(*args: Any) -> Report:
         report = take(*args)
-        check(report)
+        try:
+            check(report)
+        except AssertionError as error:
+            raise AssertionError(
+                f"this test made a report that breaks a promise of every report: {error}\n"
+                "(tests/conftest.py checks each report by tests/invariants.py)"
+            ) from error
         return report
 
     with pytest.MonkeyPatch.context() as patch:
