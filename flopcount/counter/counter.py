@@ -27,7 +27,7 @@ from flopcount.formulas import (
     Plan,
     describe,
     named,
-    plan,
+    plan_of,
     rule_count,
     when_registered,
 )
@@ -445,7 +445,7 @@ class Handlers:
         return known[1] if known else self._make(func)
 
     def _make(self, func: Any) -> Handler:
-        decided = Plan(func, self._formulas) if self._formulas else plan(func)
+        decided = Plan(func, self._formulas) if self._formulas else plan_of(func)
         handler = HANDLER_OF.get(decided.decision, _counting)(decided)
         never_compile(handler)
         with self._lock:

@@ -4,7 +4,7 @@ from importlib import import_module
 from pkgutil import iter_modules
 
 from flopcount.formulas import ops
-from flopcount.formulas.plan import CONTROL_FLOW, Bill, Plan, describe, plan
+from flopcount.formulas.plan import CONTROL_FLOW, Bill, Plan, describe, plan_of
 from flopcount.formulas.registry import (
     Decision,
     Formula,
@@ -32,7 +32,7 @@ __all__ = [
     "formula",
     "free",
     "named",
-    "plan",
+    "plan_of",
     "rule_count",
     "when_registered",
 ]

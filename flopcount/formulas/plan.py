@@ -32,7 +32,7 @@ from flopcount.torch_private.ops import (
     schema_of,
 )
 
-__all__ = ["CONTROL_FLOW", "Bill", "Plan", "describe", "plan"]
+__all__ = ["CONTROL_FLOW", "Bill", "Plan", "describe", "plan_of"]
 
 BILL_LIMIT = 1 << 12
 """Signatures of one op whose bills are kept."""
@@ -180,7 +180,7 @@ class Plan:
         elif not self.written and any(returned.alias_info is not None for returned in returns):
             self.decision = Decision.VIEW
         else:
-            self.formula = decomposed(self.func, plan)
+            self.formula = decomposed(self.func, plan_of)
             self.decision = Decision.DECOMPOSED if self.formula else Decision.UNCOUNTED
             if (self.sparse or self.nested) and not self.formula:
                 self.decision, self.formula = Decision.FORMULA, _special_alone
@@ -273,7 +273,7 @@ class _Plans(dict[int, Plan]):
 _plans = _Plans()
 
 
-def plan(func: Any) -> Plan:
+def plan_of(func: Any) -> Plan:
     """The plan of an overload, made on first use."""
     if _plans.rules != rule_count():
         _plans.clear()

@@ -17,7 +17,7 @@ from flopcount.attribution.phase import FORWARD
 from flopcount.attribution.tree import Scope
 from flopcount.cost import ZERO
 from flopcount.errors import UncountedOpWarning
-from flopcount.formulas import Bill, Decision, Plan, plan
+from flopcount.formulas import Bill, Decision, Plan, plan_of
 from flopcount.graph.modules import Stack, TracedModules, stack_of
 from flopcount.graph.phases import inner_phases, phases
 from flopcount.graph.sizes import Sizes, Unsized
@@ -159,7 +159,7 @@ class Opened(TorchDispatchMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
-        decided = plan(func)
+        decided = plan_of(func)
         if decided.decision is Decision.COMPOSITE:
             with self:
                 return composite_kernel(func)(*args, **kwargs)
@@ -316,7 +316,7 @@ class Walk:
             arguments: Any = node.args
             source = run.values.get(arguments[0])
             return source[arguments[1]] if isinstance(source, (list, tuple)) else self._fake(made)
-        if isinstance(node.target, OpOverload) and (written := plan(node.target).written):
+        if isinstance(node.target, OpOverload) and (written := plan_of(node.target).written):
             returns = schema_of(node.target).returns
             if returns and all(r.alias_info is not None for r in returns):
                 changed = [
@@ -351,7 +351,7 @@ class Walk:
 
     def _op(self, node: fx.Node, run: Run) -> None:
         op: Any = node.target
-        decided = plan(op)
+        decided = plan_of(op)
         is_composite = has_kernel(op, "CompositeImplicitAutograd")
         is_view = decided.decision is Decision.VIEW
         if is_view or _is_assertion(op) or decided.name.startswith("aten.sym_"):
@@ -394,7 +394,7 @@ class Walk:
     def _higher_order(self, node: fx.Node, run: Run) -> None:
         op: Any = node.target
         args: Any = node.args
-        decided, kwargs = plan(op), node.kwargs
+        decided, kwargs = plan_of(op), node.kwargs
         name = decided.name
         bills: list[Bill] = []
         inside = node
@@ -408,10 +408,10 @@ class Walk:
                 only = args[0] if name in INSTEAD else None
                 function = composite_kernel(op)
                 bills = self._opened(
-                    plan(only or op), function, run.known(args), run.known(kwargs), only=only
+                    plan_of(only or op), function, run.known(args), run.known(kwargs), only=only
                 )
             elif name in RANDOM:
-                decided = plan(args[RANDOM[name]])
+                decided = plan_of(args[RANDOM[name]])
                 inside = next((user for user in node.users if stack_of(user)), node)
                 bills = [self._random(node, run, decided, RANDOM[name])]
             else:
@@ -428,7 +428,7 @@ class Walk:
         args, kwargs = run.known((node.args[place + 1 :], kwargs))
         with self._fakes:
             out = decided.func(*args, **kwargs)
-        run.values[node] = (None, out) if plan(node.target).name == SAVED else out
+        run.values[node] = (None, out) if plan_of(node.target).name == SAVED else out
         return decided.bill(args, kwargs, out)
 
     def _once(
@@ -472,7 +472,7 @@ class Walk:
 
 def _is_assertion(op: OpOverload) -> bool:
     """Whether ``op`` gives nothing and changes nothing: tracers add such checks."""
-    return op.namespace == "aten" and not schema_of(op).returns and not plan(op).written
+    return op.namespace == "aten" and not schema_of(op).returns and not plan_of(op).written
 
 
 def _unknown(decided: Plan, reason: str) -> Bill:

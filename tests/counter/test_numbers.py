@@ -10,7 +10,6 @@ import itertools
 import math
 from collections.abc import Callable, Iterator
 from functools import partial
-from importlib import import_module
 from typing import Any
 
 import pytest
@@ -21,9 +20,7 @@ import flopcount
 from flopcount import Cost, FlopCounter
 from flopcount.counter.signature import signer
 from flopcount.formulas import bytes as traffic
-from flopcount.formulas import plan, registry
-
-PLANS = import_module("flopcount.formulas.plan")
+from flopcount.formulas import plan, plan_of, registry
 
 aten = torch.ops.aten
 x = torch.ones(1000)
@@ -36,7 +33,7 @@ def rules_are_put_back(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(registry, "_rules", dict(registry._rules))
     yield
     registry._rules["aten::no such op"] = registry.Rule(None, traffic.nothing)
-    plan(aten.mm.default)  # plans that were made under the test's rules go
+    plan_of(aten.mm.default)  # plans that were made under the test's rules go
 
 
 def new_op(schema: str) -> Any:
@@ -260,7 +257,7 @@ class TestOurOwnFormulas:
         with FlopCounter():
             CALLS[name](0.7)  # its bill is there when the other number comes
         with_bills = cost()
-        for known in PLANS._plans.values():
+        for known in plan._plans.values():
             known.bills.clear()
         assert cost() == with_bills
 
@@ -299,7 +296,7 @@ class TestMemory:
     def test_a_users_formula_that_sees_a_new_number_at_every_step(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(PLANS, "BILL_LIMIT", 64)
+        monkeypatch.setattr(plan, "BILL_LIMIT", 64)
         monkeypatch.setattr("flopcount.counter.counter.TALLY_LIMIT", 64)
         op = self.op_of_many_numbers()
         with FlopCounter() as counter:
@@ -307,10 +304,10 @@ class TestMemory:
                 op(x, float(step))
                 assert len(counter._local.thread.tally) <= 64
         assert counter.report().total.flops == self.STEPS * (self.STEPS - 1) // 2
-        assert len(plan(op.default).bills) <= 64
+        assert len(plan_of(op.default).bills) <= 64
 
     def test_one_of_a_single_counter(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(PLANS, "BILL_LIMIT", 64)
+        monkeypatch.setattr(plan, "BILL_LIMIT", 64)
         monkeypatch.setattr("flopcount.counter.counter.TALLY_LIMIT", 64)
         cost = {aten.mul: lambda a, b, *, out: Cost(arith=int(b))}
         with FlopCounter(formulas=cost) as counter:
@@ -330,6 +327,6 @@ class TestMemory:
 
 def test_an_argument_of_an_unknown_kind_has_no_signature() -> None:
     """What cannot be compared may not be taken for equal."""
-    decided = plan(aten.relu.default)
+    decided = plan_of(aten.relu.default)
     assert signer(decided)("here", decided, (x, object()), {}, x) is None
     assert signer(decided)("here", decided, (x,), {"option": object()}, x) is None

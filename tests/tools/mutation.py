@@ -19,7 +19,6 @@ import traceback
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields, replace
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +26,7 @@ import pytest
 import torch
 
 from flopcount import Cost, Gradients
-from flopcount.formulas import registry
-
-plans = import_module("flopcount.formulas.plan")  # the package has a function of this name
+from flopcount.formulas import plan, registry
 
 TESTS = Path(__file__).parents[1] / "formulas"
 ELSEWHERE = {
@@ -96,19 +93,19 @@ def put(changed: Callable[[Formula], Formula]) -> None:
             if rule.formula:
                 rules[name] = replace(rule, formula=changed(rule.formula))
     forget()
-    for plan in plans._plans.values():  # some tests keep one
-        if plan.formula:
-            plan.formula = changed(plan.formula)
-        if plan.sparse and plan.sparse.formula:
-            plan.sparse = replace(plan.sparse, formula=changed(plan.sparse.formula))
-        if plan.nested and plan.nested.formula:
-            plan.nested = replace(plan.nested, formula=changed(plan.nested.formula))
+    for known in plan._plans.values():  # some tests keep one
+        if known.formula:
+            known.formula = changed(known.formula)
+        if known.sparse and known.sparse.formula:
+            known.sparse = replace(known.sparse, formula=changed(known.sparse.formula))
+        if known.nested and known.nested.formula:
+            known.nested = replace(known.nested, formula=changed(known.nested.formula))
 
 
 def forget() -> None:
     """Forget what calls cost, so that the next ones ask a formula."""
-    for plan in plans._plans.values():
-        plan.bills.clear()
+    for known in plan._plans.values():
+        known.bills.clear()
 
 
 def in_a_fork(job: Callable[[], Any]) -> Any:

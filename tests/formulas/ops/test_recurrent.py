@@ -11,7 +11,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_sequence
 
 import flopcount
 from flopcount import Cost, Report
-from flopcount.formulas import plan
+from flopcount.formulas import plan_of
 from tests.formulas.counting import Number, counting, opened
 from tests.formulas.decomposed import plain
 
@@ -83,11 +83,11 @@ def fused(
     elif given == "the last state":
         grads[0] = None
     buffer = [] if miopen else [None]
-    forward = plan(aten.miopen_rnn.default if miopen else aten._cudnn_rnn.default).bill(
+    forward = plan_of(aten.miopen_rnn.default if miopen else aten._cudnn_rnn.default).bill(
         [x, weights, stride, *buffer, hx, cx, *settings], {}, [*results, x, x]
     )
     backward = aten.miopen_rnn_backward if miopen else aten._cudnn_rnn_backward
-    back = plan(backward.default).bill(
+    back = plan_of(backward.default).bill(
         [x, weights, stride, x, hx, cx, results[0], *grads, *settings, x, list(mask)],
         {},
         [x, hx, cx, weights],
@@ -284,7 +284,7 @@ def test_cudnns_weights_are_read_once() -> None:
     count = 3 * 6 * (4 + 6 + 1 + 1)
     buffer = torch.zeros(count, device="meta")
     results = [torch.zeros(5, 3, 6, device="meta"), first[0], x[:0], x[:0], buffer]
-    bill = plan(aten._cudnn_rnn.default).bill(
+    bill = plan_of(aten._cudnn_rnn.default).bill(
         [x, weights, 4, buffer, first[0], None, 3, 6, 0, 1, False, 0.0, True, False, [], None],
         {},
         results,
@@ -423,7 +423,7 @@ def test_a_cell_is_a_loop_that_counts(
             for column in range(3)
         ]
     biases = [module.bias_ih, module.bias_hh] if biased else [None, None]
-    bill = plan(getattr(aten, op).default).bill([w, u, state, *biases], {}, [state, w])
+    bill = plan_of(getattr(aten, op).default).bill([w, u, state, *biases], {}, [state, w])
     assert plain(bill.cost) == tally.cost
     if biased:
         expected = module(x, (h, c))[0] if gates == 4 else module(x, h)
@@ -446,7 +446,7 @@ def test_an_lstm_cells_gradients_are_those_of_its_steps(given: str) -> None:
     h = o.sigmoid() * memory.tanh()
     grad_c = c if given == "h and c" else None
     op = aten._thnn_fused_lstm_cell_backward_impl.default
-    bill = plan(op).bill([h, grad_c, c, memory, w, True], {}, [w, c, None])
+    bill = plan_of(op).bill([h, grad_c, c, memory, w, True], {}, [w, c, None])
     expected = backward_cost([h, memory] if given == "h and c" else [h])
     assert plain(bill.cost) == plain(bill.gradients["input"]) == expected
     assert bill.recompute == Cost(special=2 * 3)  # tanh(c')
@@ -461,7 +461,7 @@ def test_a_gru_cells_gradients_are_those_of_its_steps(biased: bool) -> None:
     n = (a[2] + r * b[2]).tanh()
     result = n + z * (h - n)
     op = aten._thnn_fused_gru_cell_backward.default
-    bill = plan(op).bill([h, w, biased], {}, [w, w, h, None, None])
+    bill = plan_of(op).bill([h, w, biased], {}, [w, w, h, None, None])
     assert bill.gradients["input"] == backward_cost([result])
     bias = bill.gradients.get("bias", Cost())
     assert bias == Cost(arith=2 * 9 * (2 - 1) if biased else 0)
