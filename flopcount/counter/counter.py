@@ -28,8 +28,7 @@ from flopcount.formulas import (
     describe,
     named,
     plan_of,
-    rule_count,
-    when_registered,
+    registry,
 )
 from flopcount.formulas.bytes import tensors
 from flopcount.report import snapshot
@@ -141,7 +140,6 @@ class FlopCounter(TorchDispatchMode):
         # entered again inside itself, a second mode on the stack would count each op twice
         thread = self._local.thread
         if thread.entries == 0:
-            self._handlers.refresh()
             EAGERLY.begin()
             super().__enter__()
         self._attribution.enter()
@@ -350,6 +348,8 @@ def _passing(plan: Plan) -> Handler:
     def handle(
         counter: FlopCounter, func: Any, types: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
+        if plan.version != registry.version:  # a formula was registered: torch does not ask
+            return counter._handlers.find(func)(counter, func, types, args, kwargs)
         if types and types[0] is not Tensor:  # Tensor: autograd detaches a gradient by itself
             answer = counter._subclasses(func, types, args, kwargs, None)
             if answer is not OURS:
@@ -370,6 +370,8 @@ def _opening(plan: Plan) -> Handler:
     def handle(
         counter: FlopCounter, func: Any, types: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
+        if plan.version != registry.version:  # a formula was registered: torch does not ask
+            return counter._handlers.find(func)(counter, func, types, args, kwargs)
         answer = counter._subclasses(func, types, args, kwargs, plan)
         if answer is not OURS:
             return answer
@@ -387,6 +389,8 @@ def _counting(plan: Plan) -> Handler:
     def handle(
         counter: FlopCounter, func: Any, types: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
+        if plan.version != registry.version:  # a formula was registered: torch does not ask
+            return counter._handlers.find(func)(counter, func, types, args, kwargs)
         if types and types[0] is not Tensor:
             answer = counter._subclasses(func, types, args, kwargs, plan)
             if answer is not OURS:
@@ -428,19 +432,16 @@ class Handlers:
         self._formulas = formulas
         self._known: dict[int, tuple[Any, Handler]] = {}  # the op lives, to keep its id()
         self._library: Library | None = None  # when it goes, torch forgets what is registered
-        self._rules = rule_count()
+        self._version = registry.version
         self._lock = threading.Lock()
 
-    def refresh(self) -> None:
-        """Forget all handlers if a formula was registered since they were made."""
-        if self._rules != rule_count():
+    def find(self, func: Any) -> Handler:
+        """The handler for an op; all are forgotten when the rules of ops changed."""
+        if self._version != registry.version:
             with self._lock:
-                self._rules = rule_count()
+                self._version = registry.version
                 self._known.clear()
                 self._library = None
-
-    def find(self, func: Any) -> Handler:
-        """The handler for an op."""
         known = self._known.get(id(func))
         return known[1] if known else self._make(func)
 
@@ -462,8 +463,6 @@ HANDLER_OF = {Decision.VIEW: _passing, Decision.COMPOSITE: _opening}
 
 HANDLERS = Handlers({})
 """What counters do that have no formulas of their own."""
-
-when_registered(HANDLERS.refresh)
 
 
 def _fold(tally: Tally, ledger: Ledger) -> None:

@@ -13,8 +13,6 @@ from flopcount.formulas.registry import (
     formula,
     free,
     named,
-    rule_count,
-    when_registered,
 )
 
 for family in iter_modules(ops.__path__):
@@ -33,6 +31,4 @@ __all__ = [
     "free",
     "named",
     "plan_of",
-    "rule_count",
-    "when_registered",
 ]

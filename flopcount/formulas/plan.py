@@ -12,6 +12,7 @@ from torch import Tensor
 
 from flopcount.cost import ZERO, Cost
 from flopcount.formulas import bytes as traffic
+from flopcount.formulas import registry
 from flopcount.formulas.decomposition import decomposed
 from flopcount.formulas.nested_components import components
 from flopcount.formulas.registry import (
@@ -21,7 +22,6 @@ from flopcount.formulas.registry import (
     Rule,
     Traffic,
     Uncountable,
-    rule_count,
     rule_of,
 )
 from flopcount.torch_private.ops import (
@@ -94,6 +94,7 @@ class Plan:
         sparse: the rule for calls with sparse tensors.
         nested: the rule for calls with nested tensors, if not each of their components counts.
         values: its formula reads values of tensors, so that calls have no signature.
+        version: of the rules that it was made of.
         why: the reason for which it is free, if it has one of its own.
         bills: the cost of calls that were seen before, by their signatures.
     """
@@ -111,12 +112,14 @@ class Plan:
         "sparse",
         "traffic",
         "values",
+        "version",
         "whole",
         "why",
         "written",
     )
 
     def __init__(self, func: Any, formulas: dict[str, Formula] | None = None) -> None:
+        self.version = registry.version
         self.func = func  # keeps the op alive, so that its id() stays its own
         self.name = func.name().split(".")[0].replace("::", ".", 1)
         self.bills: dict[Any, Bill] = {}
@@ -163,8 +166,8 @@ class Plan:
             if spelling in formulas:
                 self.decision, self.formula = Decision.FORMULA, formulas[spelling]
                 return
-        self.sparse = rule_of(spellings, sparse=True)
-        self.nested = rule_of(spellings, nested=True)
+        self.sparse = rule_of(spellings, "sparse")
+        self.nested = rule_of(spellings, "nested")
         if rule := rule_of(spellings):
             self.decision = Decision.FORMULA if rule.formula else Decision.FREE
             self.formula, self.traffic, self.why = rule.formula, rule.traffic, rule.why
@@ -264,24 +267,16 @@ class Plan:
         return Bill(self.name, "symbolic", ZERO, unknown="sizes are symbols: a program is traced")
 
 
-class _Plans(dict[int, Plan]):
-    """The plans by the id() of the op, which they keep alive; made anew when a rule is added."""
-
-    rules = 0
-
-
-_plans = _Plans()
+_plans: dict[int, Plan] = {}
+"""The plans by the id() of the op, which they keep alive."""
 
 
 def plan_of(func: Any) -> Plan:
-    """The plan of an overload, made on first use."""
-    if _plans.rules != rule_count():
-        _plans.clear()
-        _plans.rules = rule_count()
-    known = _plans.get(id(func))
-    if known is None:
-        known = _plans[id(func)] = Plan(func)
-    return known
+    """The plan of an overload, made on first use and again after the rules changed."""
+    plan = _plans.get(id(func))
+    if plan is None or plan.version != registry.version:
+        plan = _plans[id(func)] = Plan(func)
+    return plan
 
 
 def _spellings(func: Any) -> list[str]:

@@ -19,7 +19,6 @@ from torch import Tensor
 import flopcount
 from flopcount import Cost, FlopCounter
 from flopcount.counter.signature import signer
-from flopcount.formulas import bytes as traffic
 from flopcount.formulas import plan, plan_of, registry
 
 aten = torch.ops.aten
@@ -29,11 +28,9 @@ libraries = itertools.count()
 
 
 @pytest.fixture(autouse=True)
-def rules_are_put_back(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(registry, "_rules", dict(registry._rules))
-    yield
-    registry._rules["aten::no such op"] = registry.Rule(None, traffic.nothing)
-    plan_of(aten.mm.default)  # plans that were made under the test's rules go
+def rules_are_put_back() -> Iterator[None]:
+    with registry.replaced():
+        yield
 
 
 def new_op(schema: str) -> Any:
@@ -83,9 +80,9 @@ class TestEveryWayToRegister:
         self.check(lambda keep: op(x, keep))
 
     def test_the_decorator_on_an_op_of_torchs_own(self) -> None:
-        del registry._rules["aten::lerp"]  # as if we had none
-        flopcount.formula(aten.lerp)(lambda a, b, weight, *, out: kept(a, weight, out=out))
-        self.check(lambda keep: torch.lerp(x, x, keep))
+        with registry.replaced(lambda name, rule: None if name == "aten::lerp" else rule):
+            flopcount.formula(aten.lerp)(lambda a, b, weight, *, out: kept(a, weight, out=out))
+            self.check(lambda keep: torch.lerp(x, x, keep))
 
     def test_formulas_of_one_counter_for_an_op_of_a_library(self) -> None:
         op = new_op("float keep")
@@ -257,9 +254,8 @@ class TestOurOwnFormulas:
         with FlopCounter():
             CALLS[name](0.7)  # its bill is there when the other number comes
         with_bills = cost()
-        for known in plan._plans.values():
-            known.bills.clear()
-        assert cost() == with_bills
+        with registry.replaced():  # plans are made anew
+            assert cost() == with_bills
 
     @pytest.mark.parametrize(
         ("scaling", "size"), [(1.3, 13), (1.7, 17), (2.0, 20)], ids=["1.3", "1.7", "2"]

@@ -6,6 +6,7 @@ import gc
 import inspect
 import warnings
 import weakref
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -83,10 +84,8 @@ def test_a_formula_that_is_registered_between_two_blocks_counts_in_the_second() 
     assert counter.report().uncounted == {"upkeep_test.later": 1}
 
 
-def test_a_formula_that_is_registered_late_replaces_the_handler_that_torch_knows(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(registry, "_rules", dict(registry._rules))
+@registry.replaced()
+def test_a_formula_that_is_registered_late_replaces_the_handler_that_torch_knows() -> None:
     counter, x = FlopCounter(), torch.ones(6)
     with counter:
         x.view(2, 3)  # a view: it passes
@@ -98,10 +97,8 @@ def test_a_formula_that_is_registered_late_replaces_the_handler_that_torch_knows
     assert counter.report().total.arith == 10
 
 
-def test_a_formula_that_is_registered_inside_a_block_counts_at_once(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(registry, "_rules", dict(registry._rules))
+@registry.replaced()
+def test_a_formula_that_is_registered_inside_a_block_counts_at_once() -> None:
     x = torch.ones(6)
     with FlopCounter():
         x.view(2, 3)
@@ -109,6 +106,21 @@ def test_a_formula_that_is_registered_inside_a_block_counts_at_once(
         flopcount.formula(torch.ops.aten.view)(lambda x, *args, out: Cost(arith=5))
         x.view(2, 3)
     assert counter.report().total.arith == 5
+
+
+def test_a_formula_that_takes_the_place_of_another_counts_at_once() -> None:
+    x = torch.ones(6)
+    costs = []
+    with FlopCounter() as counter:
+        x.exp()
+        costs.append(counter.report().total.special)
+        twice = partial(replace, formula=lambda x, *, out: Cost(special=2 * x.numel()))
+        with registry.replaced(lambda name, rule: twice(rule) if name == "aten::exp" else rule):
+            x.exp()
+            costs.append(counter.report().total.special)
+        x.exp()
+        costs.append(counter.report().total.special)
+    assert costs == [6, 6 + 12, 6 + 12 + 6]
 
 
 def test_a_bill_is_that_of_the_default_dtype() -> None:

@@ -17,7 +17,8 @@ import tempfile
 import time
 import traceback
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ import pytest
 import torch
 
 from flopcount import Cost, Gradients
-from flopcount.formulas import plan, registry
+from flopcount.formulas import registry
 
 TESTS = Path(__file__).parents[1] / "formulas"
 ELSEWHERE = {
@@ -42,13 +43,6 @@ ELSEWHERE = {
 
 Formula = registry.Formula
 
-RULES = {
-    "": registry._rules,
-    " of sparse tensors": registry._sparse_rules,
-    " of nested tensors": registry._nested_rules,
-}
-"""What is registered, by the kind of tensors that it is for."""
-
 
 def tests_of(rooms: Iterable[str]) -> list[str]:
     """The test files of ``rooms``, or of all formulas when none is named."""
@@ -60,10 +54,9 @@ def tests_of(rooms: Iterable[str]) -> list[str]:
 def formulas(rooms: Sequence[str]) -> dict[Formula, list[str]]:
     """The formulas of ``rooms`` (of all without one), each with the ops it is registered for."""
     ops = defaultdict(list)
-    for kind, rules in RULES.items():
-        for name, rule in rules.items():
-            if rule.formula and (not rooms or room_of(rule.formula) in rooms):
-                ops[rule.formula].append(name + kind)
+    for name, kind, rule in registry.rules():
+        if rule.formula and (not rooms or room_of(rule.formula) in rooms):
+            ops[rule.formula].append(name if kind == "dense" else f"{name} of {kind} tensors")
     return dict(ops)
 
 
@@ -85,27 +78,14 @@ def doubled(formula: Formula) -> Formula:
     return twice
 
 
-def put(changed: Callable[[Formula], Formula]) -> None:
-    """Register ``changed(formula)`` in place of each formula."""
+def replaced(changed: Callable[[Formula], Formula]) -> AbstractContextManager[None]:
+    """A context with ``changed(formula)`` in place of each formula."""
     changed = functools.cache(changed)  # one function serves many ops
-    for rules in RULES.values():
-        for name, rule in rules.items():
-            if rule.formula:
-                rules[name] = replace(rule, formula=changed(rule.formula))
-    forget()
-    for known in plan._plans.values():  # some tests keep one
-        if known.formula:
-            known.formula = changed(known.formula)
-        if known.sparse and known.sparse.formula:
-            known.sparse = replace(known.sparse, formula=changed(known.sparse.formula))
-        if known.nested and known.nested.formula:
-            known.nested = replace(known.nested, formula=changed(known.nested.formula))
 
+    def change(name: str, rule: registry.Rule) -> registry.Rule:
+        return replace(rule, formula=changed(rule.formula)) if rule.formula else rule
 
-def forget() -> None:
-    """Forget what calls cost, so that the next ones ask a formula."""
-    for known in plan._plans.values():
-        known.bills.clear()
+    return registry.replaced(change)
 
 
 def in_a_fork(job: Callable[[], Any]) -> Any:
@@ -141,8 +121,12 @@ class Mutation:
     def __init__(self, rooms: Sequence[str] = ()) -> None:
         self.survivors: list[str] = []
         self.early: set[Formula] = set()
-        put(lambda formula: noting(formula, self.early))
         self.formulas = formulas(rooms)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_collection(self) -> Generator[None, object, object]:
+        with replaced(lambda formula: noting(formula, self.early)):
+            return (yield)
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         if session.testsfailed:
@@ -161,15 +145,13 @@ class Mutation:
         """The tests that call each formula, the quickest first."""
 
         def job() -> tuple[dict[str, list[int]], list[str]]:
-            called: set[Formula] = set()
-            put(lambda formula: noting(formula, called))
             tests, red = defaultdict(list), []
             for index, item in enumerate(session.items):
-                called.clear()
-                forget()
+                called: set[Formula] = set()
                 start = time.perf_counter()
-                if is_red([item]):
-                    red.append(item.nodeid)
+                with replaced(functools.partial(noting, called=called)):
+                    if is_red([item]):
+                        red.append(item.nodeid)
                 for formula in called:
                     tests[str(id(formula))].append((time.perf_counter() - start, index))
             return {name: [index for _, index in sorted(of)] for name, of in tests.items()}, red
@@ -180,8 +162,8 @@ class Mutation:
         return defaultdict(list, tests)
 
     def noticed(self, tests: Sequence[pytest.Item], formula: Formula) -> bool:
-        put(lambda other: doubled(other) if other is formula else other)
-        return is_red(tests)
+        with replaced(lambda other: doubled(other) if other is formula else other):
+            return is_red(tests)
 
 
 def noting(formula: Formula, called: set[Formula]) -> Formula:
