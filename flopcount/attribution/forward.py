@@ -24,7 +24,7 @@ from torch.optim.optimizer import (
     register_optimizer_step_pre_hook,
 )
 
-from flopcount.attribution.node_stamps import NodeStamps, tensors
+from flopcount.attribution.node_stamps import NodeStamps
 from flopcount.attribution.phase import BACKWARD, OPTIMIZER, RECOMPUTE
 from flopcount.attribution.thread_state import ThreadState
 from flopcount.attribution.tree import ModuleTree, Place, Scope, type_name
@@ -44,6 +44,7 @@ from flopcount.torch_private.autograd import (
 from flopcount.torch_private.compiler import ignore_when_captured, is_graph_of_torchs_own
 from flopcount.torch_private.frames import backward_calls, checkpoint_recomputes, open_calls
 from flopcount.torch_private.modes import without_modes
+from flopcount.torch_private.tensors import tensors_in
 
 __all__ = ["Attribution"]
 
@@ -324,7 +325,7 @@ class Attribution:
             thread.records = thread.foreign[task]
         if len(calls) <= 1:  # none around it, whose nodes would have to be noted
             records_op = is_grad_enabled() or thread.recomputes  # whose node is there already
-            made = records_op and any(tensor.requires_grad for tensor in tensors(args))
+            made = records_op and any(tensor.requires_grad for tensor in tensors_in(args))
             thread.pass_began = next_sequence_nr() - made
 
     def _owner(self, thread: ThreadState, node: Any) -> Scope:

@@ -30,7 +30,6 @@ from flopcount.formulas import (
     plan_of,
     registry,
 )
-from flopcount.formulas.bytes import tensors
 from flopcount.report import snapshot
 from flopcount.report.ledger import Ledger
 from flopcount.report.report import Report
@@ -48,6 +47,7 @@ from flopcount.torch_private.modes import (
     resolving_views,
 )
 from flopcount.torch_private.ops import bound_call, composite_kernel, has_nested_kernel
+from flopcount.torch_private.tensors import tensors_in
 
 __all__ = ["FlopCounter"]
 
@@ -330,7 +330,7 @@ def _opens_itself(types: Iterable[type], arguments: Any) -> bool:
         return True
     own = {cls for cls in types if may_open_itself(cls)}
     return bool(own) and any(
-        type(tensor) in own and not has_data(tensor) for tensor in tensors(arguments)
+        type(tensor) in own and not has_data(tensor) for tensor in tensors_in(arguments)
     )
 
 
@@ -375,7 +375,7 @@ def _opening(plan: Plan) -> Handler:
         answer = counter._subclasses(func, types, args, kwargs, plan)
         if answer is not OURS:
             return answer
-        if count_whole and any(tensor.is_nested for tensor in tensors(args)):
+        if count_whole and any(tensor.is_nested for tensor in tensors_in(args)):
             return count_whole(counter, func, types, args, kwargs)
         return run(counter, plan.func, args, kwargs)
 

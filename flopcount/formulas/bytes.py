@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from torch import Tensor, sparse_bsc, sparse_bsr, sparse_coo, sparse_csc, sparse_csr, strided
 
 from flopcount.torch_private.modes import without_modes
 from flopcount.torch_private.ops import COO_PARTS, DENSE_LAYOUTS
+from flopcount.torch_private.tensors import tensors_in
 
 __all__ = [
     "accumulated",
@@ -21,17 +22,7 @@ __all__ = [
     "shape_only",
     "size",
     "sparse_parts",
-    "tensors",
 ]
-
-
-def tensors(values: Iterable[Any]) -> Iterator[Tensor]:
-    """The tensors among ``values`` and in the lists among them, in order."""
-    for value in values:
-        if isinstance(value, Tensor):
-            yield value
-        elif isinstance(value, (list, tuple)):
-            yield from tensors(value)
 
 
 def size(tensor: Tensor) -> int:
@@ -75,7 +66,7 @@ def sparse_parts(tensor: Tensor) -> list[Tensor]:
 
 
 def _distinct(values: Iterable[Any]) -> list[Tensor]:
-    return list({id(tensor): tensor for tensor in tensors(values)}.values())
+    return list({id(tensor): tensor for tensor in tensors_in(*values)}.values())
 
 
 def operands_and_results(

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flopcount.formulas.bytes import tensors
 from flopcount.torch_private.modes import without_modes
 from flopcount.torch_private.ops import component_shapes
+from flopcount.torch_private.tensors import tensors_in
 
 __all__ = ["components"]
 
@@ -28,7 +28,7 @@ def components(args: Sequence[Any], named: Mapping[str, Any], out: Any) -> Itera
     A component is a batch of one, so that dimensions keep their numbers. Dense operands are whole
     in each call: a weight, a scalar.
     """
-    nested = {id(x): x for x in tensors([*args, *named.values(), out]) if x.is_nested}
+    nested = {id(x): x for x in tensors_in(args, named, out) if x.is_nested}
     shapes = zip(*map(component_shapes, nested.values()), strict=True)
     for each, times in Counter(shapes).items():
         with without_modes():

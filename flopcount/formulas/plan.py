@@ -31,6 +31,7 @@ from flopcount.torch_private.ops import (
     packet_name,
     schema_of,
 )
+from flopcount.torch_private.tensors import tensors_in
 
 __all__ = ["CONTROL_FLOW", "Bill", "Plan", "describe", "plan_of"]
 
@@ -191,14 +192,14 @@ class Plan:
     def bill(self, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> Bill:
         """The cost of one call, from the shapes and dtypes of its arguments and result."""
         operands = [*args, *kwargs.values()]
-        places = set(map(id, traffic.tensors([out])))  # out=, or values= of a sort
+        places = set(map(id, tensors_in(out)))  # out=, or values= of a sort
         named = {
             name: value
             for name, value in kwargs.items()
             if name != "out" and id(value) not in places
         }
-        is_sparse = any(map(traffic.is_sparse, traffic.tensors([*operands, out])))
-        is_nested = any(tensor.is_nested for tensor in traffic.tensors([*operands, out]))
+        is_sparse = any(map(traffic.is_sparse, tensors_in(*operands, out)))
+        is_nested = any(tensor.is_nested for tensor in tensors_in(*operands, out))
         special = self.sparse if is_sparse else self.nested if is_nested else None
         formula, moving = self.formula, self.traffic
         if special:
@@ -248,12 +249,12 @@ class Plan:
         A quotient of integers, say, is of the default dtype, which the program may change. What
         a sparse or nested result holds depends on values.
         """
-        if any(x.is_nested or traffic.is_sparse(x) for x in traffic.tensors([out])):
+        if any(x.is_nested or traffic.is_sparse(x) for x in tensors_in(out)):
             return False
         operands = [*args, *kwargs.values()]
         told = [value for value in operands if isinstance(value, torch.dtype)]
-        told += [tensor.dtype for tensor in traffic.tensors(operands)]
-        made = [tensor.dtype for tensor in traffic.tensors([out])]
+        told += [tensor.dtype for tensor in tensors_in(*operands)]
+        made = [tensor.dtype for tensor in tensors_in(out)]
         return self.dynamic or any(map(_is_inexact, told)) or not any(map(_is_inexact, made))
 
     def remember(self, signature: Any, bill: Bill) -> None:
@@ -326,7 +327,7 @@ def _as_gradients(answer: Any) -> Gradients:
 
 def _require_dense(values: Iterable[Any]) -> None:
     """Formulas read shapes, which do not tell what a sparse tensor holds."""
-    for tensor in traffic.tensors(values):
+    for tensor in tensors_in(*values):
         if tensor.layout not in DENSE_LAYOUTS:
             raise Uncountable(f"shapes of {tensor.layout} tensors do not tell what they hold")
 
@@ -342,7 +343,7 @@ def _is_inexact(dtype: torch.dtype) -> bool:
 
 def _working_dtype(inputs: Iterable[Any], out: Any) -> torch.dtype:
     """The dtype that an op works in: the first complex, else floating one, else the first."""
-    dtypes = [tensor.dtype for tensor in traffic.tensors([*inputs, out])]
+    dtypes = [tensor.dtype for tensor in tensors_in(*inputs, out)]
     complex_, floating = (
         [dtype for dtype in dtypes if getattr(dtype, kind)]
         for kind in ("is_complex", "is_floating_point")

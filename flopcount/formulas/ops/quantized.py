@@ -20,6 +20,7 @@ from flopcount.formulas.ops.lowprecision import quantized_rows
 from flopcount.formulas.ops.matmul import linear
 from flopcount.formulas.registry import formula, free
 from flopcount.formulas.steps import contraction, elementwise
+from flopcount.torch_private.tensors import tensors_in
 
 
 def held(values: Iterable[Any]) -> Iterator[Tensor]:
@@ -29,14 +30,14 @@ def held(values: Iterable[Any]) -> Iterator[Tensor]:
         if isinstance(value, (list, tuple)):
             yield from held(value)
         elif not isinstance(value, ScriptObject):
-            yield from traffic.tensors([value])
+            yield from tensors_in(value)
         elif not hasattr(value, "unpack"):  # both weights of a recurrent layer
             yield from held(opaque.__getstate__())
         else:
             weight, bias = opaque.unpack()
             if not weight.is_quantized:  # kept in 16 bits, and unpacked to 32
                 weight = torch.empty_like(weight, dtype=torch.half, device="meta")
-            yield from traffic.tensors([weight, bias])
+            yield from tensors_in(weight, bias)
 
 
 def packed_traffic(
@@ -144,13 +145,13 @@ def quantized_matmul(a: Tensor, b: Tensor, *args: object, out: Tensor) -> Cost:
 @formula("aten::quantize_per_tensor", "aten::quantize_per_channel")
 def quantize(x: Any, *args: object, out: Any) -> Cost:
     """round(x / scale); adding the zero point and clamping are done with integers."""
-    return sum((elementwise(t, div=1, compare=1) for t in traffic.tensors([out])), ZERO)
+    return sum((elementwise(t, div=1, compare=1) for t in tensors_in(out)), ZERO)
 
 
 @formula("aten::dequantize")
 def dequantize(q: Any, *, out: Any) -> Cost:
     """(q - zero_point)·scale: a difference of integers, and a product."""
-    return sum((elementwise(t, mul=1) for t in traffic.tensors([out])), ZERO)
+    return sum((elementwise(t, mul=1) for t in tensors_in(out)), ZERO)
 
 
 ON_INTEGERS = """
