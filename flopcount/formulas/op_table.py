@@ -43,8 +43,8 @@ def op_rows() -> list[OpRow]:
     found = set()
     for overload in all_overloads():
         decided = plan_of(overload)
-        doc = decided.formula.__doc__ if decided.decision is Decision.FORMULA else None
-        why = decided.why or (doc or "").partition("\n")[0].strip()
+        doc = decided.rule.formula.__doc__ if decided.decision is Decision.FORMULA else None
+        why = decided.rule.why or (doc or "").partition("\n")[0].strip()
         why = why or WHY.get(decided.decision, "")
         found.add(OpRow(decided.name, decided.decision.value, why))
     return sorted(found)

@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeVar
 
 from flopcount.cost import ZERO, Cost
 from flopcount.formulas import bytes as traffic
+from flopcount.formulas.call import Call
 from flopcount.torch_private.ops import (
     CustomOpDef,
     OpOverload,
@@ -70,7 +71,7 @@ class Gradients:
 
 Formula = Callable[..., "Cost | Gradients"]
 F = TypeVar("F", bound=Formula)
-Traffic = Callable[..., tuple[int, int]]
+Traffic = Callable[[Call], tuple[int, int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +87,7 @@ class Rule:
     """
 
     formula: Formula | None
-    traffic: Traffic
+    traffic: Traffic = traffic.operands_and_results
     why: str = ""
     values: bool = False
     coefficients: frozenset[str] = frozenset()
@@ -129,8 +130,9 @@ def formula(
             (``torch.ops.mylib.op.default``), what ``torch.library.custom_op`` returned, or
             names (``"mylib::op"``) for ops that only some builds have. A formula also serves
             the in-place and ``out=`` forms of its op.
-        traffic: counts the bytes, ``(args, kwargs, results, written arguments) -> (read,
-            written)``; by default every distinct operand is read and every result written.
+        traffic: counts the bytes, ``traffic(call) -> (read, written)``, of a call with its
+            ``args``, its ``kwargs``, its result ``out`` and the arguments that it changes,
+            ``mutated``; by default every distinct operand is read and every result written.
         sparse: the function is for calls with a sparse tensor among the arguments or results,
             of which shapes tell nothing; without one such calls are uncounted.
         nested: the function is for calls with a nested tensor among the arguments or results, of

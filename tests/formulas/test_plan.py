@@ -28,7 +28,7 @@ def bound(overload: Any, *, whole: bool) -> bool:
         else:
             given.append(None)
     try:
-        signature(plan_of(overload).formula).bind(*given, **named, out=None)
+        signature(plan_of(overload).rule.formula).bind(*given, **named, out=None)
     except TypeError:
         return False
     return True

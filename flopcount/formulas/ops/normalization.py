@@ -18,6 +18,7 @@ from torch import Tensor, ops
 
 from flopcount.cost import ZERO, Cost
 from flopcount.formulas import bytes as traffic
+from flopcount.formulas.call import Call
 from flopcount.formulas.ops.reduction import norm_steps
 from flopcount.formulas.registry import Gradients, formula
 from flopcount.formulas.steps import elementwise, fold
@@ -48,12 +49,11 @@ AVERAGING = ("momentum", "exponential_average_factor")
 """The weight of the newest batch: 1/n in the n-th batch where all batches weigh the same."""
 
 
-def batch_norm_traffic(
-    args: Sequence[Any], kwargs: dict[str, Any], out: Any, mutated: Sequence[Any]
-) -> tuple[int, int]:
+def batch_norm_traffic(call: Call) -> tuple[int, int]:
     """In training the running statistics are written, too, whatever the schema says."""
-    _, _, _, mean, var, training, *_ = args
-    return traffic.operands_and_results(args, kwargs, out, [mean, var] if training else [])
+    _, _, _, mean, var, training, *_ = call.args
+    statistics = [mean, var] if training else []
+    return traffic.read_and_written(call.operands, [call.out, *statistics])
 
 
 @formula(
@@ -144,13 +144,11 @@ def _native_batch_norm_legit_no_training(
     )
 
 
-def batch_norm_backward_traffic(
-    args: Sequence[Any], kwargs: dict[str, Any], out: Any, mutated: Sequence[Any]
-) -> tuple[int, int]:
+def batch_norm_backward_traffic(call: Call) -> tuple[int, int]:
     """Training reads the batch's statistics, evaluation the running ones."""
-    training = args[7]
-    moved = traffic.reading_all_but(*((3, 4) if training else (5, 6)))
-    return moved(args, kwargs, out, mutated)
+    training = call.args[7]
+    unread = (3, 4) if training else (5, 6)
+    return traffic.reading_all_but(*unread)(call)
 
 
 @formula(

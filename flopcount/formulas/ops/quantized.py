@@ -7,7 +7,7 @@ Only between floats and integers is there floating-point arithmetic.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from torch import ScriptObject, Tensor
 
 from flopcount.cost import ZERO, Cost
 from flopcount.formulas import bytes as traffic
+from flopcount.formulas.call import Call
 from flopcount.formulas.ops.convolution import meetings
 from flopcount.formulas.ops.lowprecision import quantized_rows
 from flopcount.formulas.ops.matmul import linear
@@ -40,11 +41,9 @@ def held(values: Iterable[Any]) -> Iterator[Tensor]:
             yield from tensors_in(weight, bias)
 
 
-def packed_traffic(
-    args: Sequence[Any], kwargs: dict[str, Any], out: Any, mutated: Sequence[Any]
-) -> tuple[int, int]:
+def packed_traffic(call: Call) -> tuple[int, int]:
     """Weights and biases are read too, which come in opaque objects."""
-    return traffic.operands_and_results([*held(args)], kwargs, out, mutated)
+    return traffic.read_and_written(held(call.operands), call.results)
 
 
 def packed_products(x: Tensor, packed: Any, out: Tensor) -> Cost:

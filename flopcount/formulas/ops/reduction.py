@@ -15,6 +15,7 @@ from torch import Tensor, ops
 
 from flopcount.cost import ZERO, Cost
 from flopcount.formulas import bytes as traffic
+from flopcount.formulas.call import Call
 from flopcount.formulas.ops.pointwise import pow as power
 from flopcount.formulas.ops.pointwise import product_steps, sum_steps
 from flopcount.formulas.registry import Gradients, formula
@@ -129,11 +130,9 @@ def cummax(x: Tensor, dim: int, *, out: tuple[Tensor, Tensor]) -> Cost:
     return Cost(compare=fold(x.numel(), rows(x, dim)))
 
 
-def first_alone(
-    args: Sequence[Any], kwargs: dict[str, Any], out: Any, mutated: Sequence[Any]
-) -> tuple[int, int]:
+def first_alone(call: Call) -> tuple[int, int]:
     """Of the operands, all but the first are places for results."""
-    return traffic.operands_and_results(args[:1], {}, None, mutated)
+    return traffic.read_and_written(call.args[:1], call.mutated)
 
 
 @formula("aten::_cummax_helper", "aten::_cummin_helper", traffic=first_alone)

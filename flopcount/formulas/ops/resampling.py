@@ -15,6 +15,7 @@ from torch import Tensor, ops
 
 from flopcount.cost import Cost
 from flopcount.formulas import bytes as traffic
+from flopcount.formulas.call import Call
 from flopcount.formulas.ops.reduction import sort_comparisons
 from flopcount.formulas.registry import Gradients, Uncountable, formula, free
 from flopcount.formulas.steps import contraction, elementwise, fold
@@ -304,11 +305,9 @@ def grid_sampler_fallback_backward(
 # padding and reordering
 
 
-def padded_traffic(
-    args: Sequence[Any], kwargs: dict[str, Any], out: Any, mutated: Sequence[Any]
-) -> tuple[int, int]:
+def padded_traffic(call: Call) -> tuple[int, int]:
     """Padding that takes away reads only what is left."""
-    read, written = traffic.operands_and_results(args, kwargs, out, mutated)
+    read, written = traffic.operands_and_results(call)
     return min(read, written), written
 
 

@@ -157,7 +157,7 @@ def nested_multi_head_attention(
 ) -> Cost:
     """Each sequence alone, and padding in the products of attention."""
     cost = padding(query, num_head, embed_dim // num_head)
-    for times, (q, k, v), _, _ in components([query, key, value], {}, None):
+    for times, (q, k, v) in components(query, key, value):
         alone = multi_head_attention(q, k, v, embed_dim, num_head, *others, **given, out=None)
         cost += times * alone
     return cost
@@ -169,7 +169,7 @@ def nested_transformer_encoder_layer(
 ) -> Cost:
     """Each sequence alone, and padding in the products of attention."""
     cost = padding(x, num_heads, embed_dim // num_heads)
-    for times, (each,), _, _ in components([x], {}, None):
-        alone = transformer_encoder_layer(each, embed_dim, num_heads, *others, **given, out=each)
+    for times, (one,) in components(x):
+        alone = transformer_encoder_layer(one, embed_dim, num_heads, *others, **given, out=one)
         cost += times * alone
     return cost
