@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from flopcount.errors import UnwatchedThreadWarning as UnwatchedThreadWarning
     from flopcount.formulas import Gradients as Gradients
     from flopcount.formulas import formula as formula
-    from flopcount.graph.walk import count_graph as count_graph
+    from flopcount.graph.count_graph import count_graph as count_graph
     from flopcount.report.report import Report as Report
     from flopcount.report.tree import ModuleNode as ModuleNode
 
@@ -39,7 +39,7 @@ _HOMES = {
     "UnknownModuleError": "errors",
     "UnwatchedThreadWarning": "errors",
     "count": "counter.count",
-    "count_graph": "graph.walk",
+    "count_graph": "graph.count_graph",
     "formula": "formulas",
 }
 
