@@ -1,4 +1,4 @@
-"""Phases of graphs whose tags do not tell all: of functions with a backward of their own, or in it.
+"""Phases of traced steps, with and without tags, and of functions with a backward of their own.
 
 ``U`` are the products of a layer: forward is one U, backward two, for its input and its weight.
 """
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch._functorch.partitioners import default_partition, min_cut_rematerialization_partition
 from torch.func import grad
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils.checkpoint import (
     CheckpointPolicy,
     checkpoint,
@@ -20,7 +21,7 @@ from torch.utils.checkpoint import (
 
 import flopcount
 from flopcount import Report, count_graph
-from tests.graph.graphs import Partition, U, compiled
+from tests.graph.graphs import Partition, U, compiled, macs
 from tests.invariants import check
 from tests.models import Product
 
@@ -120,6 +121,103 @@ def units(*reports: Report) -> list[dict[str, float]]:
         {phase: cost.macs / U for phase, cost in report.phases.items() if cost.macs}
         for report in reports
     ]
+
+
+class TestSteps:
+    class Checkpointed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a = nn.Linear(8, 8, bias=False)
+            self.b = nn.Linear(8, 8, bias=False)
+
+        def inner(self, x: Tensor) -> Tensor:
+            return self.b(torch.sin(self.a(x)))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return checkpoint(self.inner, x, use_reentrant=False).sum()
+
+    def test_what_a_checkpoint_recomputes_is_told_from_backward(self) -> None:
+        """As eagerly: a runs again, since b's gradient needs its sine; b does not."""
+        model, x = self.Checkpointed(), torch.randn(4, 8, requires_grad=True)
+        partition = min_cut_rematerialization_partition
+        graphs = compiled(model, x, partition=partition)
+        report = count_graph(graphs["forward"], graphs["backward"])
+        check(report, plain=True)
+        assert macs(report) == {
+            "": {"forward": 2 * U, "backward": 4 * U, "recompute": U},
+            "a": {"forward": U, "backward": 2 * U, "recompute": U},
+            "b": {"forward": U, "backward": 2 * U},
+        }
+        assert report.phases["recompute"].special == 4 * 8  # the sine, again
+        assert macs(report) == macs(flopcount.count(model, x))
+        assert "recompute" not in macs(count_graph(graphs["joint"]))[""]
+
+    def test_a_compiled_checkpoint_recomputes_its_result_where_what_follows_needs_it(self) -> None:
+        """Eagerly the sine saves its input: it is outside of the checkpoint."""
+        layer, x = nn.Linear(8, 8), torch.randn(4, 8)
+
+        def step(x: Tensor) -> Tensor:
+            return checkpoint(layer, x, use_reentrant=False).sin()
+
+        graphs = compiled(step, x)
+        report = count_graph(graphs["forward"], graphs["backward"])
+        assert report.phases["recompute"].macs == U
+        assert "recompute" not in macs(flopcount.count(step, x))[""]
+
+    @pytest.mark.parametrize(
+        ("partition", "recomputed"),
+        [(default_partition, 0), (min_cut_rematerialization_partition, 2)],
+        ids=["the default partition saves them", "a min-cut computes them again"],
+    )
+    def test_cosines_between_a_sine_and_its_gradient(
+        self, partition: Partition, recomputed: int
+    ) -> None:
+        """Backward needs x, cos x and cos cos x: a min-cut keeps x alone."""
+        x = torch.randn(100, requires_grad=True)
+        graphs = compiled(lambda x: x.cos().cos().cos(), x, partition=partition)
+        phases = count_graph(graphs["forward"], graphs["backward"]).phases
+        assert phases["forward"].special == 300
+        assert phases["backward"].special == 300  # the sine of each
+        assert phases["recompute"].special == recomputed * 100
+
+    def test_a_joint_graph_of_a_function_has_both(self) -> None:
+        from torch._functorch.aot_autograd import aot_export_joint_simple
+
+        x, w = torch.randn(4, 8), torch.randn(8, 8, requires_grad=True)
+        joint = aot_export_joint_simple(lambda x, w: (torch.relu(x @ w),), [x, w], trace_joint=True)
+        report = count_graph(joint)
+        assert macs(report) == {"": {"forward": U, "backward": U}}
+        assert {phase: cost.compare for phase, cost in report.phases.items() if cost.compare} == {
+            "forward": 4 * 8,
+            "backward": 4 * 8,
+        }
+
+    def test_without_tags_backward_begins_where_autograd_does(self) -> None:
+        """``aot_export_module`` traces its joint graph twice, and loses the tags."""
+        from torch._functorch.aot_autograd import aot_export_module
+
+        class Loss(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.a, self.b = (nn.Linear(8, 8, bias=False) for _ in range(2))
+
+            def forward(self, x: Tensor) -> tuple[Tensor]:
+                return (self.b(self.a(x).sin()).sum(),)
+
+        joint, _ = aot_export_module(
+            Loss(), [torch.ones(4, 8)], trace_joint=True, output_loss_index=0
+        )
+        # the gradients of both weights, and of the sine between
+        assert macs(count_graph(joint)) == {"": {"forward": 2 * U, "backward": 3 * U}}
+
+    def test_where_there_are_tags_a_one_begins_no_backward(self) -> None:
+        x, w = torch.randn(4, 8), torch.randn(8, 8, requires_grad=True)
+        graphs = compiled(lambda x, w: (x * torch.ones_like(x.sum())) @ w, x, w)
+        assert macs(count_graph(graphs["forward"])) == {"": {"forward": U}}
+
+    def test_a_mask_of_ones_begins_no_backward(self) -> None:
+        graph = make_fx(lambda x: torch.tril(torch.ones_like(x)) @ x)(torch.ones(8, 8))
+        assert macs(count_graph(graph)) == {"": {"forward": 8 * 8 * 8}}
 
 
 class TestFunctions:
