@@ -12,7 +12,7 @@ __all__ = ["FORMATS", "renderer"]
 FORMATS = {
     ".speedscope.json": "render.speedscope:render",
     ".trace.json": "render.chrome_trace:render",
-    ".json": "json:write",
+    ".json": "report:Report.to_json",
     ".csv": "render.csv:render",
     ".html": "render.html:render",
     ".md": "render.markdown:render",
