@@ -1,9 +1,8 @@
-"""A report as a JSON document, exact, and back."""
+"""Reports as JSON documents, and back without loss."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
 from dataclasses import asdict, astuple
 from typing import Any
 
@@ -15,33 +14,28 @@ __all__ = ["read", "write"]
 
 SCHEMA = "flopcount.report/1"
 
+Fields = tuple[tuple[Module, ...], tuple[Row, ...], "str | None", dict[str, str]]
+"""The fields of a report: modules, rows, the model's path, and unwatched threads."""
 
-Parts = tuple[tuple[Module, ...], tuple[Row, ...], "str | None", dict[str, str]]
-"""What a report holds: its modules, rows, the path of its model, and threads not watched."""
 
-
-def write(
-    modules: Iterable[Module],
-    rows: Iterable[Row],
-    model_path: str | None,
-    unwatched: Mapping[str, str],
-) -> str:
-    """What :meth:`Report.to_json` returns."""
+def write(fields: Fields) -> str:
+    """The JSON of a report."""
+    modules, rows, model_path, unwatched = fields
     document = {
         "schema": SCHEMA,
         "model": model_path,
         "modules": [asdict(module) for module in modules],
         "rows": [asdict(row) for row in rows],
-        "unwatched": dict(unwatched),
+        "unwatched": unwatched,
     }
     return json.dumps(document, indent=1)
 
 
-def read(text: str) -> Parts:
-    """What the report that :func:`write` wrote holds.
+def read(text: str) -> Fields:
+    """The fields of the report in ``text``.
 
     Raises:
-        ValueError: the text is not a report, or of a schema that this version cannot read.
+        ValueError: the text is not a report, or its schema is not the one that this version reads.
     """
     document = json.loads(text)
     if not isinstance(document, dict) or document.get("schema") != SCHEMA:
@@ -58,7 +52,7 @@ def read(text: str) -> Parts:
 
 
 def _check(modules: tuple[Module, ...], rows: tuple[Row, ...], model_path: str | None) -> None:
-    """Raise a TypeError where a file holds what no report does."""
+    """Raise a TypeError if no report has these fields."""
     paths = {module.path for module in modules}
     if "" not in paths or not paths.issuperset({model_path or ""}):
         raise TypeError("the block or the model is not among the modules")
