@@ -14,7 +14,7 @@ __all__ = ["Change", "Diff"]
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One op of one module that costs something else, or is new, or is gone."""
+    """An op of one module whose cost changed; ``ZERO`` is that of an op that did not run."""
 
     module: str
     phase: str
@@ -25,13 +25,13 @@ class Change:
 
     @property
     def flops(self) -> int:
-        """FLOPs gained; negative if the op became cheaper."""
+        """FLOPs added; negative if the op became cheaper."""
         return self.after.flops - self.before.flops
 
 
 @dataclass(frozen=True)
 class Diff:
-    """The step from one report to another; false if nothing changed.
+    """What changed from one report to another; false if nothing did.
 
     >>> import torch, flopcount
     >>> narrow = flopcount.count(torch.nn.Linear(8, 2), torch.ones(4, 8), backward=False)
@@ -40,7 +40,7 @@ class Diff:
     68
 
     Attributes:
-        before, after: what each report's block cost, as its ``root`` says.
+        before, after: the ``root`` of each report.
     """
 
     before: ModuleNode
@@ -48,7 +48,7 @@ class Diff:
 
     @cached_property
     def changes(self) -> tuple[Change, ...]:
-        """Everything that changed, the largest first."""
+        """The ops whose cost changed, the largest change of FLOPs first."""
         before, after = _costs(self.before), _costs(self.after)
         changes = [
             Change(*key, before.get(key, ZERO), after.get(key, ZERO))
@@ -59,14 +59,14 @@ class Diff:
 
     @property
     def flops(self) -> int:
-        """FLOPs gained in all."""
+        """FLOPs added in total."""
         return self.after.total.flops - self.before.total.flops
 
     def __bool__(self) -> bool:
         return bool(self.changes)
 
     def __str__(self) -> str:
-        # formats are looked up by name: they know reports and differences, not the reverse
+        # imported on use: formats know differences, not the reverse
         text: str = import_module("flopcount.report.render.table").differences(self)
         return text
 

@@ -18,10 +18,10 @@ __all__ = ["Ledger"]
 
 
 class Ledger:
-    """Adds up bills; it grows with distinct rows, not with calls.
+    """Adds up bills. It grows with distinct rows, not with calls.
 
     Args:
-        rows: totals to go on from, by module, phase, op and dtype.
+        rows: totals to start from, by module, phase, op and dtype.
     """
 
     def __init__(self, rows: Mapping[tuple[str, str, str, str], Row] | None = None) -> None:
@@ -30,7 +30,7 @@ class Ledger:
     def post(self, place: Place, bill: Bill, calls: int) -> None:
         """Add ``calls`` calls at ``place`` that cost ``bill`` each."""
         gradients = bill.gradients
-        if place.gradient:  # the autograd graph tells it; the op itself does not
+        if place.gradient:  # only the autograd graph knows which gradient the op computes
             gradients = {place.gradient: replace(bill.cost, read=0, written=0)}
         row = Row(
             module=place.scope.path,
@@ -43,7 +43,7 @@ class Ledger:
             uncounted=0 if bill.counted else calls,
         )
         self._add(row)
-        if bill.recompute:  # forward work that a backward kernel does again
+        if bill.recompute:  # a fused backward repeats forward work
             cost = calls * bill.recompute
             self._add(Row(row.module, RECOMPUTE, row.op, row.dtype, calls=0, cost=cost))
 

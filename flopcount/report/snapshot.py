@@ -1,4 +1,4 @@
-"""From running totals to a report, which does not change any more."""
+"""A snapshot of the running totals: a report."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ __all__ = ["take"]
 
 
 def take(ledger: Ledger, tree: ModuleTree, unwatched: Mapping[str, str] | None = None) -> Report:
-    """The report of what ``ledger`` holds, for the modules in ``tree`` that ran.
+    """A report of the rows in ``ledger`` and the modules in ``tree`` that ran.
 
     Args:
-        ledger: what was counted.
+        ledger: the running totals.
         tree: the modules.
-        unwatched: threads that had not entered the counter, and what ran first in each.
+        unwatched: threads that had not entered the counter, with what ran first in each.
     """
     rows = tuple(ledger.rows.values())
     paths = {row.module for row in rows}
