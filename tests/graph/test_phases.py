@@ -102,7 +102,7 @@ def linear() -> nn.Module:
     return nn.Linear(8, 8, bias=False)
 
 
-def given() -> Tensor:
+def layer_input() -> Tensor:
     return torch.randn(4, 8, requires_grad=True)
 
 
@@ -241,12 +241,12 @@ class TestFunctions:
     ) -> None:
         layers = [linear()] * before + [Layer(function)] + [linear()] * after
         model = nn.Sequential(*layers, Sine())
-        graphs = compiled(model, given(), partition=partition)
+        graphs = compiled(model, layer_input(), partition=partition)
         joint = count_graph(graphs["joint"])
         parts = count_graph(graphs["forward"], graphs["backward"])
         linears = before + after
         expected = {"forward": forward + linears, "backward": backward + 2 * linears}
-        eager = flopcount.count(model, given())
+        eager = flopcount.count(model, layer_input())
         assert units(joint, parts, eager) == [expected] * 3
         assert products(joint) == products(parts) == products(eager)
         for report in (joint, parts):
@@ -271,10 +271,10 @@ class TestFunctions:
         The function comes first, so that its gradients are what the backward returns."""
         between = [nn.Dropout(0.1)] if dropout else []
         model = Checkpointed(Layer(function), Sine(), *between, linear(), Sine())
-        graphs = compiled(model, given(), partition=partition)
+        graphs = compiled(model, layer_input(), partition=partition)
         parts = count_graph(graphs["forward"], graphs["backward"])
         expected = {"forward": 2, "backward": backward + 2, "recompute": 2}
-        eager = flopcount.count(model, given())
+        eager = flopcount.count(model, layer_input())
         again = {"backward": backward + 2, "recompute": 2}
         in_backward = sum(node.target is aten.mm.default for node in graphs["backward"].graph.nodes)
         if in_backward == backward + 2 + 1:  # torch 2.11 keeps what a function has made
@@ -301,7 +301,7 @@ class TestFunctions:
         model = Checkpointed(
             *layers, context_fn=lambda: create_selective_checkpoint_contexts(policy)
         )
-        graphs = compiled(model, given(), partition=partition)
+        graphs = compiled(model, layer_input(), partition=partition)
         parts = count_graph(graphs["forward"], graphs["backward"])
         assert units(parts) == [{"forward": 2, "backward": 4}]
         assert parts.phases["recompute"].special == 2 * 4 * 8
@@ -309,7 +309,7 @@ class TestFunctions:
     @PARTITIONS
     def test_a_backward_that_returns_copies_recomputes_them(self, partition: Partition) -> None:
         """The forward makes no gradients, since the checkpoint does not keep them."""
-        graphs = compiled(Checkpointed(Layer(Early)), given(), partition=partition)
+        graphs = compiled(Checkpointed(Layer(Early)), layer_input(), partition=partition)
         copies = [node for node in graphs["backward"].graph.nodes if node.op == "call_function"]
         if not any("autograd_backward" in node.meta for node in copies):
             pytest.skip("this torch does not mark what its partitioners cut out")
@@ -352,9 +352,9 @@ class TestGradientsOfForward:
         def step(x: Tensor) -> Tensor:
             return grad(lambda x: (x @ weight).sin().sum())(x) @ weight
 
-        graphs = compiled(step, given())
+        graphs = compiled(step, layer_input())
         parts = count_graph(graphs["forward"], graphs["backward"])
-        eager = flopcount.count(step, given())
+        eager = flopcount.count(step, layer_input())
         expected = {"forward": 2, "backward": 1 + 6}
         assert units(count_graph(graphs["joint"]), parts, eager) == [expected] * 3
         assert units(count_graph(graphs["forward"])) == [{"forward": 2, "backward": 1}]
