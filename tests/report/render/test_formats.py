@@ -103,3 +103,10 @@ def test_html_is_well_formed_and_escapes_names(tmp_path: Path) -> None:
 
     Checker().feed(page)
     assert not open_tags
+
+
+def test_html_is_tables(report: Report, tmp_path: Path) -> None:
+    page = saved(report, tmp_path, ".html")
+    assert page.count("<table>") == 4  # modules, phases, layer types, ops
+    assert "<th>module" in page
+    assert "<p>every op counted</p>" in page
