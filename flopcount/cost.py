@@ -10,7 +10,7 @@ import re
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 
-__all__ = ["ZERO", "Convention", "Cost", "format_quantity", "parse_quantity"]
+__all__ = ["UNITS", "ZERO", "Convention", "Cost", "format_quantity", "parse_quantity"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +176,9 @@ class Convention:
         return operations
 
 
+UNITS = {"FLOP": "flops", "MAC": "macs", "B": "bytes"}
+"""Units of quantities, and the reading of a :class:`Cost` that each stands for."""
+
 _PREFIXES = ["", "k", "M", "G", "T", "P", "E", "Z", "Y"]
 
 
@@ -199,7 +202,9 @@ def format_quantity(count: int, unit: str = "") -> str:
     return f"{digits} {_PREFIXES[power]}{unit}".rstrip()
 
 
-_QUANTITY = re.compile(rf"([0-9]+(?:_[0-9]+)*(?:\.[0-9]+)?) ?([{''.join(_PREFIXES)}]?)(FLOP|MAC|B)")
+_QUANTITY = re.compile(
+    rf"([0-9]+(?:_[0-9]+)*(?:\.[0-9]+)?) ?([{''.join(_PREFIXES)}]?)({'|'.join(UNITS)})"
+)
 
 
 def parse_quantity(text: str) -> tuple[int, str]:

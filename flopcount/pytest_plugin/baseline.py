@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from flopcount import __version__
+from flopcount.cost import UNITS
 from flopcount.errors import FlopcountError
 from flopcount.report.diff import Diff
 from flopcount.report.report import Report
@@ -169,8 +170,7 @@ def compare(before: Mapping[str, Any], diff: Diff, *, only_increase: bool) -> st
         only_increase: whether only more FLOPs, MACs or bytes in all are wrong.
     """
     old, new = diff.before.total, diff.after.total
-    readings = {"FLOP": "flops", "MAC": "macs", "B": "bytes"}
-    steps = {unit: (getattr(old, name), getattr(new, name)) for unit, name in readings.items()}
+    steps = {unit: (getattr(old, name), getattr(new, name)) for unit, name in UNITS.items()}
     changes = [
         f"{after:,} {unit} is {abs(after - before):,} {'more' if after > before else 'less'} "
         f"than the {before:,} {unit} that it was"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Literal
 
-from flopcount.cost import Cost, parse_quantity
+from flopcount.cost import UNITS, Cost, parse_quantity
 from flopcount.errors import did_you_mean
 
 if TYPE_CHECKING:
@@ -17,9 +17,6 @@ if TYPE_CHECKING:
 __all__ = ["Bound", "Budget", "Measure", "Verdict", "flop_budget", "unknown"]
 
 Reading = Literal["matmul", "exact", "valid"]
-
-READINGS = {"FLOP": "flops", "MAC": "macs", "B": "bytes"}
-"""Which reading of a Cost a unit stands for."""
 
 OTHER_READINGS = {
     "matmul": ("FLOP", "matmul_flops"),
@@ -244,7 +241,7 @@ def flop_budget(
     ) -> Bound:
         limit, unit = parse_quantity(quantity)
         other_unit, other = OTHER_READINGS[reading] if reading else (None, "")
-        read = other if unit == other_unit else READINGS[unit]
+        read = other if unit == other_unit else UNITS[unit]
         return Bound(limit, unit, read, phase, pattern, exact)
 
     bounds = [bound(quantity) for quantity in total]
