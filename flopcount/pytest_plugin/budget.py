@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from flopcount.errors import did_you_mean
 if TYPE_CHECKING:
     from flopcount.report.report import Report
 
-__all__ = ["Bound", "Budget", "Measure", "Verdict", "flop_budget", "unknown"]
+__all__ = ["Bound", "Budget", "Measure", "Verdict", "flop_budget", "marker_line", "unknown"]
 
 Reading = Literal["matmul", "exact", "valid"]
 
@@ -196,7 +197,7 @@ def flop_budget(
     reading: Reading | None = None,
     strict: bool = True,
 ) -> Budget:
-    """The test may not cost more than that, such as "8.2 GFLOP"; exactly that much passes.
+    """The most that a test may cost, such as "8.2 GFLOP"; exactly that much passes.
 
     >>> flop_budget("8.2 GFLOP", backward="4 MB").bounds[1].reading
     'bytes'
@@ -255,3 +256,11 @@ def flop_budget(
             f"reading={reading!r} reads {OTHER_READINGS[reading][0]}; no bound is in it"
         )
     return Budget(tuple(bounds), strict)
+
+
+def marker_line() -> str:
+    """The marker in the list of ``pytest --markers``: its signature, and what it is for."""
+    parameters = inspect.signature(flop_budget).parameters.values()
+    bare = [parameter.replace(annotation=inspect.Parameter.empty) for parameter in parameters]
+    summary = str(inspect.getdoc(flop_budget)).partition("\n")[0]
+    return f"flop_budget{inspect.Signature(bare)}: {summary}"
