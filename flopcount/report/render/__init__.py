@@ -17,9 +17,9 @@ __all__ = ["renderer", "renderers"]
 def renderers() -> dict[str, Callable[[Report], str]]:
     """What renders each ending of a file name, long endings before those that they end in."""
     functions = {".json": methodcaller("to_json")}  # the report itself, to be read again
-    for module in iter_modules(__path__):
-        format = import_module(f"{__name__}.{module.name}")
-        functions |= dict.fromkeys(format.ENDINGS, format.render)
+    for info in iter_modules(__path__):
+        module = import_module(f"{__name__}.{info.name}")
+        functions |= dict.fromkeys(module.ENDINGS, module.render)
     return dict(sorted(functions.items(), key=lambda item: -len(item[0])))
 
 
