@@ -95,6 +95,7 @@ class Plan:
         rule: its formula, and how its bytes are counted.
         sparse: the rule for calls with sparse tensors.
         nested: the rule for calls with nested tensors, if not each of their components counts.
+        parameters: the names of its parameters, in order.
         written: places and names of the arguments that it changes.
         dynamic: its arguments do not tell all of its result, so that its signature includes it.
         operands: how many arguments it begins with that are tensors.
@@ -112,6 +113,7 @@ class Plan:
         "name",
         "nested",
         "operands",
+        "parameters",
         "rule",
         "sparse",
         "version",
@@ -125,6 +127,7 @@ class Plan:
         self.name = func.name().split(".")[0].replace("::", ".", 1)
         self.bills: dict[Any, Bill] = {}
         arguments = arguments_of(func)
+        self.parameters = [argument.name for argument in arguments]
         self.written = tuple(
             (place, argument.name)
             for place, argument in enumerate(arguments)
@@ -215,6 +218,8 @@ class Plan:
             return Gradients()
         if rule is self.rule:
             _require_dense(call)
+        if rule.by_name:
+            call = self._by_name(call)
         if rule is self.rule and call.is_nested:
             parts = components(call.args, call.kwargs, call.out)
             answers = (times * _ask(rule.formula, Call(*part)) for times, part in parts)
@@ -224,6 +229,12 @@ class Plan:
         if rule is self.rule and self.decision is Decision.DECOMPOSED:
             return answer  # its steps were billed each in its own dtype
         return _in_domain(answer, call.dtype)
+
+    def _by_name(self, call: Call) -> Call:
+        """The call with all arguments by name; one that is named as the result is, is left out."""
+        named = dict(zip(self.parameters, call.args, strict=False))
+        named.pop("out", None)
+        return replace(call, args=(), kwargs=named | call.kwargs)
 
     def is_lasting(self, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> bool:
         """Whether another call of the same signature costs the same.
@@ -311,13 +322,19 @@ def _ask(formula: Formula, call: Call) -> Gradients:
     if not isinstance(answer, Gradients):
         raise TypeError(f"it returned {answer!r}; expected a Cost or Gradients")
     for part in Gradients.__slots__:
-        cost = getattr(answer, part)
-        counts = [getattr(cost, kind) for kind in Cost.__slots__]
-        if not all(type(count) is int and count >= 0 for count in counts):
-            raise TypeError(f"it returned {cost}; expected whole numbers of Python, from 0 up")
-        if cost.bytes:
-            raise TypeError(f"it returned {cost}; bytes are what traffic= counts")
+        _require_counts(getattr(answer, part))
     return answer
+
+
+def _require_counts(cost: Cost) -> None:
+    """Check what a formula returned."""
+    if cost is ZERO:
+        return
+    counts = [getattr(cost, kind) for kind in Cost.__slots__]
+    if not all(type(count) is int and count >= 0 for count in counts):
+        raise TypeError(f"it returned {cost}; expected whole numbers of Python, from 0 up")
+    if cost.bytes:
+        raise TypeError(f"it returned {cost}; bytes are what traffic= counts")
 
 
 def _in_domain(answer: Gradients, dtype: torch.dtype) -> Gradients:

@@ -83,6 +83,7 @@ class Rule:
         traffic: counts its bytes.
         why: the reason for which an op is free, if it is not that it only moves bytes.
         values: the formula reads values of tensors.
+        by_name: the formula gets all arguments by the names that the op's schema has for them.
         coefficients: parameters whose numbers matter only as 0, 1 or another.
     """
 
@@ -90,6 +91,7 @@ class Rule:
     traffic: Traffic = traffic.operands_and_results
     why: str = ""
     values: bool = False
+    by_name: bool = False
     coefficients: frozenset[str] = frozenset()
 
 
@@ -108,6 +110,7 @@ def formula(
     sparse: bool = False,
     nested: bool = False,
     values: bool = False,
+    by_name: bool = False,
     coefficients: Iterable[str] = (),
 ) -> Callable[[F], F]:
     """Register the decorated function as the formula of ``ops``.
@@ -140,6 +143,8 @@ def formula(
             each a batch of one.
         values: the cost depends on values of tensors, such as lengths of sequences, so that the
             function is asked at every call.
+        by_name: the function gets all arguments by the names that the op's schema has for them, so
+            that it can serve ops with several orders of arguments.
         coefficients: names of the op's parameters whose numbers matter only as 0, 1 or another
             number (a learning rate, the ``alpha`` of ``add``). The function is not asked again
             when such a number changes from one other number to the next.
@@ -158,7 +163,7 @@ def formula(
 
     def register(function: F) -> F:
         _require_callable(function)
-        rule = Rule(function, traffic, values=values, coefficients=numbers)
+        rule = Rule(function, traffic, values=values, by_name=by_name, coefficients=numbers)
         _register(names, rule, "sparse" if sparse else "nested" if nested else "dense")
         return function
 

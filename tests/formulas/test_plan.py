@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from inspect import signature
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
-from flopcount import FlopCounter
+from flopcount import Cost, FlopCounter, formula
 from flopcount.cost import ZERO
-from flopcount.formulas import Decision, plan_of
+from flopcount.formulas import Bill, Decision, plan_of, registry
 from flopcount.torch_private.ops import all_overloads, schema_of
 
 aten = torch.ops.aten
@@ -18,17 +20,19 @@ aten = torch.ops.aten
 
 def bound(overload: Any, *, whole: bool) -> bool:
     """Whether the overload's formula takes its arguments, all or as few as there may be."""
-    given, named = [], {}
-    for argument in schema_of(overload).arguments:
-        is_place = argument.kwarg_only and argument.alias_info is not None
-        if is_place or not (whole or not argument.has_default_value()):
-            continue
-        if argument.kwarg_only:
-            named[argument.name] = None
-        else:
-            given.append(None)
+    taken = [
+        argument
+        for argument in schema_of(overload).arguments
+        if not (argument.kwarg_only and argument.alias_info is not None)  # a place for a result
+        and (whole or not argument.has_default_value())
+    ]
+    given: list[None] = [None for argument in taken if not argument.kwarg_only]
+    named = {argument.name: None for argument in taken if argument.kwarg_only}
+    rule = plan_of(overload).rule
+    if rule.by_name:
+        given, named = [], dict.fromkeys(argument.name for argument in taken)
     try:
-        signature(plan_of(overload).rule.formula).bind(*given, **named, out=None)
+        signature(rule.formula).bind(*given, **{**named, "out": None})
     except TypeError:
         return False
     return True
@@ -39,6 +43,28 @@ def test_every_formula_takes_the_arguments_of_all_overloads_of_its_op() -> None:
     assert len(counted) > 1000
     assert [op.name() for op in counted if not bound(op, whole=True)] == []
     assert [op.name() for op in counted if not bound(op, whole=False)] == []
+
+
+def test_a_formula_by_name_serves_ops_with_several_orders_of_arguments() -> None:
+    torch.library.define("plan_tests::one", "(Tensor x, int n, Tensor? bias=None) -> Tensor")
+    torch.library.define("plan_tests::two", "(Tensor out, int new, Tensor x, *, int n) -> Tensor")
+    ops = torch.ops.plan_tests
+
+    @registry.replaced()
+    def bills() -> list[Bill]:
+        @formula(ops.one, ops.two, "plan_tests::of_other_builds", by_name=True)
+        def cost(*, x: Tensor, n: int, out: Tensor, **others: Any) -> Cost:
+            return Cost(arith=n * out.numel(), compare=x.numel(), special=len(others))
+
+        x, out, other = torch.ones(2), torch.ones(3), torch.ones(5)
+        return [
+            plan_of(ops.one.default).bill([x, 7], {}, out),
+            plan_of(ops.one.default).bill([x], {"n": 7}, out),
+            plan_of(ops.two.default).bill([other, 1, x], {"n": 7}, out),
+        ]
+
+    costs = [replace(bill.cost, read=0, written=0) for bill in bills()]
+    assert costs == [Cost(arith=7 * 3, compare=2)] * 2 + [Cost(arith=7 * 3, compare=2, special=1)]
 
 
 x = torch.rand(2, 3, 4, 4)

@@ -13,7 +13,7 @@ softmax counts. Dao et al., arXiv 2205.14135, has the algorithm and its backward
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -22,7 +22,7 @@ from torch import Tensor
 
 from flopcount.cost import ZERO, Cost
 from flopcount.formulas.ops.reduction import softmax_steps
-from flopcount.formulas.registry import Formula, Gradients, Uncountable, formula
+from flopcount.formulas.registry import Gradients, Uncountable, formula
 from flopcount.formulas.steps import dot_products, fold, lengths
 
 
@@ -108,7 +108,7 @@ def visible(q: int, k: int, offset: int) -> int:
     return up_to(q + offset) - up_to(offset) - above
 
 
-# -- what kernels call their arguments, in their own order
+# -- from a kernel's arguments to its sizes
 
 
 def attention(
@@ -129,11 +129,11 @@ def attention(
 ) -> Attention:
     """The sizes of a call on shapes (b, h, s, d).
 
-    A causal mask begins at the first query and key, or ends at the last ones (``lower_right``);
-    windows go with the latter.
+    A causal mask begins at the first query and key, or ends at the last ones
+    (``is_lower_right``); windows go with the latter.
     """
-    if given := [name for name in PARTIAL if others.get(name) is not None]:
-        raise Uncountable(f"what {' and '.join(given)} leave out")
+    if partial := [name for name in PARTIAL if others.get(name) is not None]:
+        raise Uncountable(f"what {' and '.join(partial)} leave out")
     (b, h, q, d), g, k, v = query, max(query[1], 1) // max(key[1], 1), key[2], value[3]
     diagonal = 0 if is_causal or custom_mask_type == 1 else k - q
     right = 0 if is_causal or is_lower_right or custom_mask_type else window_size_right
@@ -162,104 +162,51 @@ def attention(
 PARTIAL = ["cum_seq_q", "cum_seq_k", "seqused_k", "seqlen_k", "block_table", "window_size"]
 """Arguments that leave out a part of the operands, or that no kernel here explains."""
 
-KERNELS = {
-    "_scaled_dot_product_flash_attention_for_cpu": "query key value dropout_p is_causal",
-    "_scaled_dot_product_flash_attention": "query key value dropout_p is_lower_right _",
-    "_scaled_dot_product_flash_attention.quantized": (
-        "query key value _ _ _ dropout_p is_lower_right _"
-    ),
-    "_scaled_dot_product_efficient_attention": "query key value mask saves dropout_p is_causal",
-    "_scaled_dot_product_cudnn_attention": "query key value mask saves dropout_p is_causal _",
-    "_scaled_dot_product_fused_attention_overrideable": (
-        "query key value mask dropout_p is_causal _"
-    ),
-    "_cudnn_attention_forward": (
-        "query key value mask cum_seq_q cum_seq_k _ _ saves dropout_p is_causal _"
-    ),
-    "_scaled_dot_product_flash_attention_for_cpu_backward": (
-        "_ query key value _ _ dropout_p is_causal"
-    ),
-    "_scaled_dot_product_flash_attention_backward": (
-        "_ query key value _ _ _ _ _ _ dropout_p is_lower_right _ _"
-    ),
-    "_scaled_dot_product_efficient_attention_backward": (
-        "_ query key value mask _ _ _ _ dropout_p _ is_causal"
-    ),
-    "_scaled_dot_product_cudnn_attention_backward": (
-        "_ query key value _ _ _ _ mask _ _ _ _ dropout_p is_causal"
-    ),
-    "_scaled_dot_product_fused_attention_overrideable_backward": (
-        "_ query key value mask _ _ _ _ _ _ _ dropout_p is_causal _ _"
-    ),
-    "_cudnn_attention_backward": (
-        "_ query key value _ _ _ _ mask cum_seq_q cum_seq_k _ _ dropout_p is_causal"
-    ),
+RENAMES = {
+    "q": "query",
+    "k": "key",
+    "v": "value",
+    "attn_bias": "mask",
+    "attn_mask": "mask",
+    "bias": "mask",
+    "compute_log_sumexp": "saves",
+    "cu_seq_q": "cum_seq_q",
+    "cu_seq_k": "cum_seq_k",
+    "cu_seqlens_q": "cum_seq_q",
+    "cu_seqlens_k": "cum_seq_k",
+    "max_seqlen_q": "max_q",
+    "max_seqlen_k": "max_k",
 }
-"""Kernels on (b, h, s, d) and their positional arguments; ``_`` is without interest here.
-
-The backward passes of scaled_dot_product_attention get lengths of sequences even where all are
-equally long.
-"""
-
-KERNELS_LENGTH_FIRST = {
-    "_flash_attention_forward": (
-        "query key value cum_seq_q cum_seq_k max_q max_k dropout_p is_lower_right _"
-    ),
-    "_flash_attention_forward.quantized": (
-        "query key value cum_seq_q cum_seq_k max_q max_k dropout_p is_lower_right _ _ _ _"
-    ),
-    "_flash_attention_forward_no_dropout_inplace": (
-        "_ query key value cum_seq_q cum_seq_k max_q max_k dropout_p is_lower_right _"
-    ),
-    "_efficient_attention_forward": (
-        "query key value mask cum_seq_q cum_seq_k max_q max_k dropout_p custom_mask_type saves"
-    ),
-    "_flash_attention_backward": (
-        "_ query key value _ _ cum_seq_q cum_seq_k max_q max_k dropout_p is_lower_right _ _"
-    ),
-    "torch_attn::_varlen_attn": (
-        "query key value cum_seq_q cum_seq_k max_q max_k is_lower_right scale window_size _ "
-        "seqused_k block_table _"
-    ),
-    "torch_attn::_varlen_attn_out": (
-        "_ query key value cum_seq_q cum_seq_k max_q max_k is_lower_right scale window_size _ "
-        "seqused_k block_table _"
-    ),
-    "torch_attn::_varlen_attn_backward": (
-        "_ query key value _ _ cum_seq_q cum_seq_k max_q max_k is_lower_right _ scale window_size"
-    ),
-    "_efficient_attention_backward": (
-        "_ query key value mask _ cum_seq_q cum_seq_k max_q max_k _ dropout_p _ _ "
-        "custom_mask_type _"
-    ),
-}
-"""Kernels on (b, s, h, d)."""
+"""What some kernels call what others call something else."""
 
 BATCH_HEADS_LENGTH_SIZE, BATCH_LENGTH_HEADS_SIZE = (0, 1, 2, 3), (0, 2, 1, 3)
 """Where the axes b, h, s, d are."""
 
 
-def read(parameters: str, axes: Sequence[int], args: Sequence[Any], given: Any) -> list[Attention]:
-    """The sizes of a call, whose positional arguments have the names in ``parameters``.
+def read(arguments: Mapping[str, Any], axes: Sequence[int]) -> list[Attention]:
+    """The sizes of a call.
 
     Sequences of several lengths in one row are as many calls, those of the same lengths one.
     """
-    named = dict(zip(parameters.split(), args, strict=False)) | given
-    named |= {name: named.pop(alias) for alias, name in ALIASES.items() if alias in named}
-    if isinstance(named.get("window_size"), (list, tuple)):
-        named["window_size_left"], named["window_size_right"] = named.pop("window_size")
-    shapes = [list(named.pop(name).shape) for name in ("query", "key", "value")]
-    ends = [named.get(name) for name in ("cum_seq_q", "cum_seq_k")]
+    arguments = {RENAMES.get(name, name): value for name, value in arguments.items()}
+    if isinstance(arguments.get("window_size"), (list, tuple)):
+        left, right = arguments.pop("window_size")
+        arguments |= {"window_size_left": left, "window_size_right": right}
+    shapes = [list(arguments.pop(name).shape) for name in ("query", "key", "value")]
+    ends: list[Any] = [arguments.get(name) for name in ("cum_seq_q", "cum_seq_k")]
     is_batch = len(shapes[0]) == 4 and axes == BATCH_HEADS_LENGTH_SIZE
     if is_batch or any(end is None for end in ends):
-        return [attention(*([shape[axis] for axis in axes] for shape in shapes), **named)]
-    del named["cum_seq_q"], named["cum_seq_k"]
+        return [attention(*([shape[axis] for axis in axes] for shape in shapes), **arguments)]
+    del arguments["cum_seq_q"], arguments["cum_seq_k"]
     tokens = [shape[-3] for shape in shapes[:2]]
-    longest = named.get("max_q"), named.get("max_k")
-    each = [sequences(*packed) for packed in zip(ends, tokens, longest, strict=True)]
+    longest = arguments.get("max_q"), arguments.get("max_k")
+    rows = zip(ends, tokens, longest, strict=True)
+    pairs = zip(*(sequences(*row) for row in rows), strict=True)
     return [
-        attention(*([n, h, s, d] for s, (*_, h, d) in zip((q, k, k), shapes, strict=True)), **named)
-        for (q, k), n in Counter(zip(*each, strict=True)).items()
+        attention(
+            *([n, h, s, d] for s, (*_, h, d) in zip((q, k, k), shapes, strict=True)), **arguments
+        )
+        for (q, k), n in Counter(pairs).items()
     ]
 
 
@@ -274,52 +221,89 @@ def sequences(ends: Tensor, tokens: int, longest: int | None) -> list[int]:
     return [end - start for start, end in pairwise(lengths(ends))]
 
 
-ALIASES = {
-    "attn_mask": "mask",
-    "cu_seq_q": "cum_seq_q",
-    "cu_seq_k": "cum_seq_k",
-    "cu_seqlens_q": "cum_seq_q",
-    "cu_seqlens_k": "cum_seq_k",
-    "max_seqlen_q": "max_q",
-    "max_seqlen_k": "max_k",
-}
-"""What some kernels call what others call something else."""
+def register(
+    *kernels: str,
+    axes: Sequence[int],
+    packed: bool = False,
+    lower_right: bool = False,
+) -> None:
+    """Register kernels, forward or backward.
 
+    Args:
+        kernels: their names.
+        axes: where b, h, s and d are.
+        packed: sequences of several lengths may be in one row.
+        lower_right: a causal mask ends at the last query and key.
+    """
 
-def register(kernels: dict[str, str], axes: Sequence[int]) -> None:
-    """Register kernels, forward or backward, with the names of their positional arguments."""
-    for kernel, parameters in kernels.items():
-        name = kernel if "::" in kernel else f"aten::{kernel}"
-        is_packed = "cum_seq_q" in parameters
-        formula(name, values=is_packed)(_formula(kernel, parameters, axes))
+    def sizes(arguments: dict[str, Any]) -> list[Attention]:
+        if lower_right:
+            arguments["is_lower_right"] = arguments.pop("is_causal", False)
+        if not packed:  # backward passes get lengths even where all sequences are equally long
+            arguments = {k: v for k, v in arguments.items() if not k.startswith("cum_seq_")}
+        return read(arguments, axes)
 
-
-def _formula(kernel: str, parameters: str, axes: Sequence[int]) -> Formula:
-    def forward(*args: Any, out: Any, **given: Any) -> Cost:
+    def forward(*, out: Any, **arguments: Any) -> Cost:
         """softmax(q·kᵀ·scale)·v: two products and a softmax, for the pairs that a mask leaves."""
-        return sum((each.forward() for each in read(parameters, axes, args, given)), ZERO)
+        return sum((call.forward() for call in sizes(arguments)), ZERO)
 
-    def backward(*args: Any, out: Any, **given: Any) -> Gradients:
+    def backward(*, out: Any, **arguments: Any) -> Gradients:
         """Five products, one of which forward did already: dv, dp, dq, dk, and the scores."""
-        each = [one.backward() for one in read(parameters, axes, args, given)]
-        return sum(each, Gradients())
+        return sum((call.backward() for call in sizes(arguments)), Gradients())
 
-    return backward if kernel.endswith("_backward") else forward
-
-
-@formula("aten::_scaled_dot_product_attention_math_for_mps")
-def math_for_mps(*args: Any, out: tuple[Tensor, Tensor], **given: Any) -> Cost:
-    """The second result is P, there anyhow, and no logsumexp."""
-    parameters = "query key value mask dropout_p is_causal _"
-    return read(parameters, BATCH_HEADS_LENGTH_SIZE, args, given | {"saves": False})[0].forward()
+    for kernel in kernels:
+        function = backward if kernel.endswith("_backward") else forward
+        formula(kernel, values=packed, by_name=True)(function)
 
 
-@formula("aten::_triton_scaled_dot_attention")
-def triton_attention(*args: Any, out: Tensor, **given: Any) -> Cost:
-    """softmax(scale·Q·Kᵀ)·V, with nothing kept for a backward pass."""
-    parameters = "query key value dropout_p"
-    return read(parameters, BATCH_HEADS_LENGTH_SIZE, args, given | {"saves": False})[0].forward()
+register(
+    "aten::_scaled_dot_product_flash_attention_for_cpu",
+    "aten::_scaled_dot_product_flash_attention_for_cpu_backward",
+    "aten::_scaled_dot_product_efficient_attention",
+    "aten::_scaled_dot_product_efficient_attention_backward",
+    "aten::_scaled_dot_product_cudnn_attention",
+    "aten::_scaled_dot_product_cudnn_attention_backward",
+    "aten::_scaled_dot_product_fused_attention_overrideable",
+    "aten::_scaled_dot_product_fused_attention_overrideable_backward",
+    axes=BATCH_HEADS_LENGTH_SIZE,
+)
+register(
+    "aten::_scaled_dot_product_flash_attention",
+    "aten::_scaled_dot_product_flash_attention_backward",
+    axes=BATCH_HEADS_LENGTH_SIZE,
+    lower_right=True,
+)
+register(
+    "aten::_cudnn_attention_forward",
+    "aten::_cudnn_attention_backward",
+    axes=BATCH_HEADS_LENGTH_SIZE,
+    packed=True,
+)
+register(
+    "aten::_efficient_attention_forward",
+    "aten::_efficient_attention_backward",
+    axes=BATCH_LENGTH_HEADS_SIZE,
+    packed=True,
+)
+register(
+    "aten::_flash_attention_forward",
+    "aten::_flash_attention_forward_no_dropout_inplace",
+    "aten::_flash_attention_backward",
+    "torch_attn::_varlen_attn",
+    "torch_attn::_varlen_attn_out",
+    "torch_attn::_varlen_attn_backward",
+    axes=BATCH_LENGTH_HEADS_SIZE,
+    packed=True,
+    lower_right=True,
+)
 
 
-register(KERNELS, BATCH_HEADS_LENGTH_SIZE)
-register(KERNELS_LENGTH_FIRST, BATCH_LENGTH_HEADS_SIZE)
+@formula(
+    "aten::_scaled_dot_product_attention_math_for_mps",
+    "aten::_triton_scaled_dot_attention",
+    by_name=True,
+)
+def attention_alone(*, out: Any, **arguments: Any) -> Cost:
+    """softmax(scale·Q·Kᵀ)·V, with no logsumexp for a backward pass."""
+    (call,) = read(arguments | {"saves": False}, BATCH_HEADS_LENGTH_SIZE)
+    return call.forward()

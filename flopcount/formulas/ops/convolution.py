@@ -121,51 +121,60 @@ def conv_tbc(x: Tensor, weight: Tensor, bias: Tensor, pad: int = 0, *, out: Tens
 # -- kernels of their own, which torch calls inside or a backend has
 
 
-ABSENT = {"bias": None, "z": None, "stride": [1], "padding": [0], "dilation": [1]}
-"""What a kernel does without if it has no such argument."""
+def kernel(*, transposed: bool = False, relu: bool = False) -> Formula:
+    """The formula of a convolution by a kernel of its own, which may have any of the settings."""
 
-
-def kernel(parameters: str, transposed: bool, relu: bool) -> Formula:
-    """The formula of a convolution whose positional arguments have the names in ``parameters``."""
-
-    def by_name(*args: Any, out: Tensor, **given: Any) -> Cost:
+    def cost(
+        *,
+        weight: Tensor,
+        bias: Tensor | None = None,
+        z: Tensor | None = None,
+        alpha: float | None = None,
+        stride: Sequence[int] = (1,),
+        padding: Sequence[int] = (0,),
+        dilation: Sequence[int] = (1,),
+        out: Tensor,
+        **others: Any,
+    ) -> Cost:
         """A convolution by a kernel of its own: each output is a dot product of length c·k."""
-        named: dict[str, Any] = ABSENT | dict(zip(parameters.split(), args, strict=False)) | given
-        x, weight, bias = args[0], named["weight"], named["bias"]
-        stride, padding, dilation = (named[name] for name in ("stride", "padding", "dilation"))
+        x = others["self"] if "self" in others else others["input"]
         cost = convolution(x, weight, bias, stride, padding, dilation, transposed, [], 1, out=out)
-        added = named["z"] is not None
-        scaled = added and named["alpha"] not in (None, 1)
-        return cost + elementwise(out, add=int(added), mul=int(scaled), compare=int(relu))
+        scaled = z is not None and alpha not in (None, 1)
+        return cost + elementwise(out, add=int(z is not None), mul=int(scaled), compare=int(relu))
 
-    return by_name
+    return cost
 
 
-KERNELS = {
-    "_conv_depthwise2d": "x weight _ bias stride padding dilation",
-    "_nnpack_spatial_convolution": "x weight bias padding stride",
-    "_slow_conv2d_forward": "x weight _ bias stride padding",
-    "conv_depthwise3d": "x weight _ bias stride padding dilation",
-    "cudnn_convolution": "x weight padding stride dilation",
-    "cudnn_convolution_add_relu": "x weight z alpha bias stride padding dilation",
-    "cudnn_convolution_relu": "x weight bias stride padding dilation",
-    "cudnn_convolution_transpose": "x weight padding output_padding stride dilation",
-    "miopen_convolution": "x weight bias padding stride dilation",
-    "miopen_convolution_add_relu": "x weight z alpha bias stride padding dilation",
-    "miopen_convolution_relu": "x weight bias stride padding dilation",
-    "miopen_convolution_transpose": "x weight bias padding output_padding stride dilation",
-    "miopen_depthwise_convolution": "x weight bias padding stride dilation",
-    "mkldnn_convolution": "x weight bias padding stride dilation",
-    "slow_conv3d_forward": "x weight _ bias stride padding",
-    "slow_conv_dilated2d": "x weight _ bias stride padding dilation",
-    "slow_conv_dilated3d": "x weight _ bias stride padding dilation",
-    "slow_conv_transpose2d": "x weight _ bias stride padding output_padding dilation",
-    "slow_conv_transpose3d": "x weight _ bias stride padding output_padding dilation",
-}
-"""Convolutions and their positional arguments; ``_`` is without interest here."""
+formula(
+    "aten::_conv_depthwise2d",
+    "aten::_nnpack_spatial_convolution",
+    "aten::_slow_conv2d_forward",
+    "aten::conv_depthwise3d",
+    "aten::cudnn_convolution",
+    "aten::miopen_convolution",
+    "aten::miopen_depthwise_convolution",
+    "aten::mkldnn_convolution",
+    "aten::slow_conv3d_forward",
+    "aten::slow_conv_dilated2d",
+    "aten::slow_conv_dilated3d",
+    by_name=True,
+)(kernel())
 
-for name, parameters in KERNELS.items():
-    formula(f"aten::{name}")(kernel(parameters, "transpose" in name, "relu" in name))
+formula(
+    "aten::cudnn_convolution_transpose",
+    "aten::miopen_convolution_transpose",
+    "aten::slow_conv_transpose2d",
+    "aten::slow_conv_transpose3d",
+    by_name=True,
+)(kernel(transposed=True))
+
+formula(
+    "aten::cudnn_convolution_add_relu",
+    "aten::cudnn_convolution_relu",
+    "aten::miopen_convolution_add_relu",
+    "aten::miopen_convolution_relu",
+    by_name=True,
+)(kernel(relu=True))
 
 
 @formula("aten::_slow_conv2d_backward")
