@@ -95,7 +95,6 @@ class Plan:
         rule: its formula, and how its bytes are counted.
         sparse: the rule for calls with sparse tensors.
         nested: the rule for calls with nested tensors, if not each of their components counts.
-        parameters: the names of its parameters, in order.
         written: places and names of the arguments that it changes.
         dynamic: its arguments do not tell all of its result, so that its signature includes it.
         operands: how many arguments it begins with that are tensors.
@@ -113,7 +112,6 @@ class Plan:
         "name",
         "nested",
         "operands",
-        "parameters",
         "rule",
         "sparse",
         "version",
@@ -127,7 +125,6 @@ class Plan:
         self.name = func.name().split(".")[0].replace("::", ".", 1)
         self.bills: dict[Any, Bill] = {}
         arguments = arguments_of(func)
-        self.parameters = [argument.name for argument in arguments]
         self.written = tuple(
             (place, argument.name)
             for place, argument in enumerate(arguments)
@@ -231,10 +228,16 @@ class Plan:
         return _in_domain(answer, call.dtype)
 
     def _by_name(self, call: Call) -> Call:
-        """The call with all arguments by name; one that is named as the result is, is left out."""
-        named = dict(zip(self.parameters, call.args, strict=False))
-        named.pop("out", None)
-        return replace(call, args=(), kwargs=named | call.kwargs)
+        """The call with all arguments by name, but for one that has the name of the result.
+
+        torch leaves out those that are as by default.
+        """
+        arguments = arguments_of(self.func)
+        kwargs = {a.name: a.default_value for a in arguments if a.has_default_value()}
+        kwargs |= {a.name: value for a, value in zip(arguments, call.args, strict=False)}
+        kwargs |= call.kwargs
+        kwargs.pop("out", None)
+        return replace(call, args=(), kwargs=kwargs)
 
     def is_lasting(self, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> bool:
         """Whether another call of the same signature costs the same.

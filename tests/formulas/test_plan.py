@@ -46,25 +46,27 @@ def test_every_formula_takes_the_arguments_of_all_overloads_of_its_op() -> None:
 
 
 def test_a_formula_by_name_serves_ops_with_several_orders_of_arguments() -> None:
-    torch.library.define("plan_tests::one", "(Tensor x, int n, Tensor? bias=None) -> Tensor")
+    torch.library.define("plan_tests::one", "(Tensor x, int n, int scale=2) -> Tensor")
     torch.library.define("plan_tests::two", "(Tensor out, int new, Tensor x, *, int n) -> Tensor")
     ops = torch.ops.plan_tests
 
     @registry.replaced()
     def bills() -> list[Bill]:
         @formula(ops.one, ops.two, "plan_tests::of_other_builds", by_name=True)
-        def cost(*, x: Tensor, n: int, out: Tensor, **others: Any) -> Cost:
-            return Cost(arith=n * out.numel(), compare=x.numel(), special=len(others))
+        def cost(*, x: Tensor, n: int, scale: int = 1, out: Tensor, **others: Any) -> Cost:
+            return Cost(arith=scale * n * out.numel(), compare=x.numel(), special=len(others))
 
         x, out, other = torch.ones(2), torch.ones(3), torch.ones(5)
         return [
             plan_of(ops.one.default).bill([x, 7], {}, out),
-            plan_of(ops.one.default).bill([x], {"n": 7}, out),
+            plan_of(ops.one.default).bill([x], {"n": 7, "scale": 2}, out),
             plan_of(ops.two.default).bill([other, 1, x], {"n": 7}, out),
         ]
 
     costs = [replace(bill.cost, read=0, written=0) for bill in bills()]
-    assert costs == [Cost(arith=7 * 3, compare=2)] * 2 + [Cost(arith=7 * 3, compare=2, special=1)]
+    assert costs == [Cost(arith=2 * 7 * 3, compare=2)] * 2 + [
+        Cost(arith=7 * 3, compare=2, special=1)
+    ]
 
 
 x = torch.rand(2, 3, 4, 4)

@@ -172,6 +172,20 @@ def test_tritons_attention_keeps_nothing() -> None:
     assert plain(kept.cost) - plain(bill.cost) == Cost(arith=rows, special=rows)  # logsumexp
 
 
+def test_a_logsumexp_that_nobody_asked_for_is_not_counted() -> None:
+    q = meta(2, 6, 4, 8)
+
+    def forward(*saves: bool) -> Report:
+        settings = (None, None, None, None, None, 0.0, 0, *saves)
+        return report_of(lambda: aten._efficient_attention_forward(q, q, q, *settings))
+
+    rows = 2 * 4 * 6
+    assert plain(forward(True).total) - plain(forward(False).total) == Cost(
+        arith=rows, special=rows
+    )
+    assert plain(forward().total) == plain(forward(False).total)
+
+
 HEADS_FIRST = meta(2, 4, 6, 8), meta(2, 4, 5, 8), meta(2, 4, 5, 8)
 HEADS_LAST = [x.transpose(1, 2) for x in HEADS_FIRST]
 LSE = meta(2, 4, 6)
