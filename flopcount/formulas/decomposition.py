@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from flopcount.cost import ZERO, Cost
-from flopcount.formulas.registry import Decision, Formula, Uncountable
-from flopcount.torch_private.modes import TorchDispatchMode, without_modes
+from flopcount.formulas.billing import Billing
+from flopcount.formulas.registry import Formula, Uncountable
+from flopcount.torch_private.modes import without_modes
 from flopcount.torch_private.ops import OpOverload, decomposition_of
 
 if TYPE_CHECKING:
@@ -36,54 +37,21 @@ def decomposed(func: OpOverload, plan_of: Callable[[Any], Plan]) -> Formula | No
         return None
 
     def cost(*args: Any, out: Any, **kwargs: Any) -> Cost:
-        steps = Steps(plan_of)
+        billing = Billing(plan_of, on_meta=True)
         with without_modes():
             try:
                 args, kwargs = _on_meta(args, kwargs)
-                with steps:
+                with billing:
                     decomposition(*args, **kwargs)
-            except Uncountable:
-                raise
             except Exception as error:  # what depends on values, or has no meta kernel
                 raise Uncountable(f"its decomposition fails on meta tensors: {error}") from None
-        return steps.cost
-
-    return cost
-
-
-TAKEN_APART = frozenset({Decision.COMPOSITE, Decision.DECOMPOSED})
-
-
-class Steps(TorchDispatchMode):
-    """Adds up the arithmetic of the ops that run on meta tensors."""
-
-    def __init__(self, plan_of: Callable[[Any], Plan]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]  # torch's has no annotations
-        self.plan_of = plan_of
-        self.cost = ZERO
-
-    def __torch_dispatch__(
-        self,
-        func: Any,
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        kwargs = dict(kwargs or {})
-        if any(argument.name == "device" for argument in func._schema.arguments):
-            kwargs["device"] = "meta"  # where factories would put data
-        plan = self.plan_of(func)
-        parts = decomposition_of(func) if plan.decision in TAKEN_APART else None
-        if parts is not None:
-            with self:
-                return parts(*args, **kwargs)
-        out = func(*args, **kwargs)
-        if plan.decision is not Decision.VIEW:
-            bill = plan.bill(args, kwargs, out)
+        for bill in billing.bills:
             if not bill.counted:
                 raise Uncountable(f"it is made of {bill.op}, which has no formula")
-            self.cost += replace(bill.cost, read=0, written=0)
-        return out
+        total = sum((bill.cost for bill in billing.bills), ZERO)
+        return replace(total, read=0, written=0)
+
+    return cost
 
 
 def _on_meta(args: Any, kwargs: Any) -> Any:

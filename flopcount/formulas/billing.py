@@ -1,0 +1,62 @@
+"""A dispatch mode that bills what runs inside it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from flopcount.formulas.registry import Decision
+from flopcount.torch_private.modes import TorchDispatchMode
+from flopcount.torch_private.ops import composite_kernel, decomposition_of, parameter_names
+
+if TYPE_CHECKING:
+    from flopcount.formulas.plan import Bill, Plan
+
+__all__ = ["Billing"]
+
+
+class Billing(TorchDispatchMode):
+    """Bills the ops that run; of a composite op those that it is made of.
+
+    Args:
+        plan_of: answers how an op is decided.
+        only: the op to bill, if others do not count.
+        on_meta: the tensors are on the meta device, so that factories put theirs there too, and
+            ops run by their decompositions where they have no formula: they may have no kernel.
+
+    Attributes:
+        bills: in the order of the calls.
+    """
+
+    def __init__(
+        self, plan_of: Callable[[Any], Plan], *, only: Any = None, on_meta: bool = False
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # torch's has no annotations
+        self.plan_of = plan_of
+        self.only = only
+        self.on_meta = on_meta
+        self.bills: list[Bill] = []
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = dict(kwargs or {})
+        if self.on_meta and "device" in parameter_names(func):
+            kwargs["device"] = "meta"
+        plan = self.plan_of(func)
+        opened = None
+        if plan.decision is Decision.COMPOSITE:
+            opened = composite_kernel(func)
+        elif plan.decision is Decision.DECOMPOSED and self.on_meta:
+            opened = decomposition_of(func)
+        if opened is not None:
+            with self:
+                return opened(*args, **kwargs)
+        out = func(*args, **kwargs)
+        if plan.decision is not Decision.VIEW and self.only in (None, func):
+            self.bills.append(plan.bill(args, kwargs, out))
+        return out
