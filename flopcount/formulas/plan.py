@@ -138,6 +138,7 @@ class Plan:
         self.decision, self.rule = self._decide(formulas or {})
         coefficients = self.rule.coefficients
         self.coefficients = _keys(arguments, lambda argument: argument.name in coefficients)
+        self.coefficients |= coefficients & {"out"}  # a number that is the result
 
     def _decide(self, formulas: dict[str, Formula]) -> tuple[Decision, Rule]:
         func, no_formula = self.func, Rule(None)
