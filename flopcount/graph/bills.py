@@ -9,15 +9,14 @@ from typing import Any, NamedTuple
 
 from torch import fx
 
-from flopcount.cost import ZERO
 from flopcount.formulas import Bill, Decision, Plan, plan_of
 from flopcount.torch_private.modes import FakeTensorMode, TorchDispatchMode, no_autocast
 from flopcount.torch_private.ops import composite_kernel, has_kernel, schema_of
 
-__all__ = ["Call", "call_of_op", "result_of"]
+__all__ = ["NodeCall", "call_of_op", "result_of"]
 
 
-class Call(NamedTuple):
+class NodeCall(NamedTuple):
     """The call that a node stands for, with other nodes in place of their values.
 
     If it ``opens`` to a function of its arguments, the ops that this runs are billed instead:
@@ -48,10 +47,10 @@ class Call(NamedTuple):
 
     def uncounted(self, reason: str) -> list[Bill]:
         """The bill of a call whose cost is unknown."""
-        return [replace(self.plan.symbolic_bill(), cost=ZERO, unknown=reason)]
+        return [replace(self.plan.symbolic_bill(), unknown=reason)]
 
 
-def call_of_op(node: fx.Node, casts: bool) -> Call | None:
+def call_of_op(node: fx.Node, casts: bool) -> NodeCall | None:
     """The call of an op; None for a view, an assertion, or a question about a size."""
     op: Any = node.target
     plan = plan_of(op)
@@ -59,7 +58,7 @@ def call_of_op(node: fx.Node, casts: bool) -> Call | None:
     if plan.decision is Decision.VIEW or is_assertion or plan.name.startswith("aten.sym_"):
         return None
     runs_others = casts or has_kernel(op, "CompositeImplicitAutograd")
-    return Call(plan, node.args, node.kwargs, result_of(node), op if runs_others else None)
+    return NodeCall(plan, node.args, node.kwargs, result_of(node), op if runs_others else None)
 
 
 def result_of(node: fx.Node) -> fx.Node | None:

@@ -11,7 +11,7 @@ import torch
 from torch import fx
 
 from flopcount.formulas import plan_of
-from flopcount.graph.bills import Call, result_of
+from flopcount.graph.bills import NodeCall, result_of
 from flopcount.graph.sizes import Unsized
 from flopcount.torch_private.ops import composite_kernel
 
@@ -91,20 +91,20 @@ def body_of(node: fx.Node, values: Mapping[fx.Node, Any]) -> Body | None:
     )
 
 
-def call_of_higher_order(node: fx.Node) -> Call:
+def call_of_higher_order(node: fx.Node) -> NodeCall:
     """The call that is billed for ``node``, if it runs no graph."""
     op: Any = node.target
     name, args = str(op), node.args
     if random := random_call(node):
         op, args, kwargs = random
-        return Call(plan_of(op), args, kwargs, opens=op)
+        return NodeCall(plan_of(op), args, kwargs, opens=op)
     if name in FUNCTIONALIZED:
         only: Any = args[0]
-        return Call(plan_of(only), args, node.kwargs, opens=composite_kernel(op), only=only)
+        return NodeCall(plan_of(only), args, node.kwargs, opens=composite_kernel(op), only=only)
     if name in MADE_OF_OPS:
-        return Call(plan_of(op), args, node.kwargs, opens=composite_kernel(op))
+        return NodeCall(plan_of(op), args, node.kwargs, opens=composite_kernel(op))
     unknown = DEPENDS_ON_VALUES.get(name, "")
-    return Call(plan_of(op), args, node.kwargs, result_of(node), unknown=unknown)
+    return NodeCall(plan_of(op), args, node.kwargs, result_of(node), unknown=unknown)
 
 
 def random_call(node: fx.Node) -> tuple[Any, Any, Any] | None:

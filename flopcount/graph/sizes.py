@@ -113,10 +113,11 @@ class Sizes:
         graphs = [inner.graph for inner in module.modules() if isinstance(inner, fx.GraphModule)]
         # a dimension of an input explains a symbol best, and a sum of symbols explains it least
         nodes = sorted((n for g in graphs for n in g.nodes), key=lambda n: n.op != "placeholder")
+        labels = {n: f"{'input' if n.op == 'placeholder' else 'result'} {n.name}" for n in nodes}
         places = [
             (place, number, expression(number))
-            for node in nodes
-            for place, number in _symbolic_numbers(node.meta.get("val"), _label(node))
+            for node, label in labels.items()
+            for place, number in _symbolic_numbers(node.meta.get("val"), label)
         ]
         places.sort(key=lambda item: (not item[2].is_Symbol, not item[0].startswith("dimension")))
         for place, number, term in places:
@@ -164,15 +165,9 @@ def _require_traced(label: str, size: int, traced: tuple[int, int | None] | None
     sizes = f"of {least} or more" if greatest is None else f"from {least} to {greatest}"
     message = f"{label} = {size}, but the graph holds for sizes {sizes}"
     if size < 2 == least:
-        message += (
-            f"; torch specializes on 0 and 1: to count {size}, trace the program with a size of "
-            f"{size}"
-        )
+        message += "; torch specializes on 0 and 1: "
+        message += f"to count {size}, trace the program with a size of {size}"
     raise ValueError(message)
-
-
-def _label(node: fx.Node) -> str:
-    return f"{'input' if node.op == 'placeholder' else 'result'} {node.name}"
 
 
 def _symbolic_numbers(value: Any, label: str = "") -> Iterator[tuple[str, Any]]:
