@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 from torch import fx
 
 from flopcount.formulas import Bill, Decision, Plan, plan_of
-from flopcount.torch_private.modes import FakeTensorMode, TorchDispatchMode, no_autocast
-from flopcount.torch_private.ops import composite_kernel, has_kernel, schema_of
+from flopcount.formulas.billing import Billing
+from flopcount.torch_private.modes import FakeTensorMode, no_autocast
+from flopcount.torch_private.ops import has_kernel, schema_of
 
 __all__ = ["NodeCall", "call_of_op", "result_of"]
 
@@ -37,7 +38,7 @@ class NodeCall(NamedTuple):
         if self.opens is None:
             bill = self.plan.bill(args, kwargs, out)
             return [replace(bill, unknown=self.unknown or bill.unknown)]
-        opened = Opened(self.only)
+        opened = Billing(plan_of, only=self.only)
         try:
             with nullcontext() if casts else no_autocast(), fakes, opened:
                 self.opens(*args, **kwargs)
@@ -64,33 +65,3 @@ def call_of_op(node: fx.Node, casts: bool) -> NodeCall | None:
 def result_of(node: fx.Node) -> fx.Node | None:
     """``node`` itself; None if it gives nothing, so that its shape is not noted."""
     return node if node.users or "val" in node.meta else None
-
-
-class Opened(TorchDispatchMode):
-    """Bills the ops that run; of a composite op those that it is made of.
-
-    Args:
-        only: the op to bill, if others do not count.
-    """
-
-    def __init__(self, only: Any = None) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]  # torch's has no annotations
-        self.only = only
-        self.bills: list[Bill] = []
-
-    def __torch_dispatch__(
-        self,
-        func: Any,
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        kwargs = kwargs or {}
-        decided = plan_of(func)
-        if decided.decision is Decision.COMPOSITE:
-            with self:
-                return composite_kernel(func)(*args, **kwargs)
-        out = func(*args, **kwargs)
-        if decided.decision is not Decision.VIEW and self.only in (None, func):
-            self.bills.append(decided.bill(args, kwargs, out))
-        return out
