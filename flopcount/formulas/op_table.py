@@ -22,11 +22,14 @@ class OpRow:
         op: its name, ``aten.mm``; its overloads may be decided in several ways.
         decision: ``formula``, ``free``, ``view``, ``composite``, ``decomposed`` or ``uncounted``.
         why: the first line of its formula's docstring, or the reason why it has none.
+        place: ``flopcount/formulas/ops/matmul.py:24``, where its formula stands, or where it is
+            declared free; empty for an op that is decided by what torch knows of it.
     """
 
     op: str
     decision: str
     why: str
+    place: str
 
 
 WHY = {
@@ -40,22 +43,21 @@ WHY = {
 
 def op_rows() -> list[OpRow]:
     """Every op that torch knows at this moment, by name."""
-    found = set()
+    rows = set()
     for overload in all_overloads():
-        decided = plan_of(overload)
-        doc = decided.rule.formula.__doc__ if decided.decision is Decision.FORMULA else None
-        why = decided.rule.why or (doc or "").partition("\n")[0].strip()
-        why = why or WHY.get(decided.decision, "")
-        found.add(OpRow(decided.name, decided.decision.value, why))
-    return sorted(found)
+        plan = plan_of(overload)
+        doc = plan.rule.formula.__doc__ if plan.decision is Decision.FORMULA else None
+        why = plan.rule.why or (doc or "").partition("\n")[0].strip() or WHY.get(plan.decision, "")
+        rows.add(OpRow(plan.name, plan.decision.value, why, plan.rule.place))
+    return sorted(rows)
 
 
 def render(rows: Iterable[OpRow]) -> str:
     """A table of ``rows``, and how many ops are decided in which way."""
     rows = list(rows)
-    body = [(row.op, row.decision, row.why) for row in rows]
+    body = [(row.op, row.decision, row.place, row.why) for row in rows]
     counts = Counter(row.decision for row in rows)
     summary = ", ".join(f"{count} {decision}" for decision, count in counts.most_common())
-    table = tabulate(body, headers=["op", "decision", "why"], disable_numparse=True)
+    table = tabulate(body, headers=["op", "decision", "where", "why"], disable_numparse=True)
     lines = [line.rstrip() for line in table.splitlines()]
     return "\n".join([*lines, "", summary])

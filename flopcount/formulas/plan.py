@@ -160,8 +160,8 @@ class Plan:
             return Decision.VIEW, no_formula
         if formula := decomposed(func, plan_of):
             return Decision.DECOMPOSED, Rule(formula)
-        if self.sparse or self.nested:
-            return Decision.FORMULA, Rule(_special_alone)
+        if special := self.sparse or self.nested:
+            return Decision.FORMULA, Rule(_special_alone, place=special.place)
         return Decision.UNCOUNTED, no_formula
 
     def bill(self, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> Bill:

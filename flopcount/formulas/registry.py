@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
+from pathlib import Path
+from types import FrameType
 from typing import Any, Literal, TypeVar
 
 from flopcount.cost import ZERO, Cost
@@ -85,6 +88,7 @@ class Rule:
         values: the formula reads values of tensors.
         by_name: the formula gets all arguments by the names that the op's schema has for them.
         coefficients: parameters whose numbers matter only as 0, 1 or another.
+        place: ``file:line`` of the formula.
     """
 
     formula: Formula | None
@@ -93,6 +97,7 @@ class Rule:
     values: bool = False
     by_name: bool = False
     coefficients: frozenset[str] = frozenset()
+    place: str = ""
 
 
 Kind = Literal["dense", "sparse", "nested"]
@@ -163,7 +168,10 @@ def formula(
 
     def register(function: F) -> F:
         _require_callable(function)
-        rule = Rule(function, traffic, values=values, by_name=by_name, coefficients=numbers)
+        place = _place(function)
+        rule = Rule(
+            function, traffic, values=values, by_name=by_name, coefficients=numbers, place=place
+        )
         _register(names, rule, "sparse" if sparse else "nested" if nested else "dense")
         return function
 
@@ -186,8 +194,39 @@ def free(
         nested: it is said of calls with a nested tensor, as for :func:`formula`.
         coefficients: as for :func:`formula`.
     """
-    rule = Rule(None, traffic, why, coefficients=_coefficients(coefficients, ops))
+    numbers = _coefficients(coefficients, ops)
+    rule = Rule(None, traffic, why, coefficients=numbers, place=_place())
     _register([op_name(op) for op in ops], rule, "nested" if nested else "dense")
+
+
+PACKAGE = Path(__file__).parents[1]
+
+
+def _place(function: Any = None) -> str:
+    """``file:line`` of a formula.
+
+    That is where it is defined; or the statement that registers it, if a function made it.
+    """
+    code = getattr(function, "__code__", None)
+    if code is not None and "<locals>" not in function.__qualname__:
+        file, line = code.co_filename, code.co_firstlineno
+    else:
+        frame = _registering_frame()
+        file, line = frame.f_code.co_filename, frame.f_lineno
+    path = Path(file)
+    path = path.relative_to(PACKAGE.parent) if PACKAGE in path.parents else path
+    return f"{path.as_posix()}:{line}"
+
+
+def _registering_frame() -> FrameType:
+    """The frame of the statement that registers an op, outside of helpers that formulas have."""
+    frame = sys._getframe()
+    while frame.f_back and frame.f_code.co_filename == __file__:
+        frame = frame.f_back
+    formulas = str(PACKAGE / "formulas")
+    while frame.f_back and frame.f_back.f_code.co_filename.startswith(formulas):
+        frame = frame.f_back
+    return frame
 
 
 def _coefficients(names: Iterable[str], ops: Iterable[Any]) -> frozenset[str]:
