@@ -26,7 +26,7 @@ from flopcount.formulas import (
     Formula,
     Plan,
     describe,
-    named,
+    formulas_by_name,
     plan_of,
     registry,
 )
@@ -125,7 +125,7 @@ class FlopCounter(TorchDispatchMode):
         if model is not None and not isinstance(model, nn.Module):
             raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
         self.strict = strict
-        self._formulas = named(formulas or {})
+        self._formulas = formulas_by_name(formulas or {})
         self._handlers = Handlers(self._formulas) if self._formulas else HANDLERS
         self._attribution = Attribution(model)
         self._local = self._attribution.local

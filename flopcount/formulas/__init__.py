@@ -11,8 +11,8 @@ from flopcount.formulas.registry import (
     Gradients,
     Uncountable,
     formula,
+    formulas_by_name,
     free,
-    named,
 )
 
 for family in iter_modules(ops.__path__):
@@ -28,7 +28,7 @@ __all__ = [
     "Uncountable",
     "describe",
     "formula",
+    "formulas_by_name",
     "free",
-    "named",
     "plan_of",
 ]

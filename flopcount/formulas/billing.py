@@ -16,13 +16,13 @@ __all__ = ["Billing"]
 
 
 class Billing(TorchDispatchMode):
-    """Bills the ops that run; of a composite op those that it is made of.
+    """Bills the ops that run; a composite op is opened, and the ops that it runs are billed.
 
     Args:
-        plan_of: answers how an op is decided.
-        only: the op to bill, if others do not count.
-        on_meta: the tensors are on the meta device, so that factories put theirs there too, and
-            ops run by their decompositions where they have no formula: they may have no kernel.
+        plan_of: the plan of each op.
+        only: bill this op alone.
+        on_meta: all tensors are on the meta device. Factories put theirs there too, and ops
+            without a formula run by their decompositions, as they may have no meta kernel.
 
     Attributes:
         bills: in the order of the calls.

@@ -28,10 +28,10 @@ __all__ = [
 
 
 def size(tensor: Tensor) -> int:
-    """Bytes of the distinct elements of ``tensor``: an expanded dimension is there once.
+    """Bytes of the distinct elements of ``tensor``: an expanded dimension counts once.
 
-    oneDNN keeps every element, in an order that it does not tell. Of a sparse tensor those of its
-    values and indices are taken, of a nested one the elements of its components.
+    A sparse tensor has the bytes of its values and indices, a nested one those of its components.
+    oneDNN's layout keeps every element, but shows no strides.
     """
     if is_sparse(tensor):
         return sum(map(size, sparse_parts(tensor)))
@@ -57,7 +57,7 @@ def _distinct(values: Iterable[Any]) -> list[Tensor]:
 
 
 def read_and_written(read: Iterable[Any], written: Iterable[Any]) -> tuple[int, int]:
-    """Bytes of the distinct tensors among what is read, and among what is written."""
+    """Bytes of the distinct tensors in ``read``, and of those in ``written``."""
     return sum(map(size, _distinct(read))), sum(map(size, _distinct(written)))
 
 
@@ -67,12 +67,12 @@ def operands_and_results(call: Call) -> tuple[int, int]:
 
 
 def refilled(call: Call) -> tuple[int, int]:
-    """All operands but the first are read: it is a target, or lends its shape and dtype only."""
+    """All operands are read except the first, a target that lends only its shape and dtype."""
     return read_and_written(call.operands[1:], call.results)
 
 
 def reading_all_but(*unread: int) -> Callable[[Call], tuple[int, int]]:
-    """Of the operands at these places nothing is read, or only the shape and dtype."""
+    """All operands are read except those at these places, which lend only their shape and dtype."""
 
     def traffic(call: Call) -> tuple[int, int]:
         operands = [value for place, value in enumerate(call.args) if place not in unread]
@@ -82,7 +82,7 @@ def reading_all_but(*unread: int) -> Callable[[Call], tuple[int, int]]:
 
 
 shape_only = reading_all_but(1)
-"""A gradient's second operand, the input of the forward pass, only tells its shape."""
+"""A gradient's second operand, the input of the forward pass, lends only its shape."""
 
 
 def accumulated(call: Call) -> tuple[int, int]:
@@ -91,7 +91,7 @@ def accumulated(call: Call) -> tuple[int, int]:
 
 
 def gathered(call: Call) -> tuple[int, int]:
-    """Of the table, the first operand, only what reaches the result is read, and that once."""
+    """The first operand is a table: only the part that reaches the result is read, once."""
     table, *indices = _distinct(call.operands)
     written = sum(map(size, _distinct(call.results)))
     return min(written, size(table)) + sum(map(size, indices)), written

@@ -1,4 +1,4 @@
-"""One call of an op: what formulas and counts of bytes look at."""
+"""One call of an op, as formulas and counts of bytes see it."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class Call:
 
     Attributes:
         args: the arguments in order.
-        kwargs: those by name, without ``out=`` and others that only name places for results.
+        kwargs: the arguments by name, without ``out=`` and other places for results.
         out: the result; the first changed argument where the op returns None.
-        mutated: the arguments that the op's schema says it changes.
+        mutated: the arguments that the op changes, by its schema.
     """
 
     args: Sequence[Any]
@@ -44,7 +44,7 @@ class Call:
 
     @cached_property
     def tensors(self) -> list[Tensor]:
-        """The tensors among the arguments, and then those of the result."""
+        """The tensors in the arguments, and then those in the results."""
         return list(tensors_in(*self.operands, *self.results))
 
     @property
@@ -59,7 +59,7 @@ class Call:
 
     @property
     def dtype(self) -> torch.dtype:
-        """What the op works in: the first complex dtype, else floating one, else the first."""
+        """The dtype of the arithmetic: the first complex one, else the first float, else any."""
         dtypes = [tensor.dtype for tensor in self.tensors]
         complexes = [dtype for dtype in dtypes if dtype.is_complex]
         floats = [dtype for dtype in dtypes if dtype.is_floating_point]

@@ -1,7 +1,7 @@
-"""The fallback: an op without a formula costs what the ops cost that torch takes it apart into.
+"""The fallback: an op without a formula costs what the ops of its decomposition cost.
 
-It is run on meta tensors, which have shapes and no data, away from all modes of the program:
-nothing that the program computes, draws or watches is touched.
+The decomposition runs on meta tensors, which have shapes and no data, outside the program's modes:
+it touches nothing that the program computes, draws or watches.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ __all__ = ["decomposed"]
 
 
 def decomposed(func: OpOverload, plan_of: Callable[[Any], Plan]) -> Formula | None:
-    """The formula of an op that torch has a decomposition for; None if it has none.
+    """The formula of an op that has a decomposition in torch; None if it has none.
 
     Args:
         func: the overload.
-        plan_of: answers how each of the ops that it is made of is decided.
+        plan_of: the plan of each op that the decomposition runs.
     """
     decomposition = decomposition_of(func)
     if decomposition is None:
@@ -43,7 +43,7 @@ def decomposed(func: OpOverload, plan_of: Callable[[Any], Plan]) -> Formula | No
                 args, kwargs = _on_meta(args, kwargs)
                 with billing:
                     decomposition(*args, **kwargs)
-            except Exception as error:  # what depends on values, or has no meta kernel
+            except Exception as error:  # it depends on values, or an op has no meta kernel
                 raise Uncountable(f"its decomposition fails on meta tensors: {error}") from None
         for bill in billing.bills:
             if not bill.counted:
@@ -55,7 +55,7 @@ def decomposed(func: OpOverload, plan_of: Callable[[Any], Plan]) -> Formula | No
 
 
 def _on_meta(args: Any, kwargs: Any) -> Any:
-    """The arguments of a call, their tensors without data; one that is passed twice stays one."""
+    """The arguments on the meta device; a tensor that is passed twice stays one tensor."""
     known: dict[int, Tensor] = {}
 
     def convert(value: Any) -> Any:

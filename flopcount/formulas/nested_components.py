@@ -1,6 +1,6 @@
-"""A call on nested tensors, taken apart: it costs what calls on their components cost.
+"""A call on nested tensors costs what calls on their components cost.
 
-Components are as long as they really are, so that nothing is counted for what is not there.
+Components have their own lengths, so nothing is counted for padding.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ __all__ = ["components"]
 
 
 def components(*values: Any) -> Iterator[tuple[int, list[Any]]]:
-    """``values`` for each component, on tensors without data, and how often its shapes come.
+    """``values`` with components for nested tensors, and how many components have these shapes.
 
-    A component is a batch of one, so that dimensions keep their numbers. Dense tensors stay whole:
-    a weight, a scalar.
+    Components have no data. Each is a batch of one, so that dimensions keep their numbers. Dense
+    tensors, such as a weight, stay whole.
     """
     nested = {id(tensor): tensor for tensor in tensors_in(*values) if tensor.is_nested}
     shapes_by_component = zip(*map(component_shapes, nested.values()), strict=True)

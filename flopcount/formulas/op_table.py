@@ -22,8 +22,8 @@ class OpRow:
         op: its name, ``aten.mm``; its overloads may be decided in several ways.
         decision: ``formula``, ``free``, ``view``, ``composite``, ``decomposed`` or ``uncounted``.
         why: the first line of its formula's docstring, or the reason why it has none.
-        place: ``flopcount/formulas/ops/matmul.py:24``, where its formula stands, or where it is
-            declared free; empty for an op that is decided by what torch knows of it.
+        place: ``file:line`` where its formula is registered, or where it is declared free; empty
+            for an op that torch's own facts decide.
     """
 
     op: str
@@ -42,7 +42,7 @@ WHY = {
 
 
 def op_rows() -> list[OpRow]:
-    """Every op that torch knows at this moment, by name."""
+    """Every op that torch knows now, by name."""
     rows = set()
     for overload in all_overloads():
         plan = plan_of(overload)
@@ -53,7 +53,7 @@ def op_rows() -> list[OpRow]:
 
 
 def render(rows: Iterable[OpRow]) -> str:
-    """A table of ``rows``, and how many ops are decided in which way."""
+    """A table of ``rows``, and the number of ops for each decision."""
     rows = list(rows)
     body = [(row.op, row.decision, row.place, row.why) for row in rows]
     counts = Counter(row.decision for row in rows)

@@ -41,12 +41,10 @@ BILL_LIMIT = 1 << 12
 """Signatures of one op whose bills are kept."""
 
 BOOKKEEPING = frozenset({"prim", "profiler"})
-"""Namespaces of ops that touch no tensor's data: they pass as views do, and are not on record."""
-
+"""Namespaces of ops that touch no tensor's data; like views, they leave no row."""
 
 DYNAMIC = frozenset({torch.Tag.dynamic_output_shape, torch.Tag.data_dependent_output})
-"""Tags of ops whose result has a shape that depends on values."""
-
+"""Tags of ops whose results have shapes that depend on values."""
 
 OPENED = frozenset({"flex_attention", "flex_attention_backward"})
 """Higher-order ops whose eager kernel is made of ordinary ones."""
@@ -54,11 +52,10 @@ OPENED = frozenset({"flex_attention", "flex_attention_backward"})
 CONTROL_FLOW = frozenset(
     {"associative_scan", "cond", "map_impl", "scan", "while_loop", "while_loop_stack_output"}
 )
-"""Higher-order ops that call the functions that they are given, as often as values want it."""
-
+"""Higher-order ops that call their functions as often as values demand."""
 
 WHOLE = re.compile(r"(Optional\[)?(List\[)?(int|bool)\]*")
-"""Types of parameters, as schemas print them, whose values only whole numbers and truths can be."""
+"""Schemas' types of parameters that take only whole numbers and truths."""
 
 UNKNOWN = {
     Decision.UNCOUNTED: "it has no formula",
@@ -85,22 +82,22 @@ class Bill:
 
 
 class Plan:
-    """What to do about one overload, decided once.
+    """How calls of one overload are billed, decided once.
 
     Attributes:
-        func: the overload; the plan keeps it alive, so that its id() stays its own.
-        version: of the rules that the plan was made of.
-        name: ``aten.mm``: the op as reports name it.
-        decision: how it is decided.
+        func: the overload; the plan keeps it alive, so that no other op gets its id().
+        version: the version of the rules that the plan was made from.
+        name: the op as reports name it: ``aten.mm``.
+        decision: why the op costs what it costs.
         rule: its formula, and how its bytes are counted.
-        sparse: the rule for calls with sparse tensors.
-        nested: the rule for calls with nested tensors, if not each of their components counts.
-        written: places and names of the arguments that it changes.
-        dynamic: its arguments do not tell all of its result, so that its signature includes it.
-        operands: how many arguments it begins with that are tensors.
+        sparse: the rule for calls with sparse tensors, if there is one.
+        nested: the rule for calls with nested tensors; without one their components are billed.
+        written: places and names of the arguments that the op changes.
+        dynamic: the result does not follow from the arguments, so a signature includes it.
+        operands: how many tensors the arguments begin with.
         coefficients: places and names of parameters whose numbers matter only as 0, 1 or another.
         whole: places and names of parameters that take whole numbers, truths, or lists of them.
-        bills: the cost of calls that were seen before, by their signatures.
+        bills: the bills of earlier calls, by signature.
     """
 
     __slots__ = (
@@ -154,7 +151,7 @@ class Plan:
         self.sparse, self.nested = rule_of(spellings, "sparse"), rule_of(spellings, "nested")
         if rule := rule_of(spellings):
             return Decision.FORMULA if rule.formula else Decision.FREE, rule
-        if is_composite(func):  # even if it says that it gives a view: reshape() may copy
+        if is_composite(func):  # whatever its schema says: reshape() may copy
             return Decision.COMPOSITE, no_formula
         if not self.written and returns_alias(func):
             return Decision.VIEW, no_formula
@@ -169,26 +166,26 @@ class Plan:
         call = self._call(args, kwargs, out)
         rule = self._rule_for(call)
         unknown = UNKNOWN.get(self.decision, "") if rule is self.rule else ""
-        moved, answer = ZERO, Gradients()
+        traffic, answer = ZERO, Gradients()
         try:
             read, written = rule.traffic(call)
-            moved = Cost(read=read, written=written)
+            traffic = Cost(read=read, written=written)
             answer = self._answer(rule, call)
         except Uncountable as error:
             unknown = str(error) or "its formula gives no answer"
-        except Exception as error:  # a user's program must not fail for a formula's sake
+        except Exception as error:  # a formula must not break the user's program
             unknown = (
                 f"its formula failed with {type(error).__name__}: {error}; "
                 f"arguments: {describe([*args, *kwargs.values()])}"
             )
         gradients = {part: getattr(answer, part) for part in ("input", "weight", "bias")}
-        total = sum(gradients.values(), moved + answer.unsplit)
+        total = sum(gradients.values(), traffic + answer.unsplit)
         gradients = {part: cost for part, cost in gradients.items() if cost}
         dtype = str(call.dtype).removeprefix("torch.")
         return Bill(self.name, dtype, total, gradients, answer.recompute, unknown)
 
     def _call(self, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> Call:
-        """The call without ``out=``, and places for results of other names (``values=``)."""
+        """The call, without ``out=`` and other places for results, such as ``values=``."""
         places = {id(tensor) for tensor in tensors_in(out)}
         operands = {
             name: value
@@ -198,12 +195,12 @@ class Plan:
         mutated = [
             args[place] if place < len(args) else kwargs.get(name) for place, name in self.written
         ]
-        if out is None and mutated:  # an in-place foreach op answers None
+        if out is None and mutated:  # an in-place foreach op returns None
             out = mutated[0]
         return Call(args, operands, out, mutated)
 
     def _rule_for(self, call: Call) -> Rule:
-        """The rule for tensors of the call's kind."""
+        """The rule for dense, sparse or nested tensors."""
         if self.sparse and call.is_sparse:
             return self.sparse
         if self.nested and call.is_nested and not call.is_sparse:
@@ -211,7 +208,7 @@ class Plan:
         return self.rule
 
     def _answer(self, rule: Rule, call: Call) -> Gradients:
-        """What the formula of ``rule`` says of ``call``, as floating-point arithmetic."""
+        """The floating-point arithmetic of ``call``, by the formula of ``rule``."""
         if rule.formula is None:
             return Gradients()
         if rule is self.rule:
@@ -225,13 +222,13 @@ class Plan:
         else:
             answer = _ask(rule.formula, call)
         if rule is self.rule and self.decision is Decision.DECOMPOSED:
-            return answer  # its steps were billed each in its own dtype
+            return answer  # each step was billed in its own dtype
         return _in_domain(answer, call.dtype)
 
     def _by_name(self, call: Call) -> Call:
-        """The call with all arguments by name, but for one that has the name of the result.
+        """The call with all arguments by name, defaults included, which torch leaves out.
 
-        torch leaves out those that are as by default.
+        An argument ``out`` gives way to the result.
         """
         arguments = arguments_of(self.func)
         kwargs = {a.name: a.default_value for a in arguments if a.has_default_value()}
@@ -243,8 +240,8 @@ class Plan:
     def is_lasting(self, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> bool:
         """Whether another call of the same signature costs the same.
 
-        A quotient of integers, say, is of the default dtype, which the program may change. What
-        a sparse or nested result holds depends on values.
+        A quotient of integers does not: its dtype is the default dtype, which the program may
+        change. Nor does a sparse or nested result, whose size depends on values.
         """
         results = list(tensors_in(out))
         if any(tensor.is_nested or is_sparse(tensor) for tensor in results):
@@ -257,18 +254,18 @@ class Plan:
         return any(map(_is_inexact, dtypes))
 
     def remember(self, signature: Any, bill: Bill) -> None:
-        """Keep the bill for calls with the same signature, of whichever counter."""
+        """Keep the bill for calls with the same signature, in this counter and others."""
         if len(self.bills) >= BILL_LIMIT:
             self.bills.clear()
         self.bills[signature] = bill
 
     def symbolic_bill(self) -> Bill:
-        """The bill of a call on symbolic sizes: a program is traced, and no number is known."""
+        """The bill of a call on symbolic sizes, which have no numbers while a program is traced."""
         return Bill(self.name, "symbolic", ZERO, unknown="sizes are symbols: a program is traced")
 
 
 _plans: dict[int, Plan] = {}
-"""The plans by the id() of the op, which they keep alive."""
+"""The plans by the id() of their op, which they keep alive."""
 
 
 def plan_of(func: Any) -> Plan:
@@ -296,10 +293,10 @@ def _spellings(func: Any) -> list[str]:
     return list(dict.fromkeys(spellings))
 
 
-def _keys(arguments: Iterable[Any], is_meant: Callable[[Any], Any]) -> frozenset[int | str]:
-    """Places and names of the parameters that are meant."""
-    meant = [(place, a.name) for place, a in enumerate(arguments) if is_meant(a)]
-    return frozenset(key for place_and_name in meant for key in place_and_name)
+def _keys(arguments: Iterable[Any], picks: Callable[[Any], Any]) -> frozenset[int | str]:
+    """Places and names of the parameters that a predicate picks."""
+    picked = [(place, a.name) for place, a in enumerate(arguments) if picks(a)]
+    return frozenset(key for place_and_name in picked for key in place_and_name)
 
 
 def _is_operand(argument: Any) -> bool:
@@ -307,18 +304,18 @@ def _is_operand(argument: Any) -> bool:
 
 
 def _is_dynamic(func: Any, operands: int) -> bool:
-    """Whether the arguments of an op do not tell all of its result."""
+    """Whether the result of an op does not follow from its arguments."""
     if is_higher_order(func):
         return False
-    # the default dtype decides what a factory makes; other libraries' ops may look at values
+    # a factory's result has the default dtype; ops of other libraries may look at values
     return operands == 0 or func.namespace != "aten" or not DYNAMIC.isdisjoint(func.tags)
 
 
 def _ask(formula: Formula, call: Call) -> Gradients:
-    """What ``formula`` returns for ``call``; a Cost is split by nothing.
+    """What ``formula`` returns for ``call``; a Cost becomes an unsplit part.
 
     Raises:
-        TypeError: it is no Cost of whole numbers, or counts bytes.
+        TypeError: it returns something other than a Cost of whole numbers without bytes.
     """
     answer = formula(*call.args, **call.kwargs, out=call.out)
     if isinstance(answer, Cost):
@@ -331,7 +328,7 @@ def _ask(formula: Formula, call: Call) -> Gradients:
 
 
 def _require_counts(cost: Cost) -> None:
-    """Check what a formula returned."""
+    """Check a Cost that a formula returned; zero is by far the most common."""
     if cost is ZERO:
         return
     counts = [getattr(cost, kind) for kind in Cost.__slots__]
@@ -342,7 +339,7 @@ def _require_counts(cost: Cost) -> None:
 
 
 def _in_domain(answer: Gradients, dtype: torch.dtype) -> Gradients:
-    """Only floating-point arithmetic is FLOPs; integer contractions keep their MACs.
+    """Drop integer arithmetic, which is no FLOP; integer contractions keep their MACs.
 
     A complex dot product of length K is two real ones of length 2K.
     """
@@ -359,14 +356,14 @@ def _in_domain(answer: Gradients, dtype: torch.dtype) -> Gradients:
 
 
 def _require_dense(call: Call) -> None:
-    """Formulas read shapes, which do not tell what a sparse tensor holds."""
+    """Refuse sparse tensors: formulas read shapes, and these hold fewer elements."""
     for tensor in call.tensors:
         if tensor.layout not in DENSE_LAYOUTS:
             raise Uncountable(f"shapes of {tensor.layout} tensors do not tell what they hold")
 
 
 def _special_alone(*args: Any, **kwargs: Any) -> Cost:
-    """Counts calls with sparse or nested tensors only."""
+    """Counts only calls with sparse or nested tensors."""
     raise Uncountable("no tensor is sparse or nested")
 
 

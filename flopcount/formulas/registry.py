@@ -1,4 +1,4 @@
-"""The formulas, by the names of their ops."""
+"""The rules, by the names of their ops: a formula, or the word that an op is free."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from types import FrameType
 from typing import Any, Literal, TypeVar
 
 from flopcount.cost import ZERO, Cost
@@ -33,8 +32,8 @@ __all__ = [
     "Uncountable",
     "formula",
     "formula_of",
+    "formulas_by_name",
     "free",
-    "named",
     "op_name",
     "replaced",
     "rule_of",
@@ -43,7 +42,7 @@ __all__ = [
 
 
 class Uncountable(Exception):
-    """Raised by a formula for arguments that it cannot count: the op is then uncounted."""
+    """Raised by a formula for arguments that it cannot count, so that the op is uncounted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,8 +53,8 @@ class Gradients:
     >>> Gradients(input=Cost(macs=64), weight=Cost(macs=64)).weight.flops
     128
 
-    ``recompute`` is work of the forward pass that the kernel does again; ``unsplit`` is what
-    belongs to no gradient alone.
+    ``recompute`` is work of the forward pass that the kernel repeats; ``unsplit`` is work that
+    belongs to several gradients.
     """
 
     unsplit: Cost = ZERO
@@ -82,11 +81,11 @@ class Rule:
     """A registered decision.
 
     Attributes:
-        formula: None for a free op.
-        traffic: counts its bytes.
-        why: the reason for which an op is free, if it is not that it only moves bytes.
+        formula: what computes the cost; None for a free op.
+        traffic: what counts its bytes.
+        why: why a free op does no arithmetic, where there is more to say than that it moves bytes.
         values: the formula reads values of tensors.
-        by_name: the formula gets all arguments by the names that the op's schema has for them.
+        by_name: the formula takes all arguments by the names in the op's schema.
         coefficients: parameters whose numbers matter only as 0, 1 or another.
         place: ``file:line`` of the formula.
     """
@@ -104,7 +103,7 @@ Kind = Literal["dense", "sparse", "nested"]
 """The tensors that a rule is for."""
 
 version = 0
-"""Raised by every change of the rules: what was made of them at another version is outdated."""
+"""Raised by every change of the rules; whatever was made from an earlier version is outdated."""
 
 _rules: dict[Kind, dict[str, Rule]] = {"dense": {}, "sparse": {}, "nested": {}}
 
@@ -141,36 +140,40 @@ def formula(
         traffic: counts the bytes, ``traffic(call) -> (read, written)``, of a call with its
             ``args``, its ``kwargs``, its result ``out`` and the arguments that it changes,
             ``mutated``; by default every distinct operand is read and every result written.
-        sparse: the function is for calls with a sparse tensor among the arguments or results,
-            of which shapes tell nothing; without one such calls are uncounted.
-        nested: the function is for calls with a nested tensor among the arguments or results, of
-            the strided layout; without one such calls cost what calls on their components cost,
-            each a batch of one.
-        values: the cost depends on values of tensors, such as lengths of sequences, so that the
+        sparse: the function is for calls with a sparse tensor among the arguments or results.
+            Without such a function those calls are uncounted.
+        nested: the function is for calls with a nested tensor of the strided layout among the
+            arguments or results. Without such a function those calls cost what calls on their
+            components cost, each a batch of one.
+        values: the cost depends on values of tensors, such as lengths of sequences, so the
             function is asked at every call.
-        by_name: the function gets all arguments by the names that the op's schema has for them, so
-            that it can serve ops with several orders of arguments.
+        by_name: the function takes all arguments by the names in the op's schema, defaults
+            included, so it can serve ops with different orders of arguments.
         coefficients: names of the op's parameters whose numbers matter only as 0, 1 or another
             number (a learning rate, the ``alpha`` of ``add``). The function is not asked again
             when such a number changes from one other number to the next.
 
-    The function gets the op's own arguments, and its result as ``out``; it may look at shapes,
-    dtypes and numbers, but not at the values of a tensor unless ``values`` says so. It returns a
+    The function takes the op's own arguments, and its result as ``out``. It may look at shapes,
+    dtypes and numbers, but at values of tensors only with ``values=True``. It returns a
     :class:`Cost` without bytes, or :class:`Gradients` for a backward op.
 
     Raises:
-        TypeError: an op is neither a packet, nor an overload, nor a name with ``::``; or what
-            is registered is no function.
-        ValueError: an op has a formula already, or no parameter of a coefficient's name.
+        TypeError: an op is neither a packet, nor an overload, nor a name with ``::``; or the
+            decorated object is no function.
+        ValueError: an op has a formula already, or no parameter with a coefficient's name.
     """
     names = [op_name(op) for op in ops]
     numbers = _coefficients(coefficients, ops)
 
     def register(function: F) -> F:
         _require_callable(function)
-        place = _place(function)
         rule = Rule(
-            function, traffic, values=values, by_name=by_name, coefficients=numbers, place=place
+            function,
+            traffic,
+            values=values,
+            by_name=by_name,
+            coefficients=numbers,
+            place=_place(),
         )
         _register(names, rule, "sparse" if sparse else "nested" if nested else "dense")
         return function
@@ -190,8 +193,8 @@ def free(
     Args:
         ops: as for :func:`formula`.
         traffic: counts the bytes.
-        why: the reason, where it is another one than that they only move bytes.
-        nested: it is said of calls with a nested tensor, as for :func:`formula`.
+        why: the reason, where there is more to say than that they move bytes.
+        nested: this holds for calls with a nested tensor, as for :func:`formula`.
         coefficients: as for :func:`formula`.
     """
     numbers = _coefficients(coefficients, ops)
@@ -199,38 +202,24 @@ def free(
     _register([op_name(op) for op in ops], rule, "nested" if nested else "dense")
 
 
-PACKAGE = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
-def _place(function: Any = None) -> str:
-    """``file:line`` of a formula.
-
-    That is where it is defined; or the statement that registers it, if a function made it.
-    """
-    code = getattr(function, "__code__", None)
-    if code is not None and "<locals>" not in function.__qualname__:
-        file, line = code.co_filename, code.co_firstlineno
-    else:
-        frame = _registering_frame()
-        file, line = frame.f_code.co_filename, frame.f_lineno
-    path = Path(file)
-    path = path.relative_to(PACKAGE.parent) if PACKAGE in path.parents else path
-    return f"{path.as_posix()}:{line}"
-
-
-def _registering_frame() -> FrameType:
-    """The frame of the statement that registers an op, outside of helpers that formulas have."""
+def _place() -> str:
+    """``file:line`` of the decorator or the statement that registers an op."""
     frame = sys._getframe()
     while frame.f_back and frame.f_code.co_filename == __file__:
         frame = frame.f_back
-    formulas = str(PACKAGE / "formulas")
-    while frame.f_back and frame.f_back.f_code.co_filename.startswith(formulas):
+    helpers = str(Path(__file__).parent)
+    while frame.f_back and frame.f_back.f_code.co_filename.startswith(helpers):
         frame = frame.f_back
-    return frame
+    path = Path(frame.f_code.co_filename)
+    path = path.relative_to(ROOT) if ROOT / "flopcount" in path.parents else path
+    return f"{path.as_posix()}:{frame.f_lineno}"
 
 
 def _coefficients(names: Iterable[str], ops: Iterable[Any]) -> frozenset[str]:
-    """``names``, after a check that some op has a parameter of each name, if ops are at hand."""
+    """``names``, checked against the parameters of ``ops``, if torch has them."""
     if isinstance(names, str):
         raise TypeError(f"expected names of parameters, coefficients=({names!r},), got {names!r}")
     coefficients, ops = frozenset(names), list(ops)
@@ -260,7 +249,7 @@ def _raise_version() -> None:
 
 
 def rules() -> Iterator[tuple[str, Kind, Rule]]:
-    """Every rule, with the name of its op and the tensors that it is for."""
+    """Every rule, after the name of its op and the kind of tensors."""
     for kind, by_name in _rules.items():
         for name, rule in by_name.items():
             yield name, kind, rule
@@ -270,9 +259,9 @@ def rules() -> Iterator[tuple[str, Kind, Rule]]:
 def replaced(
     change: Callable[[str, Rule], Rule | None] = lambda name, rule: rule,
 ) -> Iterator[None]:
-    """Have ``change(name, rule)`` in place of each rule, or none where it returns None.
+    """Replace each rule by ``change(name, rule)``, or remove it where that is None.
 
-    When the block ends, all rules are as they were before it, whatever it registered.
+    The end of the block restores the rules that were there before it.
     """
     before = dict(_rules)
     for kind, by_name in before.items():
@@ -287,15 +276,15 @@ def replaced(
 
 
 def rule_of(names: Iterable[str], kind: Kind = "dense") -> Rule | None:
-    """The rule that is registered under the first of ``names`` that has one."""
+    """The rule of the first of ``names`` that has one."""
     return next((_rules[kind][name] for name in names if name in _rules[kind]), None)
 
 
 def formula_of(name: str) -> Formula:
-    """The formula that is registered under ``name``, for ops that are made of it.
+    """The formula of another op, for an op that is made of it.
 
     Raises:
-        KeyError: there is none.
+        KeyError: ``name`` has no formula.
     """
     rule = _rules["dense"][name]
     if rule.formula is None:
@@ -303,11 +292,11 @@ def formula_of(name: str) -> Formula:
     return rule.formula
 
 
-def named(formulas: Mapping[Any, Formula]) -> dict[str, Formula]:
-    """Formulas by the names of their ops.
+def formulas_by_name(formulas: Mapping[Any, Formula]) -> dict[str, Formula]:
+    """A user's formulas by the names of their ops.
 
     Raises:
-        TypeError: it is no mapping, or holds what is no op or no function.
+        TypeError: ``formulas`` is no mapping from ops to functions.
     """
     if not isinstance(formulas, Mapping):
         raise TypeError(f"expected formulas={{op: function}}, got {formulas!r}")
@@ -338,7 +327,7 @@ def op_name(op: Any) -> str:
 
 
 class Decision(Enum):
-    """How an op is decided."""
+    """Why an op costs what it costs."""
 
     VIEW = "view"
     FORMULA = "formula"

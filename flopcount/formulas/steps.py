@@ -19,7 +19,7 @@ def contraction(*, dots: int, length: int) -> Cost:
 
 
 def dot_products(*, macs: int, dots: int, void_macs: int = 0) -> Cost:
-    """``macs`` in so many dot products, of any lengths; those of length 0 are none."""
+    """``macs`` in ``dots`` dot products of any lengths; without MACs there is no dot product."""
     return Cost(macs=macs, dots=dots if macs else 0, void_macs=void_macs)
 
 
@@ -34,23 +34,26 @@ def elementwise(
     compare: int = 0,
     special: int = 0,
 ) -> Cost:
-    """So many steps for each element of ``out``, or ``count`` times.
+    """The steps for one element, times the elements of ``out``, or times ``count``.
 
     ``add`` stands for subtraction too, ``compare`` for minimum, maximum, select, negation,
-    absolute value and rounding; of complex numbers, which have no order, for selects and
-    negations alone. Transcendental functions of these have no steps in common.
+    absolute value and rounding. Complex numbers have no order: for them ``compare`` counts only
+    selects and negations. Each transcendental function of them has steps of its own.
+
+    Raises:
+        Uncountable: ``special`` steps on complex numbers.
     """
     n = out.numel() if count is None else count
     if out.is_complex():
         if special:
             raise Uncountable("this function of complex numbers")
-        each = add * SUM + mul * PRODUCT + div * QUOTIENT + sqrt * ROOT + compare * SELECT
-        return n * each
+        steps = add * SUM + mul * PRODUCT + div * QUOTIENT + sqrt * ROOT + compare * SELECT
+        return n * steps
     return Cost(arith=n * (add + mul + div + sqrt), compare=n * compare, special=n * special)
 
 
 def fold(values: int, results: int) -> int:
-    """Operations that reduce ``values`` values to ``results``: one less than values, each."""
+    """Operations that reduce ``values`` values to ``results``: n - 1 for a result of n values."""
     return max(values - results, 0)
 
 
@@ -58,8 +61,8 @@ def lengths(tensor: Tensor) -> list[int]:
     """The values of a tensor of lengths, for formulas that are registered with ``values=True``.
 
     Raises:
-        Uncountable: it has no values (on the meta device, or fake), or they cannot be had now:
-            while a CUDA graph is recorded, nothing may wait for the device.
+        Uncountable: it has no values, as on the meta device; or a CUDA graph is being recorded,
+            during which nothing may wait for the device.
     """
     if type(tensor) is not Tensor or tensor.is_meta:
         raise Uncountable("lengths of sequences are values, and here there are none")

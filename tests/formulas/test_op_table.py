@@ -71,14 +71,14 @@ def test_every_formula_is_where_the_table_says() -> None:
 @pytest.mark.parametrize(
     ("op", "file", "statement"),
     [
-        ("aten.mm", "matmul", "@formula(aten.mm"),  # a decorated function
+        ("aten.mm", "matmul", ("@formula(aten.mm", "def mm(")),  # a decorated function
         ("aten.clone", "movement", "moves("),  # free, by a helper
         ("aten._flash_attention_forward", "attention", "register("),  # made by a helper
         ("aten.cudnn_convolution", "convolution", "formula("),  # made by a function
     ],
 )
 def test_a_place_is_the_line_of_a_decorator_or_a_statement(
-    op: str, file: str, statement: str
+    op: str, file: str, statement: str | tuple[str, ...]
 ) -> None:
     (place,) = {row.place for row in op_rows() if row.op == op}
     path, line = place.split(":")

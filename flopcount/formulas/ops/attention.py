@@ -5,9 +5,9 @@ length of a query and a key, v that of a value; n = b·h·q·k scores in m = b·
 
     S = scale·Q·Kᵀ (+ mask)        P = softmax(S)        O = P·V
 
-Dense, as papers count: masked pairs of a causal kernel are among the MACs, and their void part.
-A kernel that works block by block rescales its running sums; that is left out, the textbook's
-softmax counts. Dao et al., arXiv 2205.14135, has the algorithm and its backward pass.
+The count is dense, as in papers: pairs that a causal kernel masks are MACs, and void MACs. A kernel
+that works block by block rescales its running sums; the count is that of the textbook's softmax,
+without these steps. Dao et al., arXiv 2205.14135, has the algorithm and its backward pass.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from flopcount.formulas.steps import dot_products, fold, lengths
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attention:
-    """One call: its sizes, and the steps between its products that are optional."""
+    """One call: its sizes, and the optional steps between its products."""
 
     b: int
     h: int
@@ -38,11 +38,11 @@ class Attention:
     d: int
     v: int
     seen: int  # (query, key) pairs of one head that no structural mask hides
-    scaled: bool  # by another number than 1
+    scaled: bool  # by a number other than 1
     biased: bool  # by an additive mask
-    selects: int  # of causal masking, for each score
-    dropout: int  # 2 if there is one: P·mask / (1 - p)
-    saves: bool  # the logsumexp of each row, for the backward pass
+    selects: int  # per score, for causal masking
+    dropout: int  # steps per score: 2 for P·mask / (1 - p), else 0
+    saves: bool  # keeps the logsumexp of each row for the backward pass
 
     @property
     def rows(self) -> int:
@@ -51,7 +51,7 @@ class Attention:
 
     @property
     def scores(self) -> int:
-        """Query meets key so often."""
+        """Pairs of a query and a key."""
         return self.rows * self.k
 
     def product(self, length: int, dots: int) -> Cost:
@@ -66,7 +66,7 @@ class Attention:
         return self.product(self.d, n) + n * steps
 
     def forward(self) -> Cost:
-        """S, P and O, the latter m·v dot products of length k; max + log Σ for each row."""
+        """S, P and O, which is m·v dot products of length k; max + log Σ for each row."""
         n, m = self.scores, self.rows
         softmax = softmax_steps(n, m) + Cost(arith=self.dropout * n)
         saved = Cost(arith=m, special=m) if self.saves else ZERO
@@ -96,8 +96,8 @@ class Attention:
 def visible(q: int, k: int, offset: int) -> int:
     """How many of q·k pairs have key ≤ query + offset.
 
-    Row i, from 1, sees i + offset keys, but none below 0 and no more than k: a sum of rising
-    numbers, less what rises above k.
+    Row i, from 1, sees i + offset keys, at least 0 and at most k: a sum of rising numbers, less
+    the excess over k.
     """
 
     def up_to(last: int) -> int:
@@ -137,7 +137,7 @@ def attention(
     (b, h, q, d), g, k, v = query, max(query[1], 1) // max(key[1], 1), key[2], value[3]
     diagonal = 0 if is_causal or custom_mask_type == 1 else k - q
     right = 0 if is_causal or is_lower_right or custom_mask_type else window_size_right
-    # torch's -1 and None are no bound: one as far away as the longest sequence
+    # torch's -1 and None mean no bound; q + k is farther than any key
     right, left = (
         q + k if bound is None or bound < 0 else bound for bound in (right, window_size_left)
     )
@@ -160,7 +160,7 @@ def attention(
 
 
 PARTIAL = ["cum_seq_q", "cum_seq_k", "seqused_k", "seqlen_k", "block_table", "window_size"]
-"""Arguments that leave out a part of the operands, or that no kernel here explains."""
+"""Arguments that leave out a part of the operands in ways that no formula here counts."""
 
 RENAMES = {
     "q": "query",
@@ -177,16 +177,16 @@ RENAMES = {
     "max_seqlen_q": "max_q",
     "max_seqlen_k": "max_k",
 }
-"""What some kernels call what others call something else."""
+"""Arguments that have other names in some kernels."""
 
 BATCH_HEADS_LENGTH_SIZE, BATCH_LENGTH_HEADS_SIZE = (0, 1, 2, 3), (0, 2, 1, 3)
-"""Where the axes b, h, s, d are."""
+"""The places of b, h, s and d in a shape."""
 
 
 def read(arguments: Mapping[str, Any], axes: Sequence[int]) -> list[Attention]:
     """The sizes of a call.
 
-    Sequences of several lengths in one row are as many calls, those of the same lengths one.
+    Sequences that are packed into one row are a call each; those of the same lengths are one call.
     """
     arguments = {RENAMES.get(name, name): value for name, value in arguments.items()}
     if isinstance(arguments.get("window_size"), (list, tuple)):
@@ -211,9 +211,12 @@ def read(arguments: Mapping[str, Any], axes: Sequence[int]) -> list[Attention]:
 
 
 def sequences(ends: Tensor, tokens: int, longest: int | None) -> list[int]:
-    """The lengths of sequences in one row, which end at ``ends``; the first of these is 0.
+    """The lengths of sequences that are packed into one row.
 
-    They are values, unless all are as long as the longest.
+    Args:
+        ends: 0, and where each sequence ends.
+        tokens: the length of the row.
+        longest: the length of the longest sequence. If all are as long, no values are read.
     """
     count = ends.numel() - 1
     if longest is not None and tokens == count * longest:
@@ -232,14 +235,14 @@ def register(
     Args:
         kernels: their names.
         axes: where b, h, s and d are.
-        packed: sequences of several lengths may be in one row.
-        lower_right: a causal mask ends at the last query and key.
+        packed: sequences of different lengths may be packed into one row.
+        lower_right: a causal mask ends at the last query and key, not at the first.
     """
 
     def sizes(arguments: dict[str, Any]) -> list[Attention]:
         if lower_right:
             arguments["is_lower_right"] = arguments.pop("is_causal", False)
-        if not packed:  # backward passes get lengths even where all sequences are equally long
+        if not packed:  # backward passes get lengths of sequences that are all as long
             arguments = {k: v for k, v in arguments.items() if not k.startswith("cum_seq_")}
         return read(arguments, axes)
 

@@ -93,7 +93,7 @@ def convolution_backward(
 
 @formula("aten::_convolution")
 def _convolution(x: Tensor, weight: Tensor, *args: Any, out: Tensor) -> Cost:
-    """A convolution; the last arguments choose a kernel."""
+    """A convolution; its last arguments choose a kernel."""
     bias, stride, padding, dilation, transposed, extra, groups, *_ = args
     settings = stride, padding, dilation, transposed, extra, groups
     return convolution(x, weight, bias, *settings, out=out)
@@ -103,7 +103,7 @@ def _convolution(x: Tensor, weight: Tensor, *args: Any, out: Tensor) -> Cost:
 def convolution_backward_overrideable(
     grad: Tensor, x: Tensor, weight: Tensor, *args: Any, out: Sequence[Tensor | None]
 ) -> Gradients:
-    """The gradients of a convolution on a device that has its own."""
+    """The gradients of a convolution on a device with kernels of its own."""
     return convolution_backward(grad, x, weight, None, *args, out=out)
 
 
@@ -118,11 +118,11 @@ def conv_tbc(x: Tensor, weight: Tensor, bias: Tensor, pad: int = 0, *, out: Tens
     return Cost(**products, dots=out.numel()) + elementwise(out, add=1)
 
 
-# -- kernels of their own, which torch calls inside or a backend has
+# -- kernels that torch calls inside a convolution, or that a backend has
 
 
 def kernel(*, transposed: bool = False, relu: bool = False) -> Formula:
-    """The formula of a convolution by a kernel of its own, which may have any of the settings."""
+    """The formula of a convolution by one kernel, which has some or all of the settings."""
 
     def cost(
         *,
@@ -136,7 +136,7 @@ def kernel(*, transposed: bool = False, relu: bool = False) -> Formula:
         out: Tensor,
         **others: Any,
     ) -> Cost:
-        """A convolution by a kernel of its own: each output is a dot product of length c·k."""
+        """A convolution by one kernel: each output is a dot product of length c·k."""
         x = others["self"] if "self" in others else others["input"]
         cost = convolution(x, weight, bias, stride, padding, dilation, transposed, [], 1, out=out)
         scaled = z is not None and alpha not in (None, 1)
@@ -203,7 +203,7 @@ def meetings(
     padding: Sequence[int],
     dilation: Sequence[int],
 ) -> dict[str, int]:
-    """How often a weight meets an element: in all, and in the padding.
+    """How often a weight meets an element, in all and in the padding.
 
     Every weight meets every position of the grid, in each image of the batch.
     """
@@ -217,7 +217,7 @@ def meetings(
             lengths,
             positions,
             kernel,
-            *(_each(setting, len(kernel)) for setting in (stride, padding, dilation)),
+            *(per_dimension(setting, len(kernel)) for setting in (stride, padding, dilation)),
             strict=True,
         )
     )
@@ -227,7 +227,7 @@ def meetings(
 def taps_inside(
     length: int, positions: int, kernel: int, stride: int, padding: int, dilation: int
 ) -> int:
-    """How many (tap, position) pairs of one dimension meet the image, not its padding."""
+    """How many (tap, position) pairs of one dimension meet the image rather than its padding."""
     inside = 0
     for tap in range(kernel):
         offset = tap * dilation - padding  # the tap meets element position·stride + offset
@@ -237,6 +237,6 @@ def taps_inside(
     return inside
 
 
-def _each(setting: Sequence[int], dimensions: int) -> Sequence[int]:
-    """One number for each dimension; a single one is for all."""
+def per_dimension(setting: Sequence[int], dimensions: int) -> Sequence[int]:
+    """A number for each dimension; a single number is for all."""
     return setting if len(setting) == dimensions else list(setting) * dimensions
