@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from itertools import takewhile
 from typing import Any
 
@@ -213,8 +214,9 @@ class Plan:
             return Gradients()
         if rule is self.rule:
             _require_dense(call)
+        dtype = call.dtype
         if rule.by_name:
-            call = self._by_name(call)
+            call = _by_name(self.func, call)
         if rule is self.rule and call.is_nested:
             parts = components(call.args, call.kwargs, call.out)
             answers = (times * _ask(rule.formula, Call(*part)) for times, part in parts)
@@ -223,19 +225,7 @@ class Plan:
             answer = _ask(rule.formula, call)
         if rule is self.rule and self.decision is Decision.DECOMPOSED:
             return answer  # each step was billed in its own dtype
-        return _in_domain(answer, call.dtype)
-
-    def _by_name(self, call: Call) -> Call:
-        """The call with all arguments by name, defaults included, which torch leaves out.
-
-        An argument ``out`` gives way to the result.
-        """
-        arguments = arguments_of(self.func)
-        kwargs = {a.name: a.default_value for a in arguments if a.has_default_value()}
-        kwargs |= {a.name: value for a, value in zip(arguments, call.args, strict=False)}
-        kwargs |= call.kwargs
-        kwargs.pop("out", None)
-        return replace(call, args=(), kwargs=kwargs)
+        return _in_domain(answer, dtype)
 
     def is_lasting(self, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> bool:
         """Whether another call of the same signature costs the same.
@@ -309,6 +299,25 @@ def _is_dynamic(func: Any, operands: int) -> bool:
         return False
     # a factory's result has the default dtype; ops of other libraries may look at values
     return operands == 0 or func.namespace != "aten" or not DYNAMIC.isdisjoint(func.tags)
+
+
+@cache
+def _parameters(func: Any) -> tuple[list[str], dict[str, Any]]:
+    """The names of an op's parameters, in order, and their defaults."""
+    arguments = arguments_of(func)
+    defaults = {a.name: a.default_value for a in arguments if a.has_default_value()}
+    return [argument.name for argument in arguments], defaults
+
+
+def _by_name(func: Any, call: Call) -> Call:
+    """The call with all arguments by name, defaults included, which torch leaves out.
+
+    An argument ``out`` gives way to the result.
+    """
+    names, defaults = _parameters(func)
+    kwargs = {**defaults, **dict(zip(names, call.args, strict=False)), **call.kwargs}
+    kwargs.pop("out", None)
+    return replace(call, args=(), kwargs=kwargs)
 
 
 def _ask(formula: Formula, call: Call) -> Gradients:
