@@ -1,14 +1,15 @@
 """FLOP budgets in pytest: the marker ``flop_budget``, two fixtures, and a summary.
 
-It is imported in every pytest run of its environment, so it imports nothing but pytest until a
-test needs more, and its hooks around tests are there only once a test does.
+Every pytest run of the environment imports this file. It therefore imports nothing but pytest
+until a test needs more, and registers hooks around tests only when a test does.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Generator, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Generator
+from contextlib import AbstractContextManager
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
@@ -22,14 +23,14 @@ if TYPE_CHECKING:
 FAIL_ON = ("change", "increase")
 
 TRIM_MARGIN = 0.05
-"""Part of what was needed that a budget may lie above it."""
+"""How far above the count a budget may be before ``--flops-trim`` lists it, relative to it."""
 
 
-# -- options: None on the command line, then what the ini file says, then what is built in
+# -- options: the command line first (None if not given), then the ini file, then the default
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """The command line's options, and their twins for the ini file."""
+    """Add each option to the command line and to the ini file."""
     group = parser.getgroup("flopcount", "FLOP budgets")
     switches = {
         "flops": "count every test, and show the most expensive",
@@ -48,13 +49,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def option(config: pytest.Config, name: str) -> Any:
-    """An option as the command line, or else the ini file gives it."""
-    given = config.getoption(name)
-    return config.getini(name) if given is None else given
+    """The option's value on the command line, or else in the ini file."""
+    value = config.getoption(name)
+    return config.getini(name) if value is None else value
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the marker, and hooks for what the options ask for."""
+    """Register the marker, and the hooks that the options need."""
     marker = "flop_budget"
     if config.getoption("markers"):  # the list of markers shows its signature
         from flopcount.pytest_plugin.budget import marker_line
@@ -69,12 +70,12 @@ def pytest_configure(config: pytest.Config) -> None:
     if option(config, "flops") or is_update:
         guard_of(config)
     if is_update:
-        from flopcount.pytest_plugin.outcome import Update
+        from flopcount.pytest_plugin.update import Update
 
         config.pluginmanager.register(Update(config), "flopcount-update")
     margin = TRIM_MARGIN if option(config, "flops_trim") else None
     if option(config, "flops") or margin is not None:
-        from flopcount.pytest_plugin.outcome import Summary
+        from flopcount.pytest_plugin.summary import Summary
 
         summary = Summary(costs=option(config, "flops"), margin=margin)
         config.pluginmanager.register(summary, "flopcount-summary")
@@ -87,28 +88,30 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_make_collect_report(
     collector: pytest.Collector,
 ) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
-    """Refuse markers that are no budgets where their tests are collected."""
+    """Refuse wrong arguments of a marker when its test is collected."""
     report = yield
-    wrong = []
+    errors = []
     for node in report.result or ():
         if isinstance(node, pytest.Item) and node.get_closest_marker("flop_budget"):
-            from flopcount.pytest_plugin.guard import refusal
+            from flopcount.pytest_plugin.budget import budgets_of
 
-            if said := refusal(node.iter_markers("flop_budget")):
-                wrong.append(f"{node.nodeid}: {said}")
-    if wrong:
-        report.outcome, report.longrepr, report.result = "failed", "\n".join(wrong), []
+            try:
+                budgets_of(node.iter_markers("flop_budget"))
+            except ValueError as error:
+                errors.append(f"{node.nodeid}: {error}")
+    if errors:
+        report.outcome, report.longrepr, report.result = "failed", "\n".join(errors), []
     return report
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Watch the tests that have a budget."""
+    """Let the guard watch the tests that have a budget."""
     if marked := [item for item in session.items if item.get_closest_marker("flop_budget")]:
         guard_of(session.config).watch(marked)
 
 
 def guard_of(config: pytest.Config) -> Guard:
-    """The run's guard, there from now on."""
+    """The guard of this run of pytest; it is registered on first use."""
     from flopcount.pytest_plugin.guard import Guard
 
     guard = config.pluginmanager.get_plugin("flopcount-guard")
@@ -123,7 +126,7 @@ def guard_of(config: pytest.Config) -> Guard:
     return guard
 
 
-# -- fixtures, and what to annotate them with
+# -- fixtures, and their types
 
 
 class FlopBudget(Protocol):
@@ -136,45 +139,29 @@ class FlopBudget(Protocol):
 
 
 class FlopBaseline(Protocol):
-    """What the fixture ``flop_baseline`` is."""
+    """The type of the fixture ``flop_baseline``."""
 
     def __call__(
         self, name: str, *, model: nn.Module | None = None, strict: bool = True
     ) -> AbstractContextManager[FlopCounter]:
-        """A block that costs what its baseline says."""
+        """A block that must cost the same as its baseline."""
 
 
 @pytest.fixture
 def flop_budget(request: pytest.FixtureRequest) -> FlopBudget:
     """``with flop_budget("8.2 GFLOP", model=model) as counter:`` bounds a part of a test.
 
-    It takes the bounds that the marker takes, and the model that names the modules. What exceeds
-    one fails the test when it has run to its end.
+    It takes the marker's arguments, and the model whose modules they name. A test that breaks a
+    bound runs to its end, and then fails.
     """
-    guard = guard_of(request.config)
-
-    @contextmanager
-    def block(*total: str, model: nn.Module | None = None, **bounds: Any) -> Iterator[FlopCounter]:
-        with guard.holding(request.node, model, *total, **bounds) as counter:
-            yield counter
-
-    return block
+    return partial(guard_of(request.config).holding, request.node)
 
 
 @pytest.fixture
 def flop_baseline(request: pytest.FixtureRequest) -> FlopBaseline:
     """``with flop_baseline("step", model=model):`` compares a part of a test with its baseline.
 
-    The baseline is a report in ``__flops__`` beside the test's file, per module, phase and op;
-    ``pytest --flops-update`` writes it.
+    The baseline is a report per module, phase and op, in the folder ``__flops__`` beside the
+    test's file; ``pytest --flops-update`` writes it.
     """
-    guard = guard_of(request.config)
-
-    @contextmanager
-    def block(
-        name: str, *, model: nn.Module | None = None, strict: bool = True
-    ) -> Iterator[FlopCounter]:
-        with guard.comparing(request.node, name, model, strict=strict) as counter:
-            yield counter
-
-    return block
+    return partial(guard_of(request.config).comparing, request.node)

@@ -1,10 +1,10 @@
-"""Budget: upper bounds on what a report says, and how far it keeps to them."""
+"""Budgets: bounds on a report, the verdict on them, and the marker that states them."""
 
 from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Literal
@@ -13,18 +13,35 @@ from flopcount.cost import UNITS, Cost, parse_quantity
 from flopcount.errors import did_you_mean
 
 if TYPE_CHECKING:
+    import pytest
+
     from flopcount.report.report import Report
 
-__all__ = ["Bound", "Budget", "Measure", "Verdict", "flop_budget", "marker_line", "unknown"]
+__all__ = [
+    "NAMED_READINGS",
+    "Bound",
+    "Budget",
+    "Measure",
+    "Verdict",
+    "budgets_of",
+    "flop_budget",
+    "marker_line",
+    "omissions",
+]
+
+EXAMPLE = (
+    'right is @pytest.mark.flop_budget("8.2 GFLOP", forward="4.1 GMAC", '
+    'modules={"encoder.*": "1 GMAC"})'
+)
 
 Reading = Literal["matmul", "exact", "valid"]
 
-OTHER_READINGS = {
+NAMED_READINGS = {
     "matmul": ("FLOP", "matmul_flops"),
     "exact": ("FLOP", "exact_flops"),
     "valid": ("MAC", "valid_macs"),
 }
-"""Readings that are asked for by name, and the unit that they are read in."""
+"""Readings of a Cost that a budget asks for by name: the unit, and the Cost's attribute."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,17 +58,17 @@ class Bound:
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """What was counted where a bound looks.
+    """A count beside its limit.
 
     Attributes:
-        what: ``total``, a phase, or a module, with the reading if its unit does not say it.
-        count: what it cost, in ``unit``.
-        limit: what it may cost.
+        what: ``total``, a phase or a module, with the reading where the unit does not say it.
+        count: the cost, in ``unit``.
+        limit: the most that it may be.
         unit: ``FLOP``, ``MAC`` or ``B``.
-        exact: it may not cost less, either.
+        exact: whether the count must equal the limit.
         reading: the attribute of a Cost that was read.
-        phase: the only phase that counts, or None.
-        module: path of the only module that counts, or None.
+        phase: the one phase that was read, or None for all.
+        module: the path of the one module that was read, or None for the whole block.
     """
 
     what: str
@@ -65,19 +82,19 @@ class Measure:
 
     @property
     def excess(self) -> int:
-        """How much the limit is exceeded by; negative where there is room."""
+        """How far the count is above the limit; negative below it."""
         return self.count - self.limit
 
     @property
     def is_met(self) -> bool:
-        """Whether the budget holds; exactly on it, it does."""
+        """Whether the count keeps to the limit; a count on the limit does."""
         return self.excess == 0 if self.exact else self.excess <= 0
 
     @property
     def slack(self) -> float:
-        """The room that is left, as a part of what is needed; negative if the budget is broken.
+        """The room below the limit, relative to the count; negative if the limit is broken.
 
-        Where nothing is needed, any room is infinite.
+        It is infinite where nothing was counted and there is room.
         """
         room = -abs(self.excess) if self.exact else -self.excess
         return room / self.count if self.count else math.copysign(math.inf, room) if room else 0.0
@@ -93,15 +110,24 @@ class Measure:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a report says to a budget; without faults it keeps to it."""
+    """How a report compares with a budget or a baseline; it passes if there are no faults.
 
+    Attributes:
+        title: what it was compared with.
+        measures: each count beside its limit.
+        faults: one sentence for each thing that is wrong.
+        detail: tables that show where the excess comes from.
+    """
+
+    title: str
     measures: tuple[Measure, ...] = ()
     faults: tuple[str, ...] = ()
+    detail: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """Bounds that a report is held to.
+    """Bounds that a report must keep.
 
     >>> import torch, flopcount
     >>> from flopcount.pytest_plugin.budget import flop_budget
@@ -114,50 +140,50 @@ class Budget:
     strict: bool = True
 
     def judge(self, report: Report) -> Verdict:
-        """What ``report`` says to each bound."""
+        """Compare ``report`` with each bound."""
         measures: list[Measure] = []
         faults: list[str] = []
         for bound in self.bounds:
-            found = _measures(bound, report)
-            if bound.pattern is not None and not found:
+            measured = _measures(bound, report)
+            if bound.pattern is not None and not measured:
                 hint = _near(bound.pattern, _paths(report))
                 faults.append(f"no module that ran matches {bound.pattern!r}{hint}")
-            measures += found
+            measures += measured
         faults += [str(measure) for measure in measures if not measure.is_met]
         if self.strict:
-            faults += unknown(report)
-        return Verdict(tuple(measures), tuple(faults))
+            faults += omissions(report)
+        return Verdict("FLOP budget", tuple(measures), tuple(faults))
 
 
-def unknown(report: Report) -> list[str]:
-    """Why the cost that ``report`` says is not the whole, and so no budget can hold it."""
-    faults = [
+def omissions(report: Report) -> list[str]:
+    """Reasons why ``report`` is incomplete, so that no budget can be judged."""
+    uncounted = [
         f"{op} is uncounted ({calls} {'call' if calls == 1 else 'calls'}): give it a formula with "
-        "@flopcount.formula, or say strict=False"
+        "@flopcount.formula, or pass strict=False"
         for op, calls in report.uncounted.items()
     ]
-    faults += [
-        f"{what} ran in thread {name!r}, which had not entered the counter; strict=False "
+    unwatched = [
+        f"{function} ran in thread {name!r}, which had not entered the counter; strict=False "
         "leaves it out"
-        for name, what in report.unwatched.items()
+        for name, function in report.unwatched.items()
     ]
-    return faults
+    return uncounted + unwatched
 
 
 def _measures(bound: Bound, report: Report) -> list[Measure]:
-    """What ``bound`` looks at, as it reads it."""
-    named = [name for name, (_, reading) in OTHER_READINGS.items() if reading == bound.reading]
+    """The counts that ``bound`` limits: one, or one for each module that its pattern matches."""
+    names = [name for name, (_, reading) in NAMED_READINGS.items() if reading == bound.reading]
 
     def measure(what: str, cost: Cost, module: str | None = None) -> Measure:
         return Measure(
-            " ".join([what, *(f"({name})" for name in named)]),
-            getattr(cost, bound.reading),
-            bound.limit,
-            bound.unit,
-            bound.exact,
-            bound.reading,
-            bound.phase,
-            module,
+            what=" ".join([what, *(f"({name})" for name in names)]),
+            count=getattr(cost, bound.reading),
+            limit=bound.limit,
+            unit=bound.unit,
+            exact=bound.exact,
+            reading=bound.reading,
+            phase=bound.phase,
+            module=module,
         )
 
     if bound.pattern is None:
@@ -172,18 +198,18 @@ def _measures(bound: Bound, report: Report) -> list[Measure]:
 
 
 def _paths(report: Report) -> list[str]:
-    """The modules that a pattern may match: all but the model and the block around it."""
+    """The modules that a pattern may match: all except the model and the block around it."""
     return [path for path in report if path not in ("", report.root.path)]
 
 
 def _near(pattern: str, paths: list[str]) -> str:
-    """What may be meant by a pattern that matches none of ``paths``."""
+    """A hint at what a pattern that matches none of ``paths`` may have meant."""
     if below := [path for path in paths if fnmatchcase(path, f"*.{pattern}")]:
         return f"; did you mean {' or '.join(map(repr, below[:3]))}?"
     if hint := did_you_mean(pattern, paths):
         return hint
     more = ", …" if len(paths) > 5 else ""
-    return f"; below the model ran {', '.join(map(repr, paths[:5])) or 'none'}{more}"
+    return f"; modules that ran: {', '.join(map(repr, paths[:5])) or 'none'}{more}"
 
 
 def flop_budget(
@@ -203,33 +229,24 @@ def flop_budget(
     'bytes'
 
     Args:
-        total: what all of it may cost. The unit says how it is read: FLOP is all work, MAC the
-            multiply-accumulates, B the bytes that are moved; one bound for each unit.
-        forward: what the phase may cost; likewise ``backward``, ``recompute``, ``optimizer``.
-        backward: the same for the backward phase.
-        recompute: the same for what backward computes again.
-        optimizer: the same for the optimizer's steps.
-        modules: what each module may cost, by its path from the model or a pattern of paths,
+        total: bounds on the whole, one for each unit: FLOP is all work, MAC the
+            multiply-accumulates, B the bytes that are moved.
+        forward: a bound on the forward phase.
+        backward: a bound on the backward phase.
+        recompute: a bound on what backward computes again.
+        optimizer: a bound on the optimizer's steps.
+        modules: a bound for each module, by its path from the model or a pattern of paths,
             ``{"encoder.*": "1 GMAC"}``.
-        equal: what all of it costs, neither more nor less.
+        equal: what the whole costs exactly: less is wrong too.
         reading: read FLOP as ``"matmul"`` (two for each MAC, and nothing else) or ``"exact"``
             (2K - 1 for a dot product), MAC as ``"valid"`` (padding and masks left out).
-        strict: an op whose cost is not known breaks the budget.
+        strict: whether an uncounted op or an unwatched thread breaks the budget.
 
     Raises:
         TypeError: an argument of another kind.
-        ValueError: no quantity, no bound at all, or a reading that no bound is in.
+        ValueError: not a quantity, no bound at all, or a reading in whose unit there is no bound.
     """
-    if reading is not None and (not isinstance(reading, str) or reading not in OTHER_READINGS):
-        raise ValueError(
-            f"reading must be one of {', '.join(map(repr, OTHER_READINGS))}, got {reading!r}"
-        )
-    if not isinstance(strict, bool):
-        raise TypeError(f"strict must be True or False, got {strict!r}")
-    if modules is not None and not (
-        isinstance(modules, Mapping) and all(isinstance(path, str) for path in modules)
-    ):
-        raise TypeError(f"modules must be like {{'encoder.*': '1 GMAC'}}, got {modules!r}")
+    _check(modules, reading, strict)
     phases = {
         "forward": forward,
         "backward": backward,
@@ -241,9 +258,9 @@ def flop_budget(
         quantity: str, phase: str | None = None, pattern: str | None = None, *, exact: bool = False
     ) -> Bound:
         limit, unit = parse_quantity(quantity)
-        other_unit, other = OTHER_READINGS[reading] if reading else (None, "")
-        read = other if unit == other_unit else UNITS[unit]
-        return Bound(limit, unit, read, phase, pattern, exact)
+        named_unit, named = NAMED_READINGS[reading] if reading else ("", "")
+        attribute = named if unit == named_unit else UNITS[unit]
+        return Bound(limit, unit, attribute, phase, pattern, exact)
 
     bounds = [bound(quantity) for quantity in total]
     bounds += [bound(quantity, phase) for phase, quantity in phases.items() if quantity is not None]
@@ -251,11 +268,36 @@ def flop_budget(
     bounds += [bound(equal, exact=True)] if equal is not None else []
     if not bounds:
         raise ValueError("a budget needs a bound, such as '8.2 GFLOP'")
-    if reading and all(bound.reading != OTHER_READINGS[reading][1] for bound in bounds):
+    if reading and all(bound.reading != NAMED_READINGS[reading][1] for bound in bounds):
         raise ValueError(
-            f"reading={reading!r} reads {OTHER_READINGS[reading][0]}; no bound is in it"
+            f"reading={reading!r} reads {NAMED_READINGS[reading][0]}; no bound is in it"
         )
     return Budget(tuple(bounds), strict)
+
+
+def _check(modules: object, reading: object, strict: object) -> None:
+    if reading is not None and (not isinstance(reading, str) or reading not in NAMED_READINGS):
+        raise ValueError(
+            f"reading must be one of {', '.join(map(repr, NAMED_READINGS))}, got {reading!r}"
+        )
+    if not isinstance(strict, bool):
+        raise TypeError(f"strict must be True or False, got {strict!r}")
+    if modules is not None and not (
+        isinstance(modules, Mapping) and all(isinstance(path, str) for path in modules)
+    ):
+        raise TypeError(f"modules must be like {{'encoder.*': '1 GMAC'}}, got {modules!r}")
+
+
+def budgets_of(marks: Iterable[pytest.Mark]) -> list[Budget]:
+    """The budgets of a test's markers: its own, its class's and its module's; each must hold.
+
+    Raises:
+        ValueError: the arguments of a marker are wrong; shows right ones.
+    """
+    try:
+        return [flop_budget(*mark.args, **mark.kwargs) for mark in marks]
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{error}; {EXAMPLE}") from error
 
 
 def marker_line() -> str:

@@ -1,159 +1,110 @@
-"""What is said and written when all tests have run, in the process that talks to the user."""
+"""What a test cost: noted while it runs, then carried to the process that talks to the user."""
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+import os
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import pytest
 
-from flopcount.pytest_plugin import text
-from flopcount.pytest_plugin.baseline import (
-    DIRECTORY,
-    BaselineError,
-    Documents,
-    Updated,
-    file_beside,
-    orphans,
-    update,
-)
-from flopcount.pytest_plugin.guard import Outcome, name_in_file, shown
+from flopcount.pytest_plugin.budget import Measure, Verdict
+from flopcount.pytest_plugin.node_id import name_in_file, node_id
 
-__all__ = ["Summary", "Update"]
+__all__ = ["ATTEMPT", "Attempt", "Outcome"]
 
 
-class Summary:
-    """Shows what tests cost, in the process that talks to the user."""
+@dataclass(frozen=True)
+class Outcome:
+    """What a test cost, and what it was compared with.
 
-    def __init__(self, *, costs: bool, margin: float | None) -> None:
-        self.costs = costs
-        self.margin = margin
-        self.counted: dict[str, text.Counted] = {}
+    Attributes:
+        node_id: selects the test from the directory where pytest was started.
+        file: the path of its file.
+        test: its name in that file.
+        flops: its cost, or None if nothing was counted.
+        measures: its counts beside their limits.
+        baselines: what an update would write, by the baselines' names.
+    """
 
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Keep what was counted; of a test that ran again, the last time."""
-        outcome = Outcome.of(report)
-        if outcome and outcome.flops is not None:
-            self.counted[outcome.place] = (outcome.place, outcome.flops, outcome.measures)
+    node_id: str
+    file: str
+    test: str
+    flops: int | None
+    measures: list[Measure]
+    baselines: dict[str, dict[str, Any]]
 
-    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        """Show the most expensive tests, and budgets that are too loose."""
-        if self.costs:
-            terminalreporter.section("FLOPs")
-            for line in text.summary(
-                self.counted.values(), terminalreporter.config.get_verbosity()
-            ):
-                terminalreporter.line(line)
-        if self.margin is not None:
-            terminalreporter.section("loose FLOP budgets")
-            for line in text.trim(self.counted.values(), self.margin):
-                terminalreporter.line(line)
+    def attach_to(self, report: pytest.TestReport) -> None:
+        """Let ``report`` carry this outcome, in plain values that pytest-xdist can send."""
+        vars(report).update(flopcount=asdict(self))
 
-
-OK, NO_TESTS_COLLECTED = pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED
-
-PASSED = {"setup": "passed", "call": "passed", "teardown": "passed"}
+    @classmethod
+    def of(cls, report: pytest.TestReport) -> Outcome | None:
+        """The outcome that ``report`` carries."""
+        if fields := getattr(report, "flopcount", None):
+            measures = [Measure(**measure) for measure in fields["measures"]]
+            return cls(**{**fields, "measures": measures})
+        return None
 
 
-class Update:
-    """Writes baselines, once, in the process that talks to the user."""
+@dataclass
+class Attempt:
+    """One run of a test, from the setup of its fixtures to their teardown.
 
-    def __init__(self, config: pytest.Config) -> None:
-        self.config = config
-        self.stages: dict[str, dict[str, str]] = {}  # test -> what became of its stages so far
-        self.passed: dict[str, Documents] = {}  # file -> tests that passed -> their baselines
-        self.found: dict[str, dict[str, list[str] | None]] = {}  # file -> what was collected there
-        self.folders: list[str] = []  # folders of baselines
-        self.said: list[str] = []
-        self.has_failed = False
+    Attributes:
+        verdicts: on the body and on the blocks that have finished.
+        num_reported: how many of the verdicts were reported with a subtest or a stage.
+        names: names of the baselines that were opened.
+        baselines: what an update would write, by name.
+        depth: how many counters are open.
+        body: FLOPs of the body, or None if it was not counted.
+        blocks: FLOPs of the blocks that are not inside another.
+        has_raised: whether the stage before raised an error.
+    """
 
-    @pytest.hookimpl(wrapper=True)
-    def pytest_make_collect_report(
-        self, collector: pytest.Collector
-    ) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
-        """Keep which tests there are, selected or not: others were deleted."""
-        report = yield
-        if isinstance(collector, pytest.Directory):
-            if collector.path.name == DIRECTORY:
-                self.folders.append(str(collector.path))
-        elif not isinstance(collector, pytest.Session):
-            is_whole = report.passed and not self.config.getoption("lf", False)  # it leaves out
-            names = [node.name for node in report.result or ()] if is_whole else None
-            self._find(str(collector.path), {name_in_file(collector): names})
-        return report
+    verdicts: list[Verdict] = field(default_factory=list)
+    num_reported: int = 0
+    names: set[str] = field(default_factory=set)
+    baselines: dict[str, dict[str, Any]] = field(default_factory=dict)
+    depth: int = 0
+    body: int | None = None
+    blocks: int = 0
+    has_raised: bool = False
 
-    def _find(self, file: str, places: dict[str, list[str] | None]) -> None:
-        """Add what was collected in ``places`` of a file; two collectors may share it."""
-        found = self.found.setdefault(file, {})
-        for place, names in places.items():
-            before = found.get(place, [])
-            found[place] = None if names is None or before is None else [*before, *names]
+    @classmethod
+    def of(cls, item: pytest.Item) -> Attempt:
+        """The attempt that ``item`` is in; a new one if none has begun."""
+        return item.stash.setdefault(ATTEMPT, cls())
 
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Keep the baselines of a test of which all stages passed, whoever ran it again."""
-        stages = self.stages.setdefault(report.nodeid, {})
-        if report.when == "setup":
-            stages.clear()
-        if stages.get(report.when) != "failed":  # a failed subtest stands before its test
-            stages[report.when] = report.outcome
-        if report.when == "teardown":
-            del self.stages[report.nodeid]
-            if stages == PASSED and (outcome := Outcome.of(report)):
-                self.passed.setdefault(outcome.file, {})[outcome.test] = outcome.baselines
+    @property
+    def flops(self) -> int:
+        """The cost of the test: its body's, or else its blocks'."""
+        return self.blocks if self.body is None else self.body
 
-    @pytest.hookimpl(optionalhook=True)
-    def pytest_testnodedown(self, node: Any) -> None:
-        """Take over what a worker of pytest-xdist has collected."""
-        output = getattr(node, "workeroutput", {})
-        for file, places in output.get("flopcount_found", {}).items():
-            self._find(file, places)
-        self.folders += output.get("flopcount_folders", [])
+    def new_verdicts(self) -> list[Verdict]:
+        """The verdicts that were not reported before."""
+        new = self.verdicts[self.num_reported :]
+        self.num_reported += len(new)
+        return new
 
-    def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """Write the files that change; fail if one of them cannot be written."""
-        if (output := getattr(self.config, "workeroutput", None)) is not None:
-            output["flopcount_found"], output["flopcount_folders"] = self.found, self.folders
-            return
-        for name in sorted({*self.passed, *self.found}):
-            file = file_beside(Path(name))
-            with self._failing(file):
-                updated = update(file, self.passed.get(name, {}), self.found.get(name, {}))
-                self._say(file, updated)
-        for folder in sorted({*self.folders}):
-            with self._failing(Path(folder)):
-                gone = orphans(Path(folder))
-                self.said += [
-                    f"{shown(file, self.config)}: deleted with its tests" for file in gone
-                ]
-        if self.has_failed and session.exitstatus in (OK, NO_TESTS_COLLECTED):
-            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+    def record_flops(self, item: pytest.Item) -> None:
+        """Set the test's property ``flops``, which an earlier stage or attempt may have set."""
+        before = item.stash.get(PROPERTY, None)
+        item.stash[PROPERTY] = ("flops", self.flops)
+        others = [entry for entry in item.user_properties if entry is not before]
+        item.user_properties[:] = [*others, item.stash[PROPERTY]]
 
-    def _say(self, file: Path, updated: Updated) -> None:
-        path = shown(file, self.config)
-        if updated.num_written or updated.num_removed:
-            self.said.append(
-                f"{path}: {updated.num_written} written, {updated.num_removed} removed"
-            )
-        self.said += [f"{path}: kept {each}, which did not run here" for each in updated.kept]
-        self.said += [f"{path}: {each}" for each in updated.damaged]
-        self.has_failed |= bool(updated.damaged)
+    def outcome(self, item: pytest.Item) -> Outcome:
+        """What this attempt says about ``item``."""
+        return Outcome(
+            node_id=node_id(item),
+            file=os.fspath(item.path),
+            test=name_in_file(item),
+            flops=self.flops if self.verdicts else None,
+            measures=[measure for verdict in self.verdicts for measure in verdict.measures],
+            baselines=self.baselines,
+        )
 
-    @contextmanager
-    def _failing(self, path: Path) -> Iterator[None]:
-        """Say what cannot be written, and go on."""
-        try:
-            yield
-        except BaselineError as error:
-            self.said.append(f"{shown(path, self.config)}: {error}")
-            self.has_failed = True
-        except OSError as error:
-            self.said.append(f"{shown(path, self.config)}: cannot be written: {error}")
-            self.has_failed = True
 
-    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        """Say what was written."""
-        terminalreporter.section("FLOP baselines")
-        for line in self.said or ["nothing to write"]:
-            terminalreporter.line(line)
+ATTEMPT = pytest.StashKey[Attempt]()
+PROPERTY = pytest.StashKey[tuple[str, object]]()

@@ -1,4 +1,4 @@
-"""What a test run says of budgets and baselines: why a test failed, and what all of them cost."""
+"""The text of a test run: why a test failed, and what the tests cost."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ import math
 from collections.abc import Iterable, Sequence
 
 from flopcount.cost import ZERO, format_quantity
-from flopcount.pytest_plugin.budget import OTHER_READINGS, Measure, Verdict
-from flopcount.report.diff import Diff
-from flopcount.report.render.table import OUTSIDE, QUANTITIES, differences, tabulated
+from flopcount.pytest_plugin.budget import NAMED_READINGS, Measure, Verdict
+from flopcount.pytest_plugin.outcome import Outcome
+from flopcount.report.render.table import OUTSIDE, QUANTITIES, tabulated
 from flopcount.report.report import Report
 from flopcount.report.tree import Row
 
-__all__ = ["change", "expensive", "failure", "summary", "trim"]
+__all__ = ["MOST", "failure", "summary", "trim"]
 
 MOST = 10
-"""Rows of a table that shows only the largest."""
+"""The most rows of a table that shows only the largest."""
 
-Counted = tuple[str, int, Sequence[Measure]]
-"""A test, its FLOPs, and what it was held to."""
+NAMED_COLUMNS = {reading: f"{unit} ({name})" for name, (unit, reading) in NAMED_READINGS.items()}
+"""Headers of columns that are shown where a broken bound is read that way."""
 
 
 def failure(report: Report, verdict: Verdict) -> str:
-    """Each bound beside what was counted, and what cost the most of those that are broken."""
+    """Each count beside its bound, and the ops that cost the most where a bound is broken."""
     body = [
         [
             measure.what,
@@ -32,87 +32,90 @@ def failure(report: Report, verdict: Verdict) -> str:
         ]
         for measure in verdict.measures
     ]
-    bounds = [tabulated(["budget of", "count", "bound", "excess"], body)] if body else []
+    tables = [tabulated(["budget of", "count", "bound", "excess"], body)] if body else []
     broken = [measure for measure in verdict.measures if not measure.is_met]
-    ops = expensive(report, broken)
-    return "\n\n".join([*bounds, ops] if ops else bounds)
+    ops = _expensive_ops(report, broken)
+    return "\n\n".join([*tables, ops] if ops else tables)
 
 
-def expensive(report: Report, broken: Sequence[Measure]) -> str:
-    """The ops of modules that cost the most where ``broken`` bounds look, as they read it.
+def _expensive_ops(report: Report, broken: Sequence[Measure]) -> str:
+    """The ops that cost the most by the readings of the ``broken`` bounds, where those look.
 
-    Without any, those that cost the most FLOPs.
+    Without a broken bound: the ops of the whole block that cost the most FLOPs.
     """
     readings = list(dict.fromkeys(measure.reading for measure in broken)) or ["flops", "bytes"]
-    names = {reading: f"{unit} ({name})" for name, (unit, reading) in OTHER_READINGS.items()}
-    columns = {**QUANTITIES, **{names[each]: each for each in readings if each in names}}
-    looked_at = {id(row): row for measure in broken for row in _rows(report, measure)}
+    columns = {**QUANTITIES}
+    for reading in readings:
+        if reading in NAMED_COLUMNS:
+            columns[NAMED_COLUMNS[reading]] = reading
+    candidates = {id(row): row for measure in broken for row in _rows(report, measure)}
 
-    def read(row: Row) -> list[int]:
+    def counts(row: Row) -> list[int]:
         return [getattr(row.cost, reading) for reading in readings]
 
-    rows = list(looked_at.values() if broken else report.entries)
-    rows = sorted(filter(lambda row: any(read(row)), rows), key=read, reverse=True)
-    costs = [
-        ([_place(report, report.relative(row.module)), row.phase, row.op], row.cost)
-        for row in rows[:MOST]
-    ]
+    rows = [row for row in (candidates.values() if broken else report.entries) if any(counts(row))]
+    rows.sort(key=counts, reverse=True)
+    labels = [[_label(report, row.module), row.phase, row.op] for row in rows[:MOST]]
+    costs = [row.cost for row in rows[:MOST]]
     if rest := rows[MOST:]:
-        costs.append(([f"({len(rest)} more)", "", ""], sum((row.cost for row in rest), ZERO)))
+        labels.append([f"({len(rest)} more)", "", ""])
+        costs.append(sum((row.cost for row in rest), ZERO))
     body = [
-        [*place, *(_count(getattr(cost, reading)) for reading in columns.values())]
-        for place, cost in costs
+        [*label, *(_quantity(getattr(cost, reading)) for reading in columns.values())]
+        for label, cost in zip(labels, costs, strict=True)
     ]
     return tabulated(["module", "phase", "op", *columns], body) if body else ""
 
 
 def _rows(report: Report, measure: Measure) -> list[Row]:
-    """What ``measure`` counts."""
+    """The rows that ``measure`` counts."""
     top = report.root if measure.module is None else report[measure.module]
     rows = (row for node in top.walk() for row in node.rows)
     return [row for row in rows if measure.phase in (None, row.phase)]
 
 
-def change(diff: Diff) -> str:
-    """The ops of modules that changed most."""
-    return differences(diff, MOST)
+def _label(report: Report, module: str) -> str:
+    """The name of the module at a full path, in a table."""
+    path = report.relative(module)
+    return OUTSIDE if path == report.root.path else path or report.model.name
 
 
-def summary(counted: Iterable[Counted], verbosity: int) -> list[str]:
-    """The most expensive tests: count, budget and slack; with -v all of them, with -q the sum."""
-    worked = (each for each in counted if each[1] or each[2])
-    ordered = sorted(worked, key=lambda each: (-each[1], each[0]))
-    total = _count(sum(flops for _, flops, _ in ordered), "FLOP")
-    last = f"{len(ordered)} {'test' if len(ordered) == 1 else 'tests'}, {total}"
-    if verbosity < 0 or not ordered:
+def summary(outcomes: Iterable[Outcome], verbosity: int) -> list[str]:
+    """The most expensive tests with their budgets; with -v all of them, with -q only the sum."""
+    worked = [outcome for outcome in outcomes if outcome.flops or outcome.measures]
+    worked.sort(key=lambda outcome: (-(outcome.flops or 0), outcome.node_id))
+    total = _quantity(sum(outcome.flops or 0 for outcome in worked), "FLOP")
+    last = f"{len(worked)} {'test' if len(worked) == 1 else 'tests'}, {total}"
+    if verbosity < 0 or not worked:
         return [last]
-    shown = ordered if verbosity > 0 else ordered[:MOST]
+    shown = worked if verbosity > 0 else worked[:MOST]
     body = []
-    for test, flops, measures in shown:
-        held = sorted(measures, key=lambda measure: measure.slack)
-        for number, measure in enumerate(held if verbosity > 0 else held[:1]):
-            bound = f"{measure.what} {_count(measure.limit, measure.unit)}"
-            first = [test, _count(flops, "FLOP")] if number == 0 else ["", ""]
-            body.append([*first, bound, _slack(measure)])
-        if not held:
-            body.append([test, _count(flops, "FLOP"), "", ""])
+    for outcome in shown:
+        measures = sorted(outcome.measures, key=lambda measure: measure.slack)
+        bounds = [
+            [f"{measure.what} {_quantity(measure.limit, measure.unit)}", _slack(measure)]
+            for measure in (measures if verbosity > 0 else measures[:1])
+        ]
+        first, *others = bounds or [["", ""]]
+        body.append([outcome.node_id, _quantity(outcome.flops or 0, "FLOP"), *first])
+        body += [["", "", *bound] for bound in others]
     lines = tabulated(["test", "count", "budget", "slack"], body).splitlines()
-    hidden = len(ordered) - len(shown)
-    return [*lines, last + (f"; -v shows {hidden} more" if hidden else "")]
+    num_hidden = len(worked) - len(shown)
+    return [*lines, last + (f"; -v shows {num_hidden} more" if num_hidden else "")]
 
 
-def trim(counted: Iterable[Counted], margin: float) -> list[str]:
+def trim(outcomes: Iterable[Outcome], margin: float) -> list[str]:
     """The budgets that are more than ``margin`` above what was needed."""
     body = [
         [
-            test,
+            outcome.node_id,
             measure.what,
-            _count(measure.limit, measure.unit),
+            _quantity(measure.limit, measure.unit),
             f"{measure.count:,} {measure.unit}",
             _slack(measure),
         ]
-        for test, _, measures in sorted(counted, key=lambda each: each[0])
-        for measure in measures
+        for outcome in sorted(outcomes, key=lambda outcome: outcome.node_id)
+        for measure in outcome.measures
         if measure.slack > margin
     ]
     if not body:
@@ -126,9 +129,6 @@ def _slack(measure: Measure) -> str:
     return f"{100 * measure.slack:,.1f} %"
 
 
-def _place(report: Report, path: str) -> str:
-    return OUTSIDE if path == report.root.path else path or report.model.name
-
-
-def _count(count: int, unit: str = "") -> str:
+def _quantity(count: int, unit: str = "") -> str:
+    """``count`` in short; nothing for a bare zero."""
     return format_quantity(count, unit) if count or unit else ""

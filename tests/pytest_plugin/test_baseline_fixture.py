@@ -63,7 +63,7 @@ def test_a_change_fails_with_the_ops_that_grew_most(run: Run) -> None:
     result.stdout.fnmatch_lines(
         [
             "baseline 'forward': 216 FLOP is 72 more than the 144 FLOP that it was, *"
-            "if it is meant: `pytest --flops-update 'test_it.py::test_step[[]4[]]'`",
+            "if that is intended: `pytest --flops-update 'test_it.py::test_step[[]4[]]'`",
             "*- FLOP baseline 'forward' -*",
             "module *phase *op *before *after *FLOP",
             "0 *forward *aten.addmm *136 *204 *+68",

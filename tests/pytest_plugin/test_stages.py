@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ElementTree
-from dataclasses import asdict
 
 import pytest
 
-from flopcount.pytest_plugin.guard import Outcome
-from flopcount.pytest_plugin.outcome import Update
+from flopcount.pytest_plugin.outcome import Outcome
+from flopcount.pytest_plugin.update import Update
 from tests.pytest_plugin.conftest import Run, counts, names
 
 AROUND = """
@@ -226,7 +225,7 @@ def test_a_baseline_is_written_if_the_last_of_all_stages_passed(
         when, _, result = stage.partition(" ")
         report = pytest.TestReport("test_it", ("", 0, ""), {}, result, None, when)  # type: ignore[arg-type]
         if when == "teardown":
-            vars(report).update(flopcount=asdict(outcome))
+            outcome.attach_to(report)
         update.pytest_runtest_logreport(report)
     assert update.passed == ({"test_it.py": {"test_it": {"step": {}}}} if is_written else {})
 
@@ -267,45 +266,6 @@ def test_the_place_of_a_failure_is_the_test(
         lines = (pytester.path / "test_it.py").read_text(encoding="utf-8").splitlines()
         place = f"test_it.py:{lines.index(tests.splitlines()[0]) + 1}"
         result.stdout.fnmatch_lines([f"*{place}: Failed: total: 128 FLOP is 1 more*"])
-
-
-class TestExpectedFailure:
-    """``unittest.expectedFailure`` is a strict xfail."""
-
-    TESTS = """
-import unittest
-
-class TestWork(unittest.TestCase):
-    @pytest.fixture(autouse=True)
-    def blocks(self, flop_budget):
-        self.flop_budget = flop_budget
-
-    @unittest.expectedFailure
-    @pytest.mark.flop_budget("LIMIT FLOP")
-    def test_marked(self): work()
-
-    @unittest.expectedFailure
-    def test_block(self):
-        with self.flop_budget("LIMIT FLOP"): work()
-
-    @unittest.expectedFailure
-    def test_free(self): work(); self.fail()
-
-@unittest.expectedFailure
-class TestClass(unittest.TestCase):
-    @pytest.mark.flop_budget("LIMIT FLOP")
-    def test_marked(self): work()
-"""
-
-    def test_it_may_break_its_budget(self, run: Run, pytester: pytest.Pytester) -> None:
-        result = run(self.TESTS.replace("LIMIT", "127"), "--junitxml=junit.xml")
-        result.assert_outcomes(xfailed=4)
-        assert counts(pytester) == ["128"] * 3  # of the free one nobody asked
-
-    def test_it_has_to(self, run: Run) -> None:
-        result = run(self.TESTS.replace("LIMIT", "128"))
-        result.assert_outcomes(failed=3, xfailed=1)
-        result.stdout.fnmatch_lines(["Unexpected success*"])
 
 
 def test_junit_has_the_failure_of_a_subtest_or_stage_once(

@@ -8,8 +8,12 @@ from typing import Any
 
 import pytest
 
+from flopcount.pytest_plugin.baseline import document_of
+from flopcount.pytest_plugin.baseline_file import read, write
+from flopcount.pytest_plugin.update import Updated, is_collected, update
 from tests.conftest import IS_INSTALLED
 from tests.pytest_plugin.conftest import FILE, WORK, Run, names
+from tests.pytest_plugin.test_baseline import linear
 from tests.pytest_plugin.test_baseline_fixture import TESTS
 
 BASELINE = """
@@ -20,7 +24,7 @@ def test_a(flop_baseline):
 PLUGIN = () if IS_INSTALLED else ("-p", "flopcount.pytest_plugin")
 
 
-def read(pytester: pytest.Pytester) -> str:
+def content(pytester: pytest.Pytester) -> str:
     return (pytester.path / FILE).read_text(encoding="utf-8")
 
 
@@ -66,16 +70,16 @@ class TestDeleted:
     def test_nothing_that_was_only_not_selected(
         self, selection: tuple[str, ...], run: Run, pytester: pytest.Pytester
     ) -> None:
-        before = read(pytester)
+        before = content(pytester)
         run(TESTS, "--flops-update", *selection)
-        assert read(pytester) == before
+        assert content(pytester) == before
 
     def test_nothing_that_last_failed_leaves_out(self, run: Run, pytester: pytest.Pytester) -> None:
-        before = read(pytester)
+        before = content(pytester)
         pytester.makepyfile(test_other="def test_other(): assert False")
         run(TESTS)
         run(TESTS, "--lf", "--flops-update")
-        assert read(pytester) == before
+        assert content(pytester) == before
 
     @pytest.mark.parametrize(
         "instead",
@@ -94,9 +98,9 @@ class TestDeleted:
         """It is collected as a file of doctests, too, and there without an error."""
         if processes:
             pytest.importorskip("xdist")
-        before = read(pytester)
+        before = content(pytester)
         run(instead, "--flops-update", "--doctest-modules", *processes)
-        assert read(pytester) == before
+        assert content(pytester) == before
 
 
 class TestOrphans:
@@ -111,7 +115,7 @@ class TestOrphans:
         run(BASELINE, "--flops-update")
         gone = pytester.mkdir("sub") / "__flops__" / "test_gone.json"
         gone.parent.mkdir()
-        gone.write_text(read(pytester), encoding="utf-8")
+        gone.write_text(content(pytester), encoding="utf-8")
         result = run(BASELINE, "--flops-update", *processes)
         result.stdout.fnmatch_lines(["sub/__flops__/test_gone.json: deleted with its tests"])
         assert not gone.parent.exists()
@@ -130,12 +134,12 @@ class TestKept:
 
     def test_one_that_returns_before_its_block(self, run: Run, pytester: pytest.Pytester) -> None:
         run(BASELINE, "--flops-update")
-        before = read(pytester)
+        before = content(pytester)
         early = BASELINE.replace("    with", "    return\n    with")
         result = run(early, "--flops-update")
         assert result.ret == pytest.ExitCode.OK
         result.stdout.fnmatch_lines([f"{FILE}: kept test_a 's', which did not run here"])
-        assert read(pytester) == before
+        assert content(pytester) == before
 
     def test_parameters_that_are_not_here(self, run: Run, pytester: pytest.Pytester) -> None:
         run(TESTS, "--flops-update")
@@ -243,7 +247,7 @@ class TestFiles:
 
 
 class TestDamage:
-    """What cannot be read or written is said, fails the run, and stops nothing else."""
+    """What cannot be read or written is reported, fails the run, and stops nothing else."""
 
     @pytest.fixture(autouse=True)
     def other(self, pytester: pytest.Pytester) -> None:
@@ -280,11 +284,11 @@ class TestDamage:
     def test_a_damaged_baseline(self, key: str, run: Run, pytester: pytest.Pytester) -> None:
         tests = BASELINE + BASELINE.replace("test_a", "test_b")
         run(tests, "--flops-update", "test_it.py")
-        content = json.loads(read(pytester))
-        damaged: dict[str, Any] = content["tests"]["test_a"]["s"]
+        written = json.loads(content(pytester))
+        damaged: dict[str, Any] = written["tests"]["test_a"]["s"]
         del damaged[key]
-        del content["tests"]["test_b"]
-        (pytester.path / FILE).write_text(json.dumps(content), encoding="utf-8")
+        del written["tests"]["test_b"]
+        (pytester.path / FILE).write_text(json.dumps(written), encoding="utf-8")
         run(tests, "-k", "test_a", "test_it.py").stdout.fnmatch_lines(
             [f"baseline 's' in {FILE}: not a baseline (*; delete it, and pytest *"]
         )
@@ -297,7 +301,7 @@ class TestDamage:
                 f"{FILE}: test_a 's': not a baseline (*); delete it, and pytest --flops-update *",
             ]
         )
-        after = json.loads(read(pytester))["tests"]
+        after = json.loads(content(pytester))["tests"]
         assert after["test_a"]["s"] == damaged
         assert [*after] == ["test_a", "test_b"]
 
@@ -333,3 +337,80 @@ class TestDamage:
         result = pytester.runpytest_inprocess(*PLUGIN, "--flops-update")
         assert result.ret == pytest.ExitCode.TESTS_FAILED
         result.stdout.fnmatch_lines([self.OTHER, f"{FILE}: cannot be written: *Permission denied*"])
+
+
+class TestUpdateOfAFile:
+    @pytest.fixture
+    def file(self, tmp_path: Path) -> Path:
+        return tmp_path / "__flops__" / "test_it.json"
+
+    def test_what_is_new_is_written(self, file: Path) -> None:
+        passed = {"test_a": {"step": document_of(linear(2))}}
+        assert update(file, passed, {}) == Updated(1, 0)
+        assert read(file) == {"test_a": {"step": document_of(linear(2))}}
+
+    def test_what_is_changed_is_written_and_the_rest_stays(self, file: Path) -> None:
+        old = {**document_of(linear(2)), "torch": "1.0"}
+        write(file, {"test_a": {"one": old, "two": old}})
+        new = {"one": document_of(linear(2)), "two": document_of(linear(3))}
+        assert update(file, {"test_a": new}, {}) == Updated(1, 0)
+        assert read(file) == {"test_a": {"one": old, "two": document_of(linear(3))}}
+
+    def test_nothing_to_write_leaves_the_file_alone(self, file: Path) -> None:
+        passed = {"test_a": {"step": document_of(linear(2))}}
+        update(file, passed, {})
+        before = file.stat().st_mtime_ns
+        assert update(file, passed, {}) == Updated(0, 0)
+        assert file.stat().st_mtime_ns == before
+
+    def test_what_no_test_has_any_more_is_removed(self, file: Path) -> None:
+        step = {"step": document_of(linear(2))}
+        update(file, {"test_a": step, "test_b": step, "test_c": step}, {})
+        # test_b was deleted, test_c was not selected, test_a has another name for its baseline
+        passed, collected = {"test_a": {"leap": step["step"]}}, {"": ["test_a", "test_c"]}
+        assert update(file, passed, collected) == Updated(1, 2)
+        assert {test: [*named] for test, named in read(file).items()} == {
+            "test_a": ["leap"],
+            "test_c": ["step"],
+        }
+
+    def test_a_file_without_baselines_is_deleted(self, file: Path) -> None:
+        update(file, {"test_a": {"step": document_of(linear(2))}}, {})
+        assert update(file, {}, {"": []}) == Updated(0, 1)
+        assert not file.parent.exists()
+
+    def test_what_a_test_did_not_come_to_is_kept(self, file: Path) -> None:
+        step = {"step": document_of(linear(2))}
+        update(file, {"test_a": step, "test_b[1]": step}, {})
+        before = file.read_text(encoding="utf-8")
+        updated = update(file, {"test_a": {}}, {"": ["test_a", "test_b[2]"]})
+        assert updated == Updated(0, 0, kept=("test_a 'step'", "test_b[1] 'step'"))
+        assert file.read_text(encoding="utf-8") == before
+
+    def test_tests_without_baselines_make_no_file(self, file: Path) -> None:
+        assert update(file, {"test_a": {}}, {"": ["test_a"]}) == Updated(0, 0)
+        assert not file.parent.exists()
+
+
+@pytest.mark.parametrize(
+    ("test", "collected", "expected"),
+    [
+        ("test_a", {}, True),
+        ("test_a", {"": None}, True),
+        ("test_a", {"": ["test_a"]}, True),
+        ("test_a", {"": ["test_b"]}, False),
+        ("test_a[1]", {"": ["test_a[2]"]}, False),
+        ("test_a[x::y]", {"": ["test_a[x::y]"]}, True),
+        ("TestA::test_a", {"": []}, False),
+        ("TestA::test_a", {"": ["TestA"]}, True),
+        ("TestA::test_a", {"": ["TestA"], "TestA": ["test_a"]}, True),
+        ("TestA::test_a", {"": ["TestA"], "TestA": []}, False),
+        ("TestA::TestB::test_a", {"": ["TestA"], "TestA": ["test_a"]}, False),
+        ("TestA::TestB::test_a", {"TestA::TestB": []}, True),
+    ],
+    ids=str,
+)
+def test_a_test_may_exist_unless_its_parent_was_searched_in_vain(
+    test: str, collected: dict[str, list[str] | None], expected: bool
+) -> None:
+    assert is_collected(test, collected) is expected
