@@ -239,7 +239,12 @@ def qconv_products(
     return convolution(x, weight, None, *settings, False, [], 1, out=out)
 
 
-@formula(*(f"onednn::qconv{d}_pointwise" for d in ("", "1d", "2d", "3d")))
+@formula(
+    "onednn::qconv_pointwise",
+    "onednn::qconv1d_pointwise",
+    "onednn::qconv2d_pointwise",
+    "onednn::qconv3d_pointwise",
+)
 def qconv_pointwise(
     x: Tensor,
     x_scale: Any,
@@ -314,7 +319,7 @@ def linear_relu_dynamic_fp16(
     return linear_dynamic_fp16(x, weight, bias, out=out) + elementwise(out, compare=1)
 
 
-free(*(f"onednn::{name}" for name in ("qadd", "qadd_relu", "qmul", "qbatch_norm2d")))
+free("onednn::qadd", "onednn::qadd_relu", "onednn::qmul", "onednn::qbatch_norm2d")
 free(
     "onednn::linear_prepack_fp16",
     "onednn::qconv_prepack",

@@ -222,10 +222,8 @@ def absolute(x: Tensor, *, out: Tensor) -> Cost:
     return Cost(arith=4 * x.numel()) if x.is_complex() else elementwise(x, compare=1)
 
 
-LOGIC = [f"aten::logical_{name}" for name in ("not", "and", "or", "xor")]
-
-
-@formula(aten.eq, aten.ne, aten.isnan, *LOGIC)
+@formula(aten.eq, aten.ne, aten.isnan)
+@formula("aten::logical_not", "aten::logical_and", "aten::logical_or", "aten::logical_xor")
 def eq(a: Any, b: Any = 0, *, out: Tensor) -> Cost:
     """A comparison, of x with itself or with 0, too; of complex numbers one of each part."""
     return Cost(compare=out.numel() * (1 + (is_complex(a) or is_complex(b))))

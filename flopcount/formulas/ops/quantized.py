@@ -71,12 +71,16 @@ def rescaled(x: Tensor, packed: Any, out: Tensor, relu: bool) -> Cost:
     return quantized_rows(x, x.numel()) + after
 
 
-CONVOLUTIONS = [f"conv{d}d" for d in (1, 2, 3)] + [f"conv_transpose{d}d" for d in (1, 2, 3)]
-
-
 @formula(
-    *(f"quantized::{name}" for name in CONVOLUTIONS),
-    *(f"quantized::conv{d}d_relu" for d in (1, 2, 3)),
+    "quantized::conv1d",
+    "quantized::conv1d_relu",
+    "quantized::conv2d",
+    "quantized::conv2d_relu",
+    "quantized::conv3d",
+    "quantized::conv3d_relu",
+    "quantized::conv_transpose1d",
+    "quantized::conv_transpose2d",
+    "quantized::conv_transpose3d",
     traffic=packed_traffic,
 )
 def quantized_conv(x: Tensor, packed: Any, *args: object, out: Tensor) -> Cost:
@@ -90,7 +94,15 @@ def quantized_conv_add(x: Tensor, other: Tensor, packed: Any, *args: object, out
     return packed_products(x, packed, out)
 
 
-@formula(*(f"quantized::{name}_dynamic" for name in CONVOLUTIONS), traffic=packed_traffic)
+@formula(
+    "quantized::conv1d_dynamic",
+    "quantized::conv2d_dynamic",
+    "quantized::conv3d_dynamic",
+    "quantized::conv_transpose1d_dynamic",
+    "quantized::conv_transpose2d_dynamic",
+    "quantized::conv_transpose3d_dynamic",
+    traffic=packed_traffic,
+)
 def quantized_conv_dynamic(x: Tensor, packed: Any, *args: object, out: Tensor) -> Cost:
     """A convolution of integers, of which one operand and the result are floats outside."""
     return packed_products(x, packed, out) + rescaled(x, packed, out, relu=False)
@@ -153,27 +165,32 @@ def dequantize(q: Any, *, out: Any) -> Cost:
     return sum((elementwise(t, mul=1) for t in traffic.tensors([out])), ZERO)
 
 
-ON_INTEGERS = """
-    add add_scalar batch_norm batch_norm1d batch_norm2d batch_norm3d cat celu clamp dropout elu
-    group_norm hardswish instance_norm layer_norm leaky_relu max_pool1d max_pool2d mul mul_scalar
-    prelu relu6 sigmoid softmax threshold
-"""
-"""What makes integers of integers; some, and ReLU after it, or into a place for the result."""
+# integers made of integers
+free("aten::int_repr", "aten::quantized_batch_norm", "aten::quantized_max_pool1d")
+free("aten::quantized_max_pool2d", "aten::quantized_max_pool3d")
+free("quantized::add", "quantized::add_out", "quantized::add_relu", "quantized::add_relu_out")
+free("quantized::add_scalar", "quantized::add_scalar_out")
+free("quantized::add_scalar_relu", "quantized::add_scalar_relu_out")
+free("quantized::mul", "quantized::mul_out", "quantized::mul_relu", "quantized::mul_relu_out")
+free("quantized::mul_scalar", "quantized::mul_scalar_out")
+free("quantized::mul_scalar_relu", "quantized::mul_scalar_relu_out")
+free("quantized::cat", "quantized::cat_out", "quantized::cat_relu", "quantized::cat_relu_out")
+free("quantized::batch_norm", "quantized::batch_norm_relu")
+free("quantized::batch_norm1d", "quantized::batch_norm1d_relu")
+free("quantized::batch_norm2d", "quantized::batch_norm2d_relu")
+free("quantized::batch_norm3d", "quantized::batch_norm3d_relu")
+free("quantized::group_norm", "quantized::instance_norm", "quantized::layer_norm")
+free("quantized::celu", "quantized::elu", "quantized::leaky_relu", "quantized::prelu")
+free("quantized::clamp", "quantized::relu6", "quantized::threshold", "quantized::hardswish")
+free("quantized::sigmoid", "quantized::softmax", "quantized::dropout")
+free("quantized::max_pool1d", "quantized::max_pool2d")
 
-free(
-    "aten::int_repr",
-    "aten::quantized_batch_norm",
-    "aten::quantized_max_pool1d",
-    "aten::quantized_max_pool2d",
-    "aten::quantized_max_pool3d",
-    *(
-        f"quantized::{name}{end}"
-        for name in ON_INTEGERS.split()
-        for end in ("", "_relu", "_out", "_relu_out")
-    ),
-)
-PREPACKED = ["linear", *CONVOLUTIONS]
-free(*(f"quantized::{name}_prepack" for name in PREPACKED), "quantized::linear_prepack_fp16")
+# weights put into the library's order
+free("quantized::linear_prepack", "quantized::linear_prepack_fp16")
+free("quantized::conv1d_prepack", "quantized::conv2d_prepack", "quantized::conv3d_prepack")
+free("quantized::conv_transpose1d_prepack", "quantized::conv_transpose2d_prepack")
+free("quantized::conv_transpose3d_prepack")
+
 free(
     "aten::_empty_affine_quantized",
     "aten::_empty_per_channel_affine_quantized",

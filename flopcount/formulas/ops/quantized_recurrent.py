@@ -18,7 +18,7 @@ from flopcount.cost import ZERO, Cost
 from flopcount.formulas.ops.lowprecision import quantizing
 from flopcount.formulas.ops.quantized import packed_traffic
 from flopcount.formulas.ops.recurrent import GRU_CELL, LSTM_CELL, RELU_CELL, TANH_CELL, Cell, Pass
-from flopcount.formulas.registry import Uncountable, formula, free
+from flopcount.formulas.registry import Formula, Uncountable, formula, free
 
 
 def products(
@@ -67,10 +67,10 @@ def layers(
     return cost
 
 
-def register(op: str, cell: Cell) -> None:
-    """Register both overloads of ``op``: of a batch, and of sequences as long as they are."""
+def batch(cell: Cell) -> Formula:
+    """The formula of layers of ``cell`` on a batch, whose sequences are all as long."""
 
-    def batch(
+    def cost(
         x: Tensor,
         hx: Tensor | Sequence[Tensor],
         params: Sequence[Any],
@@ -88,7 +88,13 @@ def register(op: str, cell: Cell) -> None:
         steps, state = x.shape[1 if batch_first else 0], hx if isinstance(hx, Tensor) else hx[0]
         return layers(cell, x, steps, state, params, dropout if train else 0.0, bidirectional)
 
-    def packed(
+    return cost
+
+
+def sequences(cell: Cell) -> Formula:
+    """The formula of layers of ``cell`` on packed sequences, each as long as it is."""
+
+    def cost(
         x: Tensor,
         batch_sizes: Tensor,
         hx: Tensor | Sequence[Tensor],
@@ -106,12 +112,13 @@ def register(op: str, cell: Cell) -> None:
         steps, state = batch_sizes.shape[0], hx if isinstance(hx, Tensor) else hx[0]
         return layers(cell, x, steps, state, params, dropout if train else 0.0, bidirectional)
 
-    formula(f"aten::{op}.input", traffic=packed_traffic)(batch)
-    formula(f"aten::{op}.data", traffic=packed_traffic)(packed)
+    return cost
 
 
-register("quantized_lstm", LSTM_CELL)
-register("quantized_gru", GRU_CELL)
+formula("aten::quantized_lstm.input", traffic=packed_traffic)(batch(LSTM_CELL))
+formula("aten::quantized_gru.input", traffic=packed_traffic)(batch(GRU_CELL))
+formula("aten::quantized_lstm.data", traffic=packed_traffic)(sequences(LSTM_CELL))
+formula("aten::quantized_gru.data", traffic=packed_traffic)(sequences(GRU_CELL))
 
 
 @formula("quantized::quantized_lstm_cell_dynamic", traffic=packed_traffic)
@@ -140,4 +147,8 @@ def relu_cell(x: Tensor, hx: Tensor, packed: Any, *args: Any, out: Tensor) -> Co
     return products(RELU_CELL, x.shape[0], x.shape[-1], hx, packed)
 
 
-free(*(f"quantized::make_quantized_cell_params{kind}" for kind in ("", "_dynamic", "_fp16")))
+free(
+    "quantized::make_quantized_cell_params",
+    "quantized::make_quantized_cell_params_dynamic",
+    "quantized::make_quantized_cell_params_fp16",
+)

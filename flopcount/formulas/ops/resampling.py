@@ -16,7 +16,7 @@ from torch import Tensor, ops
 from flopcount.cost import Cost
 from flopcount.formulas import bytes as traffic
 from flopcount.formulas.ops.reduction import sort_comparisons
-from flopcount.formulas.registry import Gradients, Uncountable, formula, free
+from flopcount.formulas.registry import Formula, Gradients, Uncountable, formula, free
 from flopcount.formulas.steps import contraction, elementwise, fold
 
 aten = ops.aten
@@ -68,16 +68,27 @@ def resized_weights(sizes: Sequence[int], mode: int, align_corners: bool) -> Cos
     return axes + joint_weights(prod(sizes), taps, len(sizes))
 
 
-def resizing(mode: int, *names: str) -> None:
-    """Register interpolations and their gradients, with t the taps of all dimensions."""
+def resize(mode: int) -> Formula:
+    """The formula of interpolations of this mode, with t the taps of all dimensions."""
 
-    def upsample(x: Tensor, output_size: Any, align_corners: bool, *args: Any, out: Tensor) -> Cost:
+    def cost(x: Tensor, output_size: Any, align_corners: bool, *args: Any, out: Tensor) -> Cost:
         """A weighted sum of t taps for each result, and the weights of each place."""
         sizes = out.shape[2:]
         weights = resized_weights(sizes, mode, align_corners)
         return weights + gather_taps(out.numel(), TAPS[mode] ** len(sizes))
 
-    def upsample_backward(
+    return cost
+
+
+formula("aten::upsample_linear1d", "aten::upsample_bilinear2d")(resize(LINEAR))
+formula("aten::upsample_trilinear3d")(resize(LINEAR))
+formula("aten::upsample_bicubic2d")(resize(CUBIC))
+
+
+def resize_backward(mode: int) -> Formula:
+    """The formula of their gradients."""
+
+    def cost(
         grad: Tensor,
         output_size: Any,
         input_size: Any,
@@ -90,19 +101,27 @@ def resizing(mode: int, *names: str) -> None:
         weights = resized_weights(sizes, mode, align_corners)
         return Gradients(input=weights + scatter_taps(grad.numel(), TAPS[mode] ** len(sizes)))
 
-    formula(*(f"aten::{name}" for name in names))(upsample)
-    formula(*(f"aten::{name}_backward" for name in names))(upsample_backward)
+    return cost
 
 
-resizing(LINEAR, "upsample_linear1d", "upsample_bilinear2d", "upsample_trilinear3d")
-resizing(CUBIC, "upsample_bicubic2d")
+formula("aten::upsample_linear1d_backward")(resize_backward(LINEAR))
+formula("aten::upsample_bilinear2d_backward")(resize_backward(LINEAR))
+formula("aten::upsample_trilinear3d_backward")(resize_backward(LINEAR))
+formula("aten::upsample_bicubic2d_backward")(resize_backward(CUBIC))
 
-NEAREST_OPS = [f"upsample_nearest{d}d" for d in (1, 2, 3)]
-NEAREST_OPS += [f"_upsample_nearest_exact{d}d" for d in (1, 2, 3)]
-free(*(f"aten::{name}" for name in NEAREST_OPS))
+free("aten::upsample_nearest1d", "aten::upsample_nearest2d", "aten::upsample_nearest3d")
+free("aten::_upsample_nearest_exact1d", "aten::_upsample_nearest_exact2d")
+free("aten::_upsample_nearest_exact3d")
 
 
-@formula(*(f"aten::{name}_backward" for name in NEAREST_OPS))
+@formula(
+    "aten::upsample_nearest1d_backward",
+    "aten::upsample_nearest2d_backward",
+    "aten::upsample_nearest3d_backward",
+    "aten::_upsample_nearest_exact1d_backward",
+    "aten::_upsample_nearest_exact2d_backward",
+    "aten::_upsample_nearest_exact3d_backward",
+)
 def upsample_nearest_backward(grad: Tensor, *args: Any, out: Tensor) -> Gradients:
     """g, added to the element that was copied: an addition for each result."""
     return Gradients(input=elementwise(grad, add=1))
@@ -127,26 +146,40 @@ def antialiased_taps(length: int, count: int, radius: int, align_corners: bool) 
     )
 
 
-def antialiasing(radius: int, name: str) -> None:
-    """Register the op ``name`` and its gradient: a pass along each row, then along each column.
+def two_passes(
+    small: Tensor, large: Sequence[int], radius: int, align_corners: bool
+) -> tuple[int, int]:
+    """Taps of a pass along each row and one along each column, and the values that they make."""
+    *outer, rows, columns = large
+    *_, out_rows, out_columns = small.shape
+    across = rows * antialiased_taps(columns, out_columns, radius, align_corners)
+    down = out_columns * antialiased_taps(rows, out_rows, radius, align_corners)
+    return prod(outer) * (across + down), prod(outer) * (rows + out_rows) * out_columns
+
+
+def antialias(radius: int) -> Formula:
+    """The formula of resizing with a filter of this radius.
 
     Weights are left out: they are computed once for each axis, not for each row and channel.
     """
 
-    def passes(small: Tensor, large: Sequence[int], aligned: bool) -> tuple[int, int, int]:
-        """Taps of both passes, and the values that they make."""
-        *outer, rows, columns = large
-        *_, out_rows, out_columns = small.shape
-        across = prod(outer) * rows * antialiased_taps(columns, out_columns, radius, aligned)
-        down = prod(outer) * out_columns * antialiased_taps(rows, out_rows, radius, aligned)
-        return across, down, prod(outer) * (rows + out_rows) * out_columns
-
-    def upsample(x: Tensor, output_size: Any, align_corners: bool, *args: Any, out: Tensor) -> Cost:
+    def cost(x: Tensor, output_size: Any, align_corners: bool, *args: Any, out: Tensor) -> Cost:
         """t multiplications and t - 1 additions for each value of each pass."""
-        across, down, values = passes(out, x.shape, align_corners)
-        return Cost(arith=2 * (across + down) - values)
+        taps, values = two_passes(out, x.shape, radius, align_corners)
+        return Cost(arith=2 * taps - values)
 
-    def upsample_backward(
+    return cost
+
+
+formula("aten::_upsample_bilinear2d_aa")(antialias(1))
+formula("aten::_upsample_bicubic2d_aa")(antialias(2))
+formula("aten::_upsample_lanczos2d_aa")(antialias(3))
+
+
+def antialias_backward(radius: int) -> Formula:
+    """The formula of its gradient."""
+
+    def cost(
         grad: Tensor,
         output_size: Any,
         input_size: Sequence[int],
@@ -155,16 +188,15 @@ def antialiasing(radius: int, name: str) -> None:
         out: Tensor,
     ) -> Gradients:
         """The passes transposed: t products and t additions for each value."""
-        across, down, _ = passes(grad, input_size, align_corners)
-        return Gradients(input=Cost(arith=2 * (across + down)))
+        taps, _ = two_passes(grad, input_size, radius, align_corners)
+        return Gradients(input=Cost(arith=2 * taps))
 
-    formula(f"aten::{name}")(upsample)
-    formula(f"aten::{name}_backward")(upsample_backward)
+    return cost
 
 
-antialiasing(1, "_upsample_bilinear2d_aa")
-antialiasing(2, "_upsample_bicubic2d_aa")
-antialiasing(3, "_upsample_lanczos2d_aa")
+formula("aten::_upsample_bilinear2d_aa_backward")(antialias_backward(1))
+formula("aten::_upsample_bicubic2d_aa_backward")(antialias_backward(2))
+formula("aten::_upsample_lanczos2d_aa_backward")(antialias_backward(3))
 
 
 # sampling at given places
@@ -315,11 +347,19 @@ def padded_traffic(
 free("aten::constant_pad_nd", traffic=padded_traffic)
 free("aten::pixel_shuffle", "aten::pixel_unshuffle")
 
-PADS = [f"{kind}_pad{d}d" for kind in ("reflection", "replication") for d in (1, 2, 3)]
-free(*(f"aten::{name}" for name in PADS))
+free("aten::reflection_pad1d", "aten::reflection_pad2d", "aten::reflection_pad3d")
+free("aten::replication_pad1d", "aten::replication_pad2d", "aten::replication_pad3d")
 
 
-@formula(*(f"aten::{name}_backward" for name in PADS), traffic=traffic.shape_only)
+@formula(
+    "aten::reflection_pad1d_backward",
+    "aten::reflection_pad2d_backward",
+    "aten::reflection_pad3d_backward",
+    "aten::replication_pad1d_backward",
+    "aten::replication_pad2d_backward",
+    "aten::replication_pad3d_backward",
+    traffic=traffic.shape_only,
+)
 def pad_backward(grad: Tensor, x: Tensor, padding: Sequence[int], *, out: Tensor) -> Gradients:
     """g, added to the element that was copied: an addition for each result."""
     return Gradients(input=elementwise(grad, add=1))

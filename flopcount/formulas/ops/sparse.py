@@ -147,12 +147,13 @@ def _with_values(name: str) -> Any:
     return cost
 
 
-_KEEP_ZERO = """
-    abs angle asin asinh atan atanh ceil deg2rad div erf erfinv expm1 floor floor_divide frac isinf
-    isnan isneginf isposinf log1p mul nan_to_num neg pow rad2deg relu round sgn sign signbit sin
-    sinh sqrt square tan tanh threshold_backward trunc
-"""
-on_values(*(f"aten::{name}" for name in _KEEP_ZERO.split()))
+on_values("aten::abs", "aten::angle", "aten::neg", "aten::sgn", "aten::sign", "aten::signbit")
+on_values("aten::ceil", "aten::floor", "aten::frac", "aten::round", "aten::trunc")
+on_values("aten::asin", "aten::atan", "aten::sin", "aten::tan", "aten::rad2deg", "aten::deg2rad")
+on_values("aten::asinh", "aten::atanh", "aten::sinh", "aten::tanh", "aten::expm1", "aten::log1p")
+on_values("aten::isinf", "aten::isnan", "aten::isneginf", "aten::isposinf", "aten::nan_to_num")
+on_values("aten::erf", "aten::erfinv", "aten::relu", "aten::threshold_backward")
+on_values("aten::mul", "aten::div", "aten::floor_divide", "aten::pow", "aten::sqrt", "aten::square")
 
 
 def met(
