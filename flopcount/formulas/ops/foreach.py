@@ -58,3 +58,4 @@ for_each("_foreach_sinh", "_foreach_sqrt", "_foreach_tan", "_foreach_tanh", "_fo
 for_each("_foreach_add", "_foreach_addcdiv", "_foreach_addcmul", "_foreach_clamp_max")
 for_each("_foreach_clamp_min", "_foreach_div", "_foreach_lerp", "_foreach_maximum")
 for_each("_foreach_minimum", "_foreach_mm", "_foreach_mul", "_foreach_pow", "_foreach_sub")
+for_each("_foreach_max", "_foreach_norm")

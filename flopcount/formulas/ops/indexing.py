@@ -12,8 +12,8 @@ from torch import Tensor
 from flopcount.cost import ZERO, Cost
 from flopcount.formulas import bytes as traffic
 from flopcount.formulas.ops.movement import moves
+from flopcount.formulas.ops.norms import renorm_steps
 from flopcount.formulas.ops.pointwise import scaling_steps
-from flopcount.formulas.ops.reduction import renorm_steps
 from flopcount.formulas.registry import Gradients, formula
 from flopcount.formulas.steps import contraction, elementwise, fold
 
@@ -28,7 +28,7 @@ moves("embedding_sparse_backward", traffic=traffic.nothing)  # wraps the rows: a
 @formula("aten::_unsafe_masked_index", traffic=traffic.gathered)
 def unsafe_masked_index(x: Tensor, mask: Tensor, *args: Any, out: Tensor) -> Cost:
     """mask ? x[indices] : fill, a select for each element, or for each part of a complex one."""
-    return Cost(compare=out.numel() * (1 + out.is_complex()))
+    return Cost(compare=out.numel() * (2 if out.is_complex() else 1))
 
 
 # -- placed: each value reaches its place in the target once
@@ -199,7 +199,7 @@ def unsafe_masked_index_put_accumulate(
     target: Tensor, mask: Tensor, indices: Sequence[Tensor | None], values: Tensor, *, out: Tensor
 ) -> Cost:
     """target[indices] += mask ? values : 0, a select and an addition for each value's parts."""
-    parts = values.numel() * (1 + target.is_complex())
+    parts = values.numel() * (2 if target.is_complex() else 1)
     return Cost(arith=parts, compare=parts)
 
 
@@ -293,16 +293,23 @@ def embedding_bag_dense_backward(
     *args: Any,
     out: Tensor,
 ) -> Gradients:
-    """dW[index] += g of its bag: an addition for each element of each row; a maximum's only one.
+    """dW[index] += g of its bag."""
+    weighted = per_sample_weights is not None
+    return bag_gradients(grad, indices, mode, weighted=weighted, scaled=scale_grad_by_freq)
+
+
+def bag_gradients(
+    grad: Tensor, indices: Tensor, mode: int, *, weighted: bool, scaled: bool
+) -> Gradients:
+    """An addition for each element of each row that is named; of a maximum only for one.
 
     A mean divides the bag's gradient, a weight or a frequency multiplies or divides each row.
     """
     if mode == MAX:
         return Gradients(weight=elementwise(grad, add=1))
-    rows = indices.numel() * grad.shape[-1]
-    scaled = int(per_sample_weights is not None)
-    each = elementwise(grad, rows, add=1, mul=scaled, div=int(scale_grad_by_freq))
-    return Gradients(weight=each + (elementwise(grad, div=1) if mode == MEAN else ZERO))
+    elements = indices.numel() * grad.shape[-1]
+    rows = elementwise(grad, elements, add=1, mul=int(weighted), div=int(scaled))
+    return Gradients(weight=rows + (elementwise(grad, div=1) if mode == MEAN else ZERO))
 
 
 @formula("aten::_embedding_bag_backward")
@@ -322,12 +329,10 @@ def embedding_bag_backward(
     out: Tensor,
 ) -> Gradients:
     """The dense gradient above; a sparse one keeps its rows apart, and adds nothing."""
-    dense = embedding_bag_dense_backward(
-        *(grad, indices, offset2bag, bag_size, maximum_indices, num_weights),
-        *(scale_grad_by_freq, mode, per_sample_weights),
-        out=out,
-    )
-    return Gradients() if sparse else dense
+    if sparse:
+        return Gradients()
+    weighted = per_sample_weights is not None
+    return bag_gradients(grad, indices, mode, weighted=weighted, scaled=scale_grad_by_freq)
 
 
 @formula("aten::_embedding_bag_per_sample_weights_backward")
@@ -350,75 +355,3 @@ def embedding_renorm(
     """``renorm`` of the rows; an index that comes twice is taken for two, up to the whole table."""
     rows = min(indices.numel(), table.shape[0])
     return renorm_steps(table, rows * table.shape[1], rows, norm_type)
-
-
-# -- searched
-
-
-@formula("aten::nonzero", "aten::nonzero_static")
-def nonzero(x: Tensor, **options: Any) -> Cost:
-    """x ≠ 0, a comparison for each element; of complex ones one of each part."""
-    return Cost(compare=x.numel() * (1 + x.is_complex()))
-
-
-@formula("aten::bucketize")
-def bucketize(x: Any, boundaries: Tensor, *, out: Tensor, **options: Any) -> Cost:
-    """A binary search for each value: ⌈log₂(m + 1)⌉ comparisons find one of m + 1 buckets."""
-    return elementwise(boundaries, out.numel() * boundaries.numel().bit_length(), compare=1)
-
-
-@formula("aten::searchsorted")
-def searchsorted(boundaries: Tensor, x: Any, *, out: Tensor, **options: Any) -> Cost:
-    """A binary search for each value, as in bucketize, in its own row of boundaries."""
-    return elementwise(boundaries, out.numel() * boundaries.shape[-1].bit_length(), compare=1)
-
-
-@formula("aten::isin")
-def isin(elements: Any, tests: Any, *, out: Tensor, **options: Any) -> Cost:
-    """Each element against each test value; for many, a kernel may sort instead."""
-    tested = tests.numel() if isinstance(tests, Tensor) else 1
-    return elementwise(out, out.numel() * tested, compare=1)
-
-
-@formula("aten::bincount")
-def bincount(x: Tensor, weights: Tensor | None = None, minlength: int = 0, *, out: Tensor) -> Cost:
-    """bin[x] += weight; without weights they count, which is integer arithmetic."""
-    return elementwise(x, add=int(weights is not None))
-
-
-@formula("aten::_unique2", "aten::_unique")
-def unique(x: Tensor, *args: Any, out: tuple[Tensor, ...]) -> Cost:
-    """Sorted, n·⌈log₂ n⌉ comparisons, and each value compared to the one before it.
-
-    A kernel that hashes or counts instead is taken for one that sorts.
-    """
-    n = x.numel()
-    return elementwise(x, n * max(n - 1, 0).bit_length() + max(n - 1, 0), compare=1)
-
-
-@formula("aten::unique_consecutive")
-def unique_consecutive(
-    x: Tensor,
-    return_inverse: bool = False,
-    return_counts: bool = False,
-    dim: int | None = None,
-    *,
-    out: tuple[Tensor, ...],
-) -> Cost:
-    """Each value (with dim each slice) is compared to the one before it."""
-    slices = x.numel() if dim is None else x.shape[dim]
-    return elementwise(x, fold(x.numel(), x.numel() // max(slices, 1)), compare=1)
-
-
-@formula("aten::unique_dim_consecutive")
-def unique_dim_consecutive(x: Tensor, dim: int, *args: Any, out: tuple[Tensor, ...]) -> Cost:
-    """Each slice is compared to the one before it, whole."""
-    return unique_consecutive(x, dim=dim, out=out)
-
-
-@formula("aten::unique_dim")
-def unique_dim(x: Tensor, dim: int, *args: Any, out: tuple[Tensor, ...]) -> Cost:
-    """Slices, sorted and compared like the values of unique: whole slices each time."""
-    n = x.shape[dim]
-    pairs = n * max(n - 1, 0).bit_length() + max(n - 1, 0)
-    return elementwise(x, pairs * (x.numel() // max(n, 1)), compare=1)

@@ -58,8 +58,8 @@ def scaled(out: Tensor, k: int, spans: Spans) -> Cost:
     """Products with the scales: for each result and each span of k; single numbers go in as one."""
     single = [span for span in spans if span is None]
     blocks = sum(-(-k // span) if span else 1 for span in spans if span is not None)
-    products = elementwise(out, out.numel() * (blocks + bool(single)), mul=1)
-    return products + elementwise(out, fold(len(single), 1) if single else 0, mul=1)
+    factors = blocks + (1 if single else 0)
+    return elementwise(out, out.numel() * factors + fold(len(single), 1), mul=1)
 
 
 def finished(out: Tensor, bias: Tensor | None, scale: Tensor | None = None) -> Cost:
@@ -216,8 +216,8 @@ def mixed_dtypes_linear(
     out: Tensor,
 ) -> Cost:
     """φ((x @ q)·scale + bias), by columns; φ is none, ReLU or SiLU."""
-    cost = weight_int8pack_mm(x, weight, scale, out=out) + finished(out, bias)
-    return cost + unary(out, activation)
+    products = contraction(dots=out.numel(), length=x.shape[-1])
+    return products + elementwise(out, mul=1) + finished(out, bias) + unary(out, activation)
 
 
 @formula("aten::_weight_int4pack_mm", "aten::_weight_int4pack_mm_for_cpu")

@@ -10,7 +10,8 @@ from torch import Tensor, ops
 
 from flopcount.cost import ZERO, Cost
 from flopcount.formulas import bytes as traffic
-from flopcount.formulas.ops.pointwise import gelu, scaling_steps
+from flopcount.formulas.ops.activations import GELU
+from flopcount.formulas.ops.pointwise import scaling_steps
 from flopcount.formulas.registry import Gradients, formula
 from flopcount.formulas.steps import contraction, elementwise, fold
 
@@ -93,8 +94,8 @@ def addmm_activation(
     out: Tensor,
 ) -> Cost:
     """φ(beta·bias + alpha·(a @ b)), φ being ReLU, one comparison, or GELU by erf."""
-    activation = gelu(out, out=out) if use_gelu else elementwise(out, compare=1)
-    return added(out, a.shape[-1], beta, alpha) + activation
+    activation = GELU if use_gelu else {"compare": 1}
+    return added(out, a.shape[-1], beta, alpha) + elementwise(out, **activation)
 
 
 @formula("aten::addr", traffic=traffic.accumulated)
@@ -108,11 +109,16 @@ def addr(
 # -- layers
 
 
+def affine(out: Tensor, length: int, bias: Tensor | None) -> Cost:
+    """A dot product for each element of ``out``, and the bias, if there is one."""
+    products = contraction(dots=out.numel(), length=length)
+    return products + elementwise(out, add=int(bias is not None))
+
+
 @formula(aten.linear)
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, out: Tensor) -> Cost:
     """(…, k) @ (n, k)ᵀ + bias, whole: where a backend does not take it apart."""
-    cost = contraction(dots=out.numel(), length=weight.shape[-1])
-    return cost + elementwise(out, add=1) if bias is not None else cost
+    return affine(out, weight.shape[-1], bias)
 
 
 def linear_backward_traffic(
@@ -133,10 +139,18 @@ def linear_backward(
     *,
     out: Sequence[Tensor | None],
 ) -> Gradients:
-    """dx = g·w, m·k dot products of length n; dw = gᵀ·x, n·k of length m; db a sum of m rows."""
+    """dx = g·w, dw = gᵀ·x, db = Σ g."""
+    return affine_backward(grad, weight, output_mask)
+
+
+def affine_backward(grad: Tensor, weight: Tensor, mask: Sequence[bool]) -> Gradients:
+    """dx: m·k dot products of length n; dw: n·k of length m; db: a sum of m rows.
+
+    The m rows are those of all components where the gradient is nested.
+    """
     n, k = weight.shape
     m = grad.numel() // n if n else 0
-    for_input, for_weight, for_bias = output_mask
+    for_input, for_weight, for_bias = mask
     return Gradients(
         input=contraction(dots=m * k, length=n) if for_input else ZERO,
         weight=contraction(dots=n * k, length=m) if for_weight else ZERO,

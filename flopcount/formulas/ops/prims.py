@@ -11,8 +11,8 @@ from torch import Tensor
 
 from flopcount.cost import Cost
 from flopcount.formulas import bytes as traffic
-from flopcount.formulas.ops.fft import UNSCALED, fft_c2c, fft_c2r, fft_r2c
-from flopcount.formulas.ops.linalg import linalg_svd
+from flopcount.formulas.ops.eigenvalues import singular_vectors
+from flopcount.formulas.ops.fft import UNSCALED, length_of, transform
 from flopcount.formulas.registry import formula, free
 from flopcount.formulas.steps import elementwise
 
@@ -28,25 +28,25 @@ def evaluated(*args: Any, out: Tensor) -> Cost:
 @formula("prims::fft_c2c")
 def c2c(x: Tensor, *, dim: Any, forward: bool, out: Tensor) -> Cost:
     """A transform of complex numbers, which is scaled later."""
-    return fft_c2c(x, dim, UNSCALED, forward, out=out)
+    return transform(out.numel(), length_of(out, dim), UNSCALED, parts=2)
 
 
 @formula("prims::fft_r2c")
 def r2c(x: Tensor, *, dim: Any, onesided: bool, out: Tensor) -> Cost:
     """A transform of real numbers, which is scaled later."""
-    return fft_r2c(x, dim, UNSCALED, onesided, out=out)
+    return transform(x.numel(), length_of(x, dim), UNSCALED, parts=1)
 
 
 @formula("prims::fft_c2r")
 def c2r(x: Tensor, *, dim: Any, last_dim_size: int, out: Tensor) -> Cost:
     """A transform that results in real numbers, which is scaled later."""
-    return fft_c2r(x, dim, UNSCALED, last_dim_size, out=out)
+    return transform(out.numel(), length_of(out, dim), UNSCALED, parts=1)
 
 
 @formula("prims::svd")
 def svd(a: Tensor, *, full_matrices: bool, out: Any) -> Cost:
-    """U·Σ·Vᵀ, by ``linalg_svd``."""
-    return linalg_svd(a, full_matrices, out=out)
+    """U·Σ·Vᵀ."""
+    return singular_vectors(a, full=full_matrices)
 
 
 # copies

@@ -17,7 +17,7 @@ from flopcount.cost import ZERO, Cost
 from flopcount.formulas import bytes as traffic
 from flopcount.formulas.ops.convolution import meetings
 from flopcount.formulas.ops.lowprecision import quantized_rows
-from flopcount.formulas.ops.matmul import linear
+from flopcount.formulas.ops.matmul import affine, linear
 from flopcount.formulas.registry import formula, free
 from flopcount.formulas.steps import contraction, elementwise
 
@@ -123,25 +123,29 @@ def quantized_linear(x: Tensor, packed: Any, *args: object, out: Tensor) -> Cost
 @formula("quantized::linear_dynamic", traffic=packed_traffic)
 def quantized_linear_dynamic(x: Tensor, packed: Any, *args: object, out: Tensor) -> Cost:
     """The same for floats, which are quantised before it and the results rescaled after it."""
-    return quantized_linear(x, packed, out=out) + rescaled(x, packed, out, relu=False)
+    products = contraction(dots=out.numel(), length=x.shape[-1])
+    return products + rescaled(x, packed, out, relu=False)
 
 
 @formula("quantized::linear_relu_dynamic", traffic=packed_traffic)
 def quantized_linear_relu_dynamic(x: Tensor, packed: Any, *args: object, out: Tensor) -> Cost:
     """And ReLU."""
-    return quantized_linear(x, packed, out=out) + rescaled(x, packed, out, relu=True)
+    products = contraction(dots=out.numel(), length=x.shape[-1])
+    return products + rescaled(x, packed, out, relu=True)
 
 
 @formula("quantized::linear_dynamic_fp16", traffic=packed_traffic)
 def linear_dynamic_fp16(x: Tensor, packed: Any, *args: object, out: Tensor) -> Cost:
     """x @ Wᵀ + b, in floats: half as many bits for the weight is all that is quantised."""
-    return linear(x, *packed.unpack(), out=out)
+    weight, bias = packed.unpack()
+    return affine(out, weight.shape[-1], bias)
 
 
 @formula("quantized::linear_relu_dynamic_fp16", traffic=packed_traffic)
 def linear_relu_dynamic_fp16(x: Tensor, packed: Any, *args: object, out: Tensor) -> Cost:
     """And ReLU."""
-    return linear(x, *packed.unpack(), out=out) + elementwise(out, compare=1)
+    weight, bias = packed.unpack()
+    return affine(out, weight.shape[-1], bias) + elementwise(out, compare=1)
 
 
 formula("quantized::linear_dynamic_fp16_unpacked_weight")(linear)

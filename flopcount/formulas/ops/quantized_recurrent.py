@@ -17,7 +17,8 @@ from torch import Tensor
 from flopcount.cost import ZERO, Cost
 from flopcount.formulas.ops.lowprecision import quantizing
 from flopcount.formulas.ops.quantized import packed_traffic
-from flopcount.formulas.ops.recurrent import GRU_CELL, LSTM_CELL, RELU_CELL, TANH_CELL, Cell, Pass
+from flopcount.formulas.ops.recurrent import Pass
+from flopcount.formulas.ops.recurrent_cells import GRU_CELL, LSTM_CELL, RELU_CELL, TANH_CELL, Cell
 from flopcount.formulas.registry import Formula, Uncountable, formula, free
 
 
@@ -53,7 +54,7 @@ def layers(
     bidirectional: bool,
 ) -> Cost:
     """All layers in all directions; dropout between them is two products, x·mask / (1 - p)."""
-    tokens, directions = prod(x.shape[:-1]), 1 + bidirectional
+    tokens, directions = prod(x.shape[:-1]), 2 if bidirectional else 1
     cost = ZERO
     for place, opaque in enumerate(params):
         if isinstance(opaque, Tensor):

@@ -1,4 +1,4 @@
-"""Interpolation, sampling at given places, padding, regions of interest.
+"""Interpolation on a regular grid, and padding.
 
 An interpolated value is a weighted sum of t taps: t multiplications and t - 1 additions, its
 gradient t multiplications and t additions onto the image. Coordinates and weights belong to a
@@ -15,17 +15,13 @@ from torch import Tensor, ops
 
 from flopcount.cost import Cost
 from flopcount.formulas import bytes as traffic
-from flopcount.formulas.ops.reduction import sort_comparisons
-from flopcount.formulas.registry import Formula, Gradients, Uncountable, formula, free
-from flopcount.formulas.steps import contraction, elementwise, fold
+from flopcount.formulas.registry import Formula, Gradients, formula, free
+from flopcount.formulas.steps import elementwise
 
 aten = ops.aten
 
 LINEAR, NEAREST, CUBIC = range(3)
-"""``interpolation_mode`` of a grid sampler."""
-
-ZEROS, BORDER, REFLECTION = range(3)
-"""``padding_mode`` of a grid sampler."""
+"""How aten numbers the modes of interpolation."""
 
 TAPS = {LINEAR: 2, NEAREST: 1, CUBIC: 4}
 """Taps along each dimension."""
@@ -199,140 +195,6 @@ formula("aten::_upsample_bicubic2d_aa_backward")(antialias_backward(2))
 formula("aten::_upsample_lanczos2d_aa_backward")(antialias_backward(3))
 
 
-# sampling at given places
-
-
-def sampling_weights(grid: Tensor, mode: int, padding_mode: int, align_corners: bool) -> Cost:
-    """From the coordinates of each place to the weights of its taps.
-
-    A coordinate in [-1, 1] becomes an index: ((x + 1)·size - 1) / 2, or (x + 1) / 2·(size - 1).
-    Padding clips it (2 comparisons), or reflects it first: |x - low| modulo the span (subtract,
-    absolute value; divide, floor, multiply, subtract), turned round where ⌊x / span⌋ is odd
-    (divide, floor; subtract, select), low added again.
-    """
-    *places, dimensions = grid.shape
-    coordinate = Cost(arith=3 if align_corners else 4) + WEIGHTS[mode]
-    if padding_mode != ZEROS:
-        coordinate += Cost(compare=2)
-    if padding_mode == REFLECTION:
-        coordinate += Cost(arith=7, compare=4)
-    if mode == NEAREST:  # one tap, and no weight
-        return grid.numel() * coordinate
-    taps = TAPS[mode] ** dimensions
-    return grid.numel() * coordinate + joint_weights(prod(places), taps, dimensions)
-
-
-@formula(aten.grid_sampler_2d, aten.grid_sampler_3d, "aten::_grid_sampler_2d_cpu_fallback")
-def grid_sampler(
-    x: Tensor,
-    grid: Tensor,
-    interpolation_mode: int,
-    padding_mode: int,
-    align_corners: bool,
-    *,
-    out: Tensor,
-) -> Cost:
-    """A weighted sum of t taps for each result, and the weights of each place."""
-    weights = sampling_weights(grid, interpolation_mode, padding_mode, align_corners)
-    if interpolation_mode == NEAREST:
-        return weights
-    return weights + gather_taps(out.numel(), TAPS[interpolation_mode] ** grid.shape[-1])
-
-
-@formula(aten.grid_sampler_2d_backward, aten.grid_sampler_3d_backward)
-def grid_sampler_backward(
-    grad: Tensor,
-    x: Tensor,
-    grid: Tensor,
-    interpolation_mode: int,
-    padding_mode: int,
-    align_corners: bool,
-    output_mask: Sequence[bool],
-    *,
-    out: Any,
-) -> Gradients:
-    """Of the image: t products and t additions for each result. Of the grid, through the weights.
-
-    dw = Σ g·tap over the channels: t dot products of that length at each place. A weight is a
-    product of one factor for each of the d dimensions; each coordinate sums dw times the slope
-    of its own factor times the other factors, t·(d - 1) products and t - 1 additions, and then
-    takes the scale between coordinate and index. A linear factor's slope is ±1. A cubic's take
-    another t products; the slopes themselves, at the same four arguments as the weights, are
-    (3·(a + 2)·x - 2·(a + 3))·x twice and (3·a·x - 10·a)·x + 8·a twice: 2·3 + 2·4. Nearest has
-    no slope, and its image takes an addition for each result.
-    """
-    mode, taps = interpolation_mode, TAPS[interpolation_mode] ** grid.shape[-1]
-    for_image, for_grid = output_mask
-    cost = sampling_weights(grid, mode, padding_mode, align_corners)
-    if mode == NEAREST:
-        return Gradients(input=cost + elementwise(grad, add=1) * for_image)
-    if for_image:
-        cost += scatter_taps(grad.numel(), taps)
-    if for_grid:
-        dimensions, channels = grid.shape[-1], grad.shape[1]
-        slope = taps + 2 * 3 + 2 * 4 if mode == CUBIC else 0
-        per_coordinate = taps * (dimensions - 1) + taps - 1 + 1 + slope
-        per_place = taps * fold(2 * channels, 1) + dimensions * per_coordinate
-        cost += Cost(arith=grid.numel() // dimensions * per_place)
-    return Gradients(input=cost)
-
-
-@formula("aten::cudnn_grid_sampler")
-def cudnn_grid_sampler(x: Tensor, grid: Tensor, *, out: Tensor) -> Cost:
-    """Linear, zeros in the padding, corners aligned."""
-    return grid_sampler(x, grid, LINEAR, ZEROS, True, out=out)
-
-
-@formula("aten::cudnn_grid_sampler_backward")
-def cudnn_grid_sampler_backward(x: Tensor, grid: Tensor, grad: Tensor, *, out: Any) -> Gradients:
-    """Gradients of both, image and grid."""
-    return grid_sampler_backward(grad, x, grid, LINEAR, ZEROS, True, (True, True), out=out)
-
-
-@formula(aten.affine_grid_generator)
-def affine_grid_generator(
-    theta: Tensor, size: Sequence[int], align_corners: bool, *, out: Tensor
-) -> Cost:
-    """(x, y, 1)·θᵀ at each place: d dot products of length d + 1.
-
-    The coordinates of each axis are drawn once, evenly from -1 to 1; where these are the edges
-    of the outer pixels they are scaled by (size - 1) / size, two steps each.
-    """
-    length = theta.shape[-1]
-    axes = 0 if align_corners else 2 * sum(size[2:])
-    return contraction(dots=out.numel(), length=length) + Cost(arith=axes)
-
-
-@formula("aten::cudnn_affine_grid_generator")
-def cudnn_affine_grid_generator(theta: Tensor, *sizes: int, out: Tensor) -> Cost:
-    """Corners aligned, in two dimensions."""
-    return affine_grid_generator(theta, sizes, True, out=out)
-
-
-@formula("aten::cudnn_affine_grid_generator_backward")
-def cudnn_affine_grid_generator_backward(
-    grad: Tensor, batch: int, channels: int, height: int, width: int, *, out: Tensor
-) -> Gradients:
-    """gᵀ·(x, y, 1): a dot product over all places for each element of θ."""
-    return Gradients(input=contraction(dots=out.numel(), length=height * width))
-
-
-@formula("aten::_grid_sampler_2d_cpu_fallback_backward")
-def grid_sampler_fallback_backward(
-    grad: Tensor,
-    x: Tensor,
-    grid: Tensor,
-    interpolation_mode: int,
-    padding_mode: int,
-    align_corners: bool,
-    *,
-    out: Any,
-) -> Gradients:
-    """Gradients of both, image and grid."""
-    how = interpolation_mode, padding_mode, align_corners
-    return grid_sampler_backward(grad, x, grid, *how, (True, True), out=out)
-
-
 # padding and reordering
 
 
@@ -362,106 +224,4 @@ free("aten::replication_pad1d", "aten::replication_pad2d", "aten::replication_pa
 )
 def pad_backward(grad: Tensor, x: Tensor, padding: Sequence[int], *, out: Tensor) -> Gradients:
     """g, added to the element that was copied: an addition for each result."""
-    return Gradients(input=elementwise(grad, add=1))
-
-
-# regions of interest (torchvision)
-
-
-@formula("torchvision::nms")
-def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, *, out: Tensor) -> Cost:
-    """Sort, then compare each pair of boxes, at most: a suppressed box spares its pairs.
-
-    An area is 2 subtractions and a product. A pair takes 4 maxima and minima, 2 subtractions
-    and 2 maxima with 0, the product, two steps for the union, a division, and a comparison with
-    the threshold.
-    """
-    n = boxes.shape[0]
-    pairs = n * (n - 1) // 2
-    order = Cost(compare=sort_comparisons(n, n))
-    return Cost(arith=3 * n) + order + pairs * Cost(arith=2 + 1 + 2 + 1, compare=4 + 2 + 1)
-
-
-def region_weights(
-    rois: Tensor, height: int, width: int, sampling_ratio: int, aligned: bool
-) -> Cost:
-    """From each region to the weights of its samples.
-
-    - A region: 4 corners scaled (and shifted by ½, if aligned), 2 differences (else at least
-      1), 2 divisions by the number of bins.
-    - A coordinate, start + bin·size + (sample + ½)·size / ratio: 2 products, a division and 3
-      additions, not below 0; then linear weights.
-    - The 4 weights of a sample: a product each.
-    """
-    if sampling_ratio <= 0:
-        raise Uncountable("the number of samples depends on the sizes of the regions")
-    region = Cost(arith=4 + 4 * aligned + 2 + 2, compare=2 * (not aligned))
-    coordinate = Cost(arith=2 + 1 + 3, compare=1) + LINEAR_WEIGHTS
-    sizes = (height * sampling_ratio, width * sampling_ratio)
-    each = region + sum(sizes) * coordinate + joint_weights(prod(sizes), 4, 2)
-    return rois.shape[0] * each
-
-
-@formula("torchvision::roi_align")
-def roi_align(
-    x: Tensor,
-    rois: Tensor,
-    spatial_scale: float,
-    pooled_height: int,
-    pooled_width: int,
-    sampling_ratio: int,
-    aligned: bool,
-    *,
-    out: Tensor,
-) -> Cost:
-    """The mean of ratio² samples in each bin, each a weighted sum of 4 taps."""
-    samples = sampling_ratio**2
-    weights = region_weights(rois, pooled_height, pooled_width, sampling_ratio, aligned)
-    mean = elementwise(out, add=samples - 1, div=1)
-    return weights + gather_taps(out.numel() * samples, 4) + mean
-
-
-@formula("torchvision::_roi_align_backward")
-def _roi_align_backward(
-    grad: Tensor,
-    rois: Tensor,
-    spatial_scale: float,
-    pooled_height: int,
-    pooled_width: int,
-    batch_size: int,
-    channels: int,
-    height: int,
-    width: int,
-    sampling_ratio: int,
-    aligned: bool,
-    *,
-    out: Tensor,
-) -> Gradients:
-    """g / ratio², once for each result; then 4 products and 4 additions for each sample."""
-    samples = sampling_ratio**2
-    weights = region_weights(rois, pooled_height, pooled_width, sampling_ratio, aligned)
-    mean = elementwise(grad, div=1)
-    return Gradients(input=weights + mean + scatter_taps(grad.numel() * samples, 4))
-
-
-@formula("torchvision::ps_roi_align")
-def ps_roi_align(
-    x: Tensor,
-    rois: Tensor,
-    spatial_scale: float,
-    pooled_height: int,
-    pooled_width: int,
-    sampling_ratio: int,
-    *,
-    out: tuple[Tensor, Tensor],
-) -> Cost:
-    """A ``roi_align`` whose bins each have channels of their own."""
-    values, _ = out
-    shape = (pooled_height, pooled_width, sampling_ratio)
-    return roi_align(x, rois, spatial_scale, *shape, True, out=values)
-
-
-@formula("torchvision::_roi_pool_backward")
-def _roi_pool_backward(grad: Tensor, *args: Any, out: Tensor) -> Gradients:
-    """g, added to the element that was largest in its bin. (Forward depends on the regions.)"""
     return Gradients(input=elementwise(grad, add=1))

@@ -17,8 +17,10 @@ from flopcount.cost import Cost
 from flopcount.formulas import bytes as traffic
 from flopcount.formulas.bytes import is_sparse
 from flopcount.formulas.ops.matmul import added
-from flopcount.formulas.ops.pointwise import add, scaling_steps
-from flopcount.formulas.ops.reduction import norm_steps, rows, softmax_backward_steps, softmax_steps
+from flopcount.formulas.ops.norms import norm_steps
+from flopcount.formulas.ops.pointwise import scaling_steps, weighted_sum
+from flopcount.formulas.ops.reduction import rows
+from flopcount.formulas.ops.softmax import softmax_backward_steps, softmax_steps
 from flopcount.formulas.registry import Gradients, Uncountable, formula, formula_of, free
 from flopcount.formulas.steps import dot_products, elementwise, fold
 
@@ -43,7 +45,12 @@ def stored(tensor: Tensor) -> int:
 
 
 @formula("aten::mm", "aten::bmm", "aten::mv", sparse=True)
-def product(a: Tensor, b: Tensor, *args: Any, out: Tensor) -> Cost:
+def mm(a: Tensor, b: Tensor, *args: Any, out: Tensor) -> Cost:
+    """(…, m, k) @ (…, k, n), one of them sparse."""
+    return product(a, b)
+
+
+def product(a: Tensor, b: Tensor) -> Cost:
     """(…, m, k) @ (…, k, n) with s stored values: s·n MACs, or m·s if the second one is sparse.
 
     They are dot products of as many rows (columns) as there are, or as values: none is empty.
@@ -74,7 +81,7 @@ def added_product(
     """
     if is_sparse(out):
         raise Uncountable("which of the sums are stored depends on where values are")
-    cost = product(a, b, out=out)
+    cost = product(a, b)
     scaled = cost + Cost(arith=cost.dots * scaling_steps(alpha, out))
     if beta == 0:
         return scaled
@@ -100,7 +107,7 @@ def sampled_addmm(
 @formula("aten::_sparse_mm_reduce_impl", sparse=True)
 def mm_reduce(a: Tensor, b: Tensor, reduce: str, *, out: tuple[Tensor, Tensor]) -> Cost:
     """A product whose sums are divided by their length (mean), or are maxima or minima instead."""
-    cost = product(a, b, out=out[0])
+    cost = product(a, b)
     if reduce in ("amax", "amin"):
         return Cost(arith=cost.macs, compare=cost.macs - cost.dots)
     return cost + Cost(arith=cost.dots if reduce == "mean" else 0)
@@ -121,11 +128,12 @@ def mm_reduce_backward(
 
     Of a maximum each element goes to one value of A and one element of B: a product, added.
     """
-    wanted = sum(output_mask)
+    for_a, for_b = output_mask
+    wanted = output_mask.count(True)
     if reduce in ("amax", "amin"):
         return Gradients(unsplit=wanted * elementwise(grad, mul=1, add=1))
     s, n = stored(a), grad.shape[-1]
-    dots = s * output_mask[0] + min(b.shape[0], s) * n * output_mask[1]
+    dots = (s if for_a else 0) + (min(b.shape[0], s) * n if for_b else 0)
     mean = Cost(arith=s * wanted if reduce == "mean" else 0)
     return Gradients(unsplit=dot_products(macs=wanted * s * n, dots=dots) + mean)
 
@@ -179,7 +187,7 @@ def sum_of(a: Any, b: Any, scale: complex = 1, *, alpha: complex = 1, out: Tenso
     scaling = Cost(arith=held.numel() * scaling_steps(factor, held))
     if is_sparse(a) and is_sparse(b):
         return scaling + elementwise(values(out), fold(stored(a) + stored(b), stored(out)), add=1)
-    return scaling + add(values(a), held, out=held if is_sparse(b) else values(a))
+    return scaling + weighted_sum(values(a), held, 1, held if is_sparse(b) else values(a))
 
 
 @formula("aten::_coalesce", "aten::sum", "aten::_sparse_sum", "aten::_sparse_csr_sum", sparse=True)

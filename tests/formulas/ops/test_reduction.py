@@ -9,7 +9,7 @@ from torch import ops
 
 import flopcount
 from flopcount import Cost
-from flopcount.formulas.ops.reduction import sort_comparisons
+from flopcount.formulas.ops.sorting import sort_comparisons
 from tests.formulas.counting import Number, counting, floats, numbers
 from tests.formulas.decomposed import decomposed_cost, measured, plain
 
