@@ -170,7 +170,7 @@ def rrelu_with_noise_backward(
     *args: bool,
     out: Tensor,
 ) -> Gradients:
-    """g·noise, which is 1 where x > 0; in inference that of leaky ReLU."""
+    """g·noise, which is 1 where x > 0; in inference the gradient of leaky ReLU."""
     return Gradients(input=elementwise(out, mul=1, compare=int(not training)))
 
 
@@ -191,7 +191,7 @@ def native_dropout(x: Tensor, p: float, train: bool | None, *, out: tuple[Tensor
 
 @formula("aten::_masked_scale")
 def masked_scale(x: Tensor, mask: Tensor, scale: float, *, out: Tensor) -> Cost:
-    """x·mask·scale: the gradient of a fused dropout, too."""
+    """x·mask·scale, also the gradient of a fused dropout."""
     return elementwise(out, mul=2)
 
 

@@ -76,7 +76,7 @@ def native_batch_norm(
 def batch_norm_no_stats(
     x: Tensor, weight: Tensor | None, bias: Tensor | None, *args: Any, out: Any
 ) -> Cost:
-    """Without running statistics: x̂·weight + bias by those of the batch."""
+    """x̂·weight + bias by the statistics of the batch; there are no running ones."""
     return normalize(x, x.shape[1], weight, bias)
 
 

@@ -1,4 +1,4 @@
-"""Whether two tensors hold the same."""
+"""Whether two tensors hold the same values."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def allclose(
 ) -> Cost:
     """a = b, or |a - b| finite and at most atol + |rtol·b|; or both are no numbers.
 
-    As ``isclose`` takes it: a finite x is x = x and |x| ≠ ∞, three comparisons. With both
-    tolerances 0 only a = b is asked.
+    As in ``isclose``, x is finite where x = x and |x| ≠ ∞: three comparisons. With both tolerances
+    0 only a = b is asked.
     """
     n: int = broadcast_shapes(a.shape, b.shape).numel()
     parts = 2 if a.is_complex() else 1

@@ -1,8 +1,8 @@
-"""Eigenvalues and singular values, and the pseudoinverse that is made of these.
+"""Eigenvalues, singular values and the pseudoinverse.
 
-Iterative methods have no exact count. The expected one is that of Golub and Van Loan, Matrix
-Computations (4th edition: GVL), as ``arith``; kernels may use other iterations. Letters: matrices
-are m by n, r = min(m, n).
+Iterative methods have no exact count. Here it is the number of operations that Golub and Van Loan
+expect, Matrix Computations (4th edition: GVL), all of them ``arith``; kernels may use other
+iterations. Letters: matrices are m by n, r = min(m, n).
 """
 
 from __future__ import annotations
@@ -84,8 +84,8 @@ def linalg_pinv(a: Tensor, *, hermitian: bool = False, out: Tensor, **kwargs: An
     """V·S⁺·Uᴴ: the decomposition, the reciprocals of what exceeds rtol·max(s), two products.
 
     For each of r values: a comparison, a division and a select; V is scaled, n·r products (by real
-    numbers), and multiplied by Uᴴ: n·m dot products of length r. Of a Hermitian matrix the
-    values are those of ``eigh``, whose sizes and largest have to be found.
+    numbers), and multiplied by Uᴴ: n·m dot products of length r. A Hermitian matrix has the
+    eigenvalues of ``eigh`` instead: their absolute values are taken, and the largest is found.
     """
     m, n = a.shape[-2:]
     r, batch = min(m, n), matrices(a)

@@ -1,9 +1,9 @@
-"""Training for quantisation: floats are rounded to what few bits can tell, and stay floats.
+"""Training for quantisation: floats are rounded to the values that few bits can hold.
 
 q = clamp(round(x / s) + z, low, high), with a scale s and a zero point z for all of x or for each
 channel, and (q - z)·s is the result. Quantised tensors hold q as integers, whose arithmetic counts
-nothing; here every step is one on floats. Jacob et al., arXiv 1712.05877; Esser et al., arXiv
-1902.08153, for scales that are learned.
+nothing; here every step is arithmetic on floats. Jacob et al., arXiv 1712.05877; for scales that
+are learned Esser et al., arXiv 1902.08153.
 """
 
 from __future__ import annotations

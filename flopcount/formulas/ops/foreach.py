@@ -12,7 +12,7 @@ from flopcount.cost import ZERO, Cost
 from flopcount.formulas.registry import Formula, formula, formula_of
 
 COEFFICIENTS = ("scalar", "scalars", "alpha", "value", "weight")
-"""What the ops on lists call the numbers that their base ops multiply by or add."""
+"""Names of parameters, in ops on lists, for the numbers that base ops multiply by or add."""
 
 
 def for_each(*names: str) -> None:
@@ -26,17 +26,17 @@ def for_each(*names: str) -> None:
 def _of_each(base: str) -> Formula:
     """The sum of what ``base`` costs for every tensor.
 
-    Lists go in step. A number is for all; so is a tensor outside the lists, which holds one
-    number, or one for each tensor, whose value is not known.
+    Lists are walked together. A number applies to all tensors. So does a tensor outside the lists,
+    which holds one number, or one for each tensor; its values are not known.
     """
 
     def cost(*args: Any, out: Sequence[Tensor], **kwargs: Any) -> Cost:
-        one = formula_of(f"aten::{base}")
+        base_cost = formula_of(f"aten::{base}")
         total = ZERO
         for index, result in enumerate(out):
-            each = one(*(_item(value, index) for value in args), out=result, **kwargs)
-            assert isinstance(each, Cost)  # no list is of gradients
-            total += each
+            cost = base_cost(*(_item(value, index) for value in args), out=result, **kwargs)
+            assert isinstance(cost, Cost)  # no op on lists computes gradients
+            total += cost
         return total
 
     cost.__doc__ = f"{base} for each tensor."

@@ -1,16 +1,15 @@
 """Dense linear algebra: factorizations, solvers and inverses; ``eigenvalues`` has the iterations.
 
-Nothing here but a plain product of matrices is ``macs``: a factorization's products meet
-triangles, reflectors and divisions, so they are ``arith``, as the LAPACK literature counts them,
-and figures that papers quote for matrix products keep their meaning.
+Only plain products of matrices are ``macs``. A factorization's products meet triangles, reflectors
+and divisions: they are ``arith``, as the LAPACK literature counts them, so that figures that papers
+quote for matrix products keep their meaning. The search for pivots is ``compare``.
 
-The counts are those of LAPACK Working Note 41 (Blackford and Dongarra, Installation Guide for
-LAPACK, appendix C: LAWN 41), lower-order terms included, written as the sums over elimination
-steps that they come from, which also hold for the shapes that the note leaves out. Divisions and
-roots are among its multiplications; complex ones are 6 real operations, complex additions 2.
-Iterative methods have no exact count: there it is the expected one of Golub and Van Loan, Matrix
-Computations (4th edition: GVL). Kernels are blocked, or use other iterations, and execute more or
-fewer than the textbook's; the search for pivots is ``compare``.
+The counts follow LAPACK Working Note 41 (Blackford and Dongarra, Installation Guide for LAPACK,
+appendix C: LAWN 41), lower-order terms included. They are written as the sums over elimination
+steps that they come from, and so hold for the shapes that the note leaves out. Divisions and roots
+are among its multiplications; a complex one is 6 real operations, a complex addition 2. Golub and
+Van Loan, Matrix Computations (4th edition: GVL), have the methods that the note lacks. Kernels are
+blocked, and execute more or fewer operations than the textbook.
 
 Letters: matrices are m by n, r = min(m, n); k runs over the steps 1 … r; c columns are solved for.
 """
@@ -106,9 +105,9 @@ free("aten::lu_unpack")
 def linalg_ldl_factor_ex(a: Tensor, *, out: Any, **kwargs: Any) -> Cost:
     """A = L·D·Lᵀ: like Cholesky's without the root, and with pivots.
 
-    LAWN 41, SYTRF (Bunch and Kaufman): n³/6 + n²/2 + 10n/3 multiplications, of which 3 a step
-    decide between pivots, and n³/6 - n/6 additions. Which pivots are 2 by 2 only the values
-    tell: the count, and the search down each column, are those of pivots that are single.
+    LAWN 41, SYTRF (Bunch and Kaufman): n³/6 + n²/2 + 10n/3 multiplications, 3 in each step to
+    decide between pivots, and n³/6 - n/6 additions. Only values tell which pivots are 2 by 2: the
+    count, and the search down each column, take all pivots to be single.
     """
     n = a.shape[-1]
     updates = (n**3 - n) // 6
@@ -363,9 +362,9 @@ def linalg_matrix_exp(a: Tensor, *, out: Tensor) -> Cost:
     """A Taylor polynomial of degree 18 in 5 products (Bader, Blanes and Casas, 2019).
 
     A², A³ and A⁶ are 3 products; of these, A and I five combinations are formed, with
-    coefficients, and 2 more products with 3 additions put them together. How often a matrix of
-    large norm is halved, and its exponential squared (a product each), only values can tell: the
-    count is that of a matrix that need not be. One of tiny norm takes fewer.
+    coefficients, and 2 more products with 3 additions put them together. A matrix of large norm
+    is first halved, and its exponential squared as often, a product each. Only values tell how
+    often, so none are counted. A matrix of tiny norm takes fewer products.
     """
     n = a.shape[-1]
     products = contraction(dots=5 * a.numel(), length=n)

@@ -24,7 +24,7 @@ from flopcount.formulas.steps import contraction, dot_products, elementwise, fol
 formula("aten::_int_mm")(mm)
 
 ROW = 0
-"""Stands for the length of a whole row: one scale for it."""
+"""The span of a scale for a whole row, however long that is."""
 
 SPANS: dict[int, int | None] = {0: None, 1: ROW, 2: 16, 3: 32, 4: 128, 5: 128}
 """How far one scale reaches along k, by torch.nn.functional.ScalingType; None: everywhere."""
@@ -104,7 +104,7 @@ def scaled_mm_v2(
     *,
     out: Tensor,
 ) -> Cost:
-    """The same, with scales whose kinds are named, and of which there may be two levels."""
+    """The same, with scales of one or two levels, whose kinds the recipes name."""
     k = packed_length(a, -1)
     spans = [SPANS[recipe] for recipe in (*recipe_a, *recipe_b)]
     return contraction(dots=out.numel(), length=k) + scaled(out, k, spans) + finished(out, bias)
@@ -114,7 +114,7 @@ def scaled_mm_v2(
 
 
 def group_products(a: Tensor, b: Tensor, out: Tensor) -> Cost:
-    """Products of which the shapes tell the sum, though only values tell where a group ends.
+    """The products of all groups: shapes tell their number, though only values tell where one ends.
 
     (M, k) @ (g, k, n) is M·n dot products of length k in all groups together, and (g, m, k) @
     (k, N) likewise; (m, K) @ (K, n) has m·n products of length K, which groups part: g·m·n dot

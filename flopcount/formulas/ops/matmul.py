@@ -40,7 +40,7 @@ def mv(a: Tensor, b: Tensor, *, out: Tensor) -> Cost:
     return contraction(dots=out.numel(), length=b.shape[0])
 
 
-# -- added to something, beta·bias + alpha·(a @ b)
+# -- products that are added: beta·bias + alpha·(a @ b)
 
 
 def combined(out: Tensor, beta: complex, alpha: complex) -> Cost:
@@ -55,7 +55,7 @@ def combined(out: Tensor, beta: complex, alpha: complex) -> Cost:
 
 
 def added(out: Tensor, length: int, beta: float, alpha: float) -> Cost:
-    """A dot product for each element of ``out``, and what adds it to another tensor."""
+    """A dot product for each element of ``out``, added to another tensor."""
     return contraction(dots=out.numel(), length=length) + combined(out, beta, alpha)
 
 
@@ -146,7 +146,7 @@ def linear_backward(
 def affine_backward(grad: Tensor, weight: Tensor, mask: Sequence[bool]) -> Gradients:
     """dx: m·k dot products of length n; dw: n·k of length m; db: a sum of m rows.
 
-    The m rows are those of all components where the gradient is nested.
+    If the gradient is nested, m counts the rows of all components.
     """
     n, k = weight.shape
     m = grad.numel() // n if n else 0
@@ -197,7 +197,7 @@ def trilinear(
 def sum_of_products(
     out: Tensor, along: Sequence[int], summed: Sequence[int], lengths: dict[int, int]
 ) -> Cost:
-    """A product for each index into the dimensions ``along``, some of which are ``summed``.
+    """A product for each index into the dimensions ``along``; some of these are ``summed``.
 
     Where nothing is summed they are no MACs.
     """

@@ -1,4 +1,4 @@
-"""Nested tensors, whose components differ in shape: what is not a sum over these components.
+"""Nested tensors, whose components differ in shape: ops that are no sum over these components.
 
 Most ops cost what they do for each component alone, and have no formula here. Weights have
 gradients that are sums over all components; and some ops only exist for nested tensors.
@@ -88,7 +88,7 @@ def softmax_with_shape(scores: Tensor, query: Tensor, *, out: Tensor) -> Cost:
     return sum((softmax_steps(h * t * t, h * t) for t in lengths), ZERO)
 
 
-# -- what moves
+# -- ops that only move
 
 
 # a view of a part of each component
@@ -111,7 +111,7 @@ moves("_nested_view_from_jagged_copy", "_nested_get_values_copy")
 # padded and unpadded
 moves("to_padded_tensor", "_nested_from_padded", "_nested_from_padded_and_nested_example")
 moves("_nested_from_padded_tensor", "_nested_tensor_from_mask", "_jagged_to_padded_dense_forward")
-moves("_padded_dense_to_jagged_forward", traffic=traffic.gathered)  # what is padding is not read
+moves("_padded_dense_to_jagged_forward", traffic=traffic.gathered)  # padding is not read
 
 # gradients of a part, and of a sum, that are placed or spread
 moves("_nested_select_backward", "_nested_sum_backward")

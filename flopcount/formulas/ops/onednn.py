@@ -1,6 +1,6 @@
-"""What oneDNN and MKL run in one kernel: a linear layer or a convolution, and steps after it.
+"""Kernels of oneDNN and MKL: a linear layer or a convolution, and the steps after it.
 
-Weights may come in an order of the library's own, which changes no shape.
+The library may keep weights in an order of its own; their shapes stay the same.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ def linear_backward_weights(
 
 
 STEPS = {"swish": "silu"}
-"""Functions that oneDNN calls otherwise than torch."""
+"""Functions that have another name in torch."""
 
 BINARY = {"add": "add", "sum": "add", "sub": "add", "mul": "mul", "div": "div"}
-"""What another operand does to a result, and the kind of step that it is."""
+"""How another operand is combined with a result, and the step that this takes."""
 
 
 def unary(out: Tensor, name: str | None, algorithm: str | None = None) -> Cost:

@@ -58,7 +58,7 @@ steps("sin", "cos", "tan", "asin", "acos", "atan", "atan2", "sinh", "cosh", spec
 steps("tanh", "asinh", "acosh", "atanh", special=1)
 steps("_conj_physical", "conj_physical", "polar")  # of a real number nothing; polar makes complex
 
-# integer arithmetic, and bits that are moved
+# integer arithmetic, and moving bits
 free("aten::bitwise_not", "aten::bitwise_and", "aten::bitwise_or", "aten::bitwise_xor")
 free("aten::bitwise_left_shift", "aten::bitwise_right_shift", "aten::gcd", "aten::lcm")
 free("aten::__lshift__", "aten::__rshift__", "aten::frexp", "aten::nextafter")
@@ -178,7 +178,7 @@ def absolute(x: Tensor, *, out: Tensor) -> Cost:
 @formula(aten.eq, aten.ne, aten.isnan)
 @formula("aten::logical_not", "aten::logical_and", "aten::logical_or", "aten::logical_xor")
 def eq(a: Any, b: Any = 0, *, out: Tensor) -> Cost:
-    """A comparison, of x with itself or with 0, too; of complex numbers one of each part."""
+    """A comparison of a with b, or of x with itself or 0; of complex numbers one of each part."""
     return Cost(compare=out.numel() * (2 if is_complex(a) or is_complex(b) else 1))
 
 
@@ -190,7 +190,7 @@ def isinf(x: Tensor, *, out: Tensor) -> Cost:
 
 @formula(aten.round)
 def round(x: Tensor, *, decimals: int = 0, out: Tensor) -> Cost:
-    """A rounding; to d decimals that of x·10ᵈ, divided by 10ᵈ."""
+    """A rounding; to d decimals x·10ᵈ is rounded, and divided by 10ᵈ."""
     scaled = int(decimals != 0)
     return elementwise(out, compare=1, mul=scaled, div=scaled)
 
@@ -241,7 +241,7 @@ def pow(base: Any, exponent: Any, *, out: Tensor) -> Cost:
     """Products by repeated squaring for a whole exponent, roots for halves, else one evaluation."""
     if not isinstance(base, Tensor) or isinstance(exponent, Tensor) or is_complex(exponent):
         return evaluated_power(base, exponent, out)
-    steps = power_steps(exponent.real)  # of 2 + 0j, too
+    steps = power_steps(exponent.real)  # 2 + 0j is real
     if steps is None:
         return evaluated_power(base, exponent, out)
     products, roots, inverted = steps

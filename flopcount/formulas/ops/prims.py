@@ -1,6 +1,6 @@
-"""Primitives that decompositions end in, and that aten has under another name or not at all.
+"""Primitives in which decompositions end. Here are those that aten lacks or names differently.
 
-The others are counted by the formula of aten's op of the same name.
+The others have the formula of aten's op of the same name.
 """
 
 from __future__ import annotations

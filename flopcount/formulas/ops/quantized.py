@@ -1,8 +1,8 @@
 """Quantised ops: 8-bit integers q that stand for (q - zero_point)·scale.
 
-Contractions keep their MACs, in rows of the integers' dtype. Everything else that is done to
-integers, the rescaling of a result included, counts nothing but bytes, as for all integer ops.
-Only between floats and integers is there floating-point arithmetic.
+Contractions keep their MACs, in rows of the integers' dtype. All other work on integers, such as
+rescaling a result, counts as bytes alone, like every integer op. There is floating-point arithmetic
+only where floats become integers or integers floats.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from flopcount.formulas.registry import formula, free
 from flopcount.formulas.steps import contraction, elementwise
 
 
-def held(values: Iterable[Any]) -> Iterator[Tensor]:
+def operands(values: Iterable[Any]) -> Iterator[Tensor]:
     """The tensors among ``values``, and in the opaque objects among them, packed weights."""
     for value in values:
         opaque: Any = value
         if isinstance(value, (list, tuple)):
-            yield from held(value)
+            yield from operands(value)
         elif not isinstance(value, ScriptObject):
             yield from traffic.tensors([value])
         elif not hasattr(value, "unpack"):  # both weights of a recurrent layer
-            yield from held(opaque.__getstate__())
+            yield from operands(opaque.__getstate__())
         else:
             weight, bias = opaque.unpack()
             if not weight.is_quantized:  # kept in 16 bits, and unpacked to 32
@@ -43,7 +43,7 @@ def packed_traffic(
     args: Sequence[Any], kwargs: dict[str, Any], out: Any, mutated: Sequence[Any]
 ) -> tuple[int, int]:
     """Weights and biases are read too, which come in opaque objects."""
-    return traffic.operands_and_results([*held(args)], kwargs, out, mutated)
+    return traffic.operands_and_results([*operands(args)], kwargs, out, mutated)
 
 
 def packed_products(x: Tensor, packed: Any, out: Tensor) -> Cost:
@@ -61,7 +61,7 @@ def packed_products(x: Tensor, packed: Any, out: Tensor) -> Cost:
 
 
 def rescaled(x: Tensor, packed: Any, out: Tensor, relu: bool) -> Cost:
-    """What quantising a float operand on the fly adds to a product of integers.
+    """The arithmetic around a product of integers whose operand and result are floats.
 
     x is quantised as one row. A result is multiplied by the scales of x and of its channel, which
     are one factor, and its bias is added. The whole op is in a row of the floats' dtype.
@@ -104,7 +104,7 @@ def quantized_conv_add(x: Tensor, other: Tensor, packed: Any, *args: object, out
     traffic=packed_traffic,
 )
 def quantized_conv_dynamic(x: Tensor, packed: Any, *args: object, out: Tensor) -> Cost:
-    """A convolution of integers, of which one operand and the result are floats outside."""
+    """A convolution of integers between a float operand and a float result."""
     return packed_products(x, packed, out) + rescaled(x, packed, out, relu=False)
 
 
@@ -129,14 +129,14 @@ def quantized_linear_dynamic(x: Tensor, packed: Any, *args: object, out: Tensor)
 
 @formula("quantized::linear_relu_dynamic", traffic=packed_traffic)
 def quantized_linear_relu_dynamic(x: Tensor, packed: Any, *args: object, out: Tensor) -> Cost:
-    """And ReLU."""
+    """The same, and ReLU."""
     products = contraction(dots=out.numel(), length=x.shape[-1])
     return products + rescaled(x, packed, out, relu=True)
 
 
 @formula("quantized::linear_dynamic_fp16", traffic=packed_traffic)
 def linear_dynamic_fp16(x: Tensor, packed: Any, *args: object, out: Tensor) -> Cost:
-    """x @ Wᵀ + b, in floats: half as many bits for the weight is all that is quantised."""
+    """x @ Wᵀ + b in floats; the weight is kept in half as many bits."""
     weight, bias = packed.unpack()
     return affine(out, weight.shape[-1], bias)
 

@@ -1,9 +1,9 @@
 """Recurrent layers for inference, with weights of 8 or 16 bits; their states are floats.
 
-Beside what the float layer costs, weights of 8 bits want x and h quantised, the operand of each
-product as one row, and both products of a gate multiplied by their scales. W·x is one product for
-all steps, but where a layer runs backwards one for each step (torch, RNN.cpp). Weights of 16 bits
-are widened, which is no arithmetic.
+Weights of 8 bits cost more than the float layer: x and h are quantised, the operand of each
+product as one row, and both products of a gate are multiplied by their scales. W·x is one product
+for all steps; where a layer runs backwards it is one for each step (torch, RNN.cpp). Weights of 16
+bits are widened, which is no arithmetic.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def products(
 ) -> Cost:
     """One layer in one direction, which quantises x and h in so many ``rows``."""
     sequences, hidden = hx.shape[-2:]
-    one = Pass(
+    layer = Pass(
         cell=cell,
         tokens=tokens,
         sequences=sequences,
@@ -39,9 +39,9 @@ def products(
     )
     weight, _ = packed.unpack()
     if not weight.is_quantized:
-        return one.forward()
-    quantised = quantizing(tokens * inputs, rows[0]) + quantizing(one.units, rows[1])
-    return one.forward() + quantised + Cost(arith=2 * one.units * cell.gates)
+        return layer.forward()
+    quantised = quantizing(tokens * inputs, rows[0]) + quantizing(layer.units, rows[1])
+    return layer.forward() + quantised + Cost(arith=2 * layer.units * cell.gates)
 
 
 def layers(
@@ -85,7 +85,7 @@ def batch(cell: Cell) -> Formula:
         out: Sequence[Tensor],
         **kwargs: Any,
     ) -> Cost:
-        """All layers; weights of 8 bits want x and h quantised, and products scaled."""
+        """All layers; with weights of 8 bits x and h are quantised, and products scaled."""
         steps, state = x.shape[1 if batch_first else 0], hx if isinstance(hx, Tensor) else hx[0]
         return layers(cell, x, steps, state, params, dropout if train else 0.0, bidirectional)
 

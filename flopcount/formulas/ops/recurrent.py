@@ -30,7 +30,7 @@ class Pass:
     sequences: int
     inputs: int
     hidden: int
-    outputs: int  # as long as h: ``hidden``, but where that is projected
+    outputs: int  # the length of h: ``hidden``, unless that is projected
     projected: bool
     biased: bool
 
@@ -130,7 +130,7 @@ def mkldnn_rnn_layer(
     *args: bool,
     out: Sequence[Tensor],
 ) -> Cost:
-    """One layer in one direction, whatever the whole has."""
+    """One layer in one direction, even where the module has more."""
     return one_pass(x, weight_x, hx, mode, hidden_size, has_biases).forward()
 
 
@@ -157,7 +157,7 @@ def mkldnn_rnn_layer_backward(
     *args: Any,
     out: Sequence[Tensor],
 ) -> Gradients:
-    """All gradients of one layer in one direction; oneDNN keeps the gates, but not tanh(c')."""
+    """All gradients of one layer in one direction. oneDNN keeps the gates, and not tanh(c')."""
     arriving = grad_output is not None, grad_hy is not None, grad_cy is not None
     layer = one_pass(x, weight_x, hx, mode, hidden_size, has_biases)
     return layer.backward(arriving, (True, True, True, True))
@@ -234,7 +234,7 @@ def flat_weights_traffic(
     args: Sequence[Any], kwargs: dict[str, Any], out: Any, mutated: Sequence[Any]
 ) -> tuple[int, int]:
     """The buffer of all weights, which comes in and goes out, holds those that are in the list."""
-    operands = [each for place, each in enumerate(args) if place != 3]
+    operands = [x for place, x in enumerate(args) if place != 3]
     return traffic.operands_and_results(operands, kwargs, out[:4], mutated)
 
 

@@ -28,8 +28,8 @@ class Cell:
     gates: int
     forward: Cost
     backward: Cost
-    carried: Cost = ZERO  # to hand the gradient to the step before, beside U's product
-    again: Cost = ZERO  # of the forward pass, which kernels do not keep
+    carried: Cost = ZERO  # takes the gradient to the step before, beside U's product
+    again: Cost = ZERO  # steps of the forward pass whose results kernels do not keep
     memory: bool = False
 
 
@@ -56,7 +56,7 @@ GRU_CELL = Cell(
     carried=Cost(arith=1),  # dh·z + Uᵀ·da
 )
 CELLS = RELU_CELL, TANH_CELL, LSTM_CELL, GRU_CELL
-"""By the number that all libraries have for them."""
+"""In the order in which all libraries number them."""
 
 
 # -- fused cells: one step, whose products other ops have computed

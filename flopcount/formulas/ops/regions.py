@@ -1,4 +1,4 @@
-"""Regions of interest (torchvision): which boxes are kept, and what lies inside each."""
+"""Regions of interest (torchvision): choosing boxes, and pooling what lies inside each."""
 
 from __future__ import annotations
 

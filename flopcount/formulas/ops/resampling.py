@@ -128,8 +128,8 @@ def antialiased_taps(length: int, count: int, radius: int, align_corners: bool) 
 
     Shrinking widens the filter by the factor s = length / count, or (length - 1) / (count - 1)
     where corners are aligned: the taps of place i are those within radius·s of s·(i + ½), cut off
-    at the borders (torch, UpSampleKernel.cpp). A scale factor that was given apart from the sizes
-    is not looked at.
+    at the borders (torch, UpSampleKernel.cpp). A scale factor that is passed beside the sizes is
+    ignored.
     """
     scale = length / count
     if align_corners:

@@ -1,7 +1,8 @@
-"""Matrices of which two of any four neighbours are zero: 2:4 sparsity.
+"""2:4 sparsity: two of any four neighbours in a matrix are zero.
 
-The two others are stored, with integers that tell their places. A product multiplies what is stored
-alone: half the MACs of the dense product, in as many dot products. Mishra et al., arXiv 2104.08378.
+The two others are stored, with integers that tell their places. A product multiplies only stored
+values: half the MACs of the dense product, in as many dot products. Mishra et al., arXiv
+2104.08378.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from flopcount.formulas.steps import contraction, elementwise
 
 
 def halved(out: Tensor, k: int) -> Cost:
-    """(m, k) @ (k, n) of which m·k/2 are stored: m·n dot products of length k/2."""
+    """(m, k) @ (k, n) with m·k/2 stored values: m·n dot products of length k/2."""
     return contraction(dots=out.numel(), length=k // 2)
 
 
@@ -77,6 +78,6 @@ def cslt_sparse_mm(
     return cost + elementwise(out, mul=int(alpha is not None), add=int(bias is not None))
 
 
-# what is stored is picked by integers, or as zeros tell
+# values to store are picked by integers, or because they are not zero
 moves("_to_sparse_semi_structured", "_cslt_compress", "_sparse_semi_structured_apply")
 moves("_sparse_semi_structured_apply_dense")

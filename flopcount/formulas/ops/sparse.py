@@ -1,8 +1,8 @@
-"""Sparse tensors: what is stored counts, as many values as there are, explicit zeros included.
+"""Sparse tensors: all stored values count, explicit zeros included.
 
-How many values a tensor stores is known without a look at them; where they are is not. All
-layouts count alike: coordinates (COO), compressed rows or columns (CSR, CSC), blocks (BSR, BSC),
-of which whole ones are stored.
+The number of stored values is known without a look at them; their places are not. All layouts
+count alike: coordinates (COO), compressed rows or columns (CSR, CSC), and blocks (BSR, BSC), which
+are stored whole.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from flopcount.formulas.steps import dot_products, elementwise, fold
 
 
 def values(value: Any) -> Any:
-    """The tensor of what ``value`` stores; anything else as it is."""
+    """The values that a sparse tensor stores; anything else as it is."""
     if not is_sparse(value):
         return value
-    held, *_ = traffic.sparse_parts(value)
-    if held.is_meta or type(held) is not Tensor:
+    data, *_ = traffic.sparse_parts(value)
+    if data.is_meta or type(data) is not Tensor:
         raise Uncountable("a fake sparse tensor does not tell how much the true one stores")
-    return held
+    return data
 
 
 def stored(tensor: Tensor) -> int:
     """How many values ``tensor`` stores."""
-    held: Tensor = values(tensor)
-    return held.numel()
+    data: Tensor = values(tensor)
+    return data.numel()
 
 
 # -- products with dense matrices
@@ -53,8 +53,8 @@ def mm(a: Tensor, b: Tensor, *args: Any, out: Tensor) -> Cost:
 def product(a: Tensor, b: Tensor) -> Cost:
     """(…, m, k) @ (…, k, n) with s stored values: s·n MACs, or m·s if the second one is sparse.
 
-    They are dot products of as many rows (columns) as there are, or as values: none is empty.
-    Which values of two sparse factors meet, shapes and numbers of values do not tell.
+    The number of dot products is that of the rows (columns), or of the values if there are fewer:
+    no row counts that stores nothing. Shapes do not tell which values of two sparse factors meet.
     """
     if is_sparse(a) == is_sparse(b):
         raise Uncountable("the product of two sparse tensors depends on where their values are")
@@ -100,8 +100,7 @@ def sampled_addmm(
     x: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1, out: Tensor
 ) -> Cost:
     """beta·x + alpha·(a @ b) where x stores values: a dot product and an addition for each."""
-    held = values(out)
-    return added(held, a.shape[-1], beta, alpha)
+    return added(values(out), a.shape[-1], beta, alpha)
 
 
 @formula("aten::_sparse_mm_reduce_impl", sparse=True)
@@ -151,7 +150,7 @@ def _with_values(name: str) -> Any:
     def cost(*args: Any, out: Tensor, **kwargs: Any) -> Cost | Gradients:
         return formula_of(name)(*map(values, args), out=values(out), **kwargs)
 
-    cost.__doc__ = f"{name} of what is stored."
+    cost.__doc__ = f"{name} of the stored values."
     return cost
 
 
@@ -183,11 +182,11 @@ def sum_of(a: Any, b: Any, scale: complex = 1, *, alpha: complex = 1, out: Tenso
     A dense a meets all values of b. Of two sparse ones those meet that the result stores once.
     """
     factor = alpha if scale == 1 else scale
-    held = values(b)
-    scaling = Cost(arith=held.numel() * scaling_steps(factor, held))
+    y = values(b)
+    scaling = Cost(arith=y.numel() * scaling_steps(factor, y))
     if is_sparse(a) and is_sparse(b):
         return scaling + elementwise(values(out), fold(stored(a) + stored(b), stored(out)), add=1)
-    return scaling + weighted_sum(values(a), held, 1, held if is_sparse(b) else values(a))
+    return scaling + weighted_sum(values(a), y, 1, y if is_sparse(b) else values(a))
 
 
 @formula("aten::_coalesce", "aten::sum", "aten::_sparse_sum", "aten::_sparse_csr_sum", sparse=True)
@@ -204,17 +203,17 @@ def csr_prod(x: Tensor, *args: Any, out: Tensor, **kwargs: Any) -> Cost:
 
 @formula("aten::native_norm", "aten::norm", sparse=True)
 def native_norm(x: Tensor, p: float | None = 2, *args: Any, out: Tensor) -> Cost:
-    """(Σ|x|ᵖ)^(1/p) of what is stored."""
+    """(Σ|x|ᵖ)^(1/p) of the stored values."""
     return norm_steps(values(x), stored(x), 1, 2 if p is None else p)
 
 
-# -- softmax of what is stored: what is not is -inf
+# -- softmax of the stored values: the others are -inf
 
 
 def stored_rows(x: Tensor, dim: int) -> int:
-    """Rows along ``dim`` that store values: as many as there are, or as values; none is empty.
+    """Rows along ``dim`` that store values: all of them, or as many as values if there are fewer.
 
-    A dimension within what is stored, which is dense, has whole ones.
+    In a dimension inside the stored values, which are dense, all rows are whole.
     """
     dim %= x.dim()
     count = stored(x)

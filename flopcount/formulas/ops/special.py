@@ -1,8 +1,8 @@
 """Special functions: one evaluation of a function that has no finite formula is one operation.
 
 Kernels evaluate these by polynomials and recurrences, whose lengths depend on the precision and
-on the argument; one evaluation counts once, as that of exp does. So does one of an orthogonal
-polynomial, whose degree is the value of a tensor.
+the argument; an evaluation counts once, as for exp. So does one of an orthogonal polynomial, whose
+degree is the value of a tensor.
 """
 
 from __future__ import annotations

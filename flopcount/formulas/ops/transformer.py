@@ -25,24 +25,14 @@ def projected(x: Tensor, vectors: int, length: int, results: int) -> Cost:
 def attention_layer(x: Tensor, k: int, heads: int, *, masked: bool, averaged: bool) -> Cost:
     """Projections of length e in and out, and attention of q queries in x to k keys between.
 
-    The weights that are asked for are there anyhow; their mean over h heads takes h - 1 additions
-    and a division each.
+    The weights are computed even if nobody asks for them; their mean over h heads takes h - 1
+    additions and a division for each.
     """
     (b, q, e), h = x.shape, heads
+    selects = 2 if masked else 0  # as aten::_masked_softmax, which the kernel calls
+    sizes = {"b": b, "h": h, "g": 1, "q": q, "k": k, "d": e // h, "v": e // h, "seen": q * k}
     attention = Attention(
-        b=b,
-        h=h,
-        g=1,
-        q=q,
-        k=k,
-        d=e // h,
-        v=e // h,
-        seen=q * k,
-        scaled=True,
-        biased=False,
-        selects=2 if masked else 0,  # as aten::_masked_softmax, which the kernel calls
-        dropout=0,
-        saves=False,
+        **sizes, scaled=True, biased=False, selects=selects, dropout=0, saves=False
     )
     around = projected(x, b * (2 * q + 2 * k), e, e)  # queries, keys, values, results
     mean = elementwise(x, b * q * k, add=h - 1, div=1) if averaged else ZERO
@@ -50,7 +40,7 @@ def attention_layer(x: Tensor, k: int, heads: int, *, masked: bool, averaged: bo
 
 
 def batches(*tensors: Tensor) -> Iterator[tuple[int, Sequence[Tensor]]]:
-    """How often, and tensors that are dense: nested ones come component by component."""
+    """Dense tensors, and how often they come: nested ones are taken apart into components."""
     if not tensors[0].is_nested:
         yield 1, tensors
         return
@@ -59,7 +49,7 @@ def batches(*tensors: Tensor) -> Iterator[tuple[int, Sequence[Tensor]]]:
 
 
 def padding(sequences: Tensor, num_head: int, size: int) -> Cost:
-    """What the two products of attention do in vain where they pad nested sequences to the longest.
+    """The wasted part of attention's two products, which pad nested sequences to the longest.
 
     Of L·L pairs of a query and a key, L being the longest length, t·t are there.
 
