@@ -1,10 +1,10 @@
-"""Proof that anyone can reproduce.
+"""Measure flopcount.
 
-    python -m benchmarks [NAME ...] [--quick]
+    python -m benchmarks NAME [--quick | --last]
 
-Each benchmark says what it found, and what it is held to; with ``--quick`` of a part, in a few
-minutes. Whole runs leave their figures in ``benchmarks/results``, and from all figures there are
-``benchmarks/README.md`` and its plots made; ``--page`` only makes these again.
+A run prints what it found and what it is held to, and writes its figures to
+``benchmarks/results/NAME.json``. With ``--quick`` it measures a part, in minutes, and writes
+nothing; ``--last`` prints the figures of the last whole run again.
 """
 
 from __future__ import annotations
@@ -12,53 +12,68 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Sequence
+from importlib import import_module
+from typing import Protocol, cast
 
-from benchmarks import page
-from benchmarks.figures import write
+from benchmarks.results import Figures, Target, load, save, verdicts
 
-EXTRA = ("matplotlib", "timm", "torchvision", "tqdm", "transformers")
+BENCHMARKS = {
+    "accuracy": "MACs beside published figures, papers, torch's counter, and a count by hand",
+    "overhead": "what counting costs in time: a step under each tool, and pytest with the plugin",
+    "scaling": "how counting grows with depth, steps and modules, to a trillion parameters",
+    "peers": "which of ten tools counts what right, and at what cost",
+}
+
+EXTRA = ("timm", "torchvision", "tqdm", "transformers")
 """What the extra ``bench`` brings, and a benchmark may miss."""
 
 
+class Benchmark(Protocol):
+    """What the module of a benchmark has."""
+
+    def run(self, quick: bool) -> Figures:
+        """Measure everything, or quickly a part."""
+
+    def show(self, figures: Figures) -> str:
+        """The figures as tables."""
+
+    def targets(self, figures: Figures) -> list[Target]:
+        """What the figures are held to."""
+
+
 def main() -> None:
-    options = argparse.ArgumentParser(
+    parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
-        description="Prove flopcount's accuracy, speed and place among its peers.",
-        epilog="\n".join(f"{name:<16} {about}" for name, about in page.about().items()),
+        description="Measure flopcount.",
+        epilog="\n".join(f"{name:<10} {about}" for name, about in BENCHMARKS.items()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    options.add_argument("name", nargs="*", help="what to run: by default everything, in turn")
-    options.add_argument("--quick", action="store_true", help="a part; nothing is written")
-    options.add_argument("--page", action="store_true", help="only make the page again")
-    chosen = options.parse_args()
-    if unknown := set(chosen.name) - set(page.BENCHMARKS):
-        options.error(f"no benchmark {', '.join(sorted(unknown))}: {', '.join(page.BENCHMARKS)}")
+    parser.add_argument("name", choices=BENCHMARKS, help="what to measure")
+    mode = parser.add_mutually_exclusive_group()
+    mode.add_argument("--quick", action="store_true", help="measure a part; nothing is written")
+    mode.add_argument("--last", action="store_true", help="print the last run's figures again")
+    options = parser.parse_args()
     try:
-        missed = run([] if chosen.page else chosen.name or page.BENCHMARKS, quick=chosen.quick)
+        missed = run(options.name, quick=options.quick, last=options.last)
     except ModuleNotFoundError as error:
         if error.name not in EXTRA:
             raise
-        options.error(f'{error.name} is missing: pip install -c constraints.txt -e ".[bench]"')
+        parser.error(f'{error.name} is missing: pip install -c constraints.txt -e ".[bench]"')
     sys.exit(missed > 0)
 
 
-def run(names: Sequence[str], *, quick: bool) -> int:
-    """Run benchmarks, and make the page; how many targets were missed."""
-    missed = 0
-    for name in names:
-        benchmark, start = page.benchmark(name), time.perf_counter()
-        figures = benchmark.run(quick)
+def run(name: str, *, quick: bool, last: bool) -> int:
+    """Run a benchmark, or read its last figures, and print them; how many targets were missed."""
+    benchmark = cast(Benchmark, import_module(f"benchmarks.{name}"))
+    start = time.perf_counter()
+    figures = load(name) if last else benchmark.run(quick)
+    if not last:
         figures["seconds"] = round(time.perf_counter() - start)
-        if not quick:
-            write(name, figures)
-        targets = benchmark.targets(figures)
-        missed += sum(not target.holds for target in targets)
-        print(f"{benchmark.section(figures)}\n\n{page.held_to(targets)}\n", flush=True)
-        print(f"{name}: {figures['seconds']} s", file=sys.stderr, flush=True)
-    if not quick:
-        page.write()
-    return missed
+    if not (quick or last):
+        save(name, figures)
+    targets = benchmark.targets(figures)
+    print(f"{benchmark.show(figures)}\n\n{verdicts(targets)}\n\n{figures['seconds']} s")
+    return sum(not target.holds for target in targets)
 
 
 if __name__ == "__main__":

@@ -1,86 +1,74 @@
-"""What counting costs in time: a step under each tool, measured side by side in one run.
+"""What counting costs in time: a training step under each tool, and pytest with the plugin.
 
-One thread; the tools take turns within each round, in an order drawn anew, so that whatever else
-the machine does falls on all of them alike; the figures are medians. The floor is an empty dispatch
-mode. What a tool adds is its step less the plain one, in all and for each op that is dispatched.
+The floor of a step is an empty dispatch mode. What a tool adds is its step less the plain one.
+Entering and leaving is not measured: torch.profiler makes its tables there. The plugin is measured
+on 2,000 empty tests, once where no test has a budget, and once where one more has.
 """
 
 from __future__ import annotations
 
-import gc
-import random
+import os
+import resource
 import statistics
-import time
+import subprocess
+import sys
+import tempfile
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
 
 import torch
-from torch import nn
 from torch.profiler import profile
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import models
-from benchmarks.figures import Figures, Target
-from benchmarks.markdown import figures_of
-from benchmarks.progress import each
+from benchmarks.progress import progress
+from benchmarks.results import Figures, Target, table
+from benchmarks.timing import Timed, in_turns, median, ratio
+from benchmarks.training import Step, train
 from flopcount import FlopCounter
 from flopcount.cli import torchvision_models
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-Step = Callable[[], object]
-
-SECONDS, ROUNDS = 20, 30
-"""How long each step is repeated at least, under all tools together, and how often."""
+from tests import models
 
 MEDIAN, WORST, TORCHS = 1.15, 1.25, 3
 """Wanted: of step ÷ empty the median and the worst; of what torch's counter adds ÷ what we add."""
 
+PLUGIN = 1.05
+"""Wanted: plugin on ÷ off, at most."""
 
-class Mode(TorchDispatchMode):
-    """The floor: a dispatch mode that only passes on, and how often it did."""
+# -- a step under each tool
 
-    ops = 0
+
+class Empty(TorchDispatchMode):
+    """The floor: a dispatch mode that only passes on."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return func(*args, **(kwargs or {}))
 
 
-class Ops(Mode):
-    """Counts the ops that come by."""
+class Ops(TorchDispatchMode):
+    """Counts the ops that it passes on."""
+
+    ops = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.ops += 1
         return func(*args, **(kwargs or {}))
 
 
-TOOLS: dict[str, Callable[[], AbstractContextManager[object]]] = {
-    "plain": nullcontext,
-    "empty": Mode,
-    "flopcount": FlopCounter,
-    "FlopCounterMode": lambda: FlopCounterMode(display=False),
-    "torch.profiler": lambda: profile(with_flops=True),
-}
-"""What a step is run under; each is made once for a step, but for those that hold what they saw."""
-
-ONCE = ("empty", "flopcount")
-
-
-def train(
-    model: nn.Module, *inputs: Any, optimizer: type[torch.optim.Optimizer] = torch.optim.SGD
-) -> Step:
-    """A training step: forward, backward from the sum of the output, optimizer."""
-    stepper = optimizer(model.parameters(), lr=1e-6)
-
-    def step() -> None:
-        stepper.zero_grad()
-        model(*inputs).sum().backward()
-        stepper.step()
-
-    return step
+def tools() -> dict[str, Callable[[], AbstractContextManager[object]]]:
+    """What a step runs under; tools that hold what they saw are made anew for each step."""
+    empty, counter = Empty(), FlopCounter()
+    return {
+        "plain": nullcontext,
+        "empty mode": lambda: empty,
+        "flopcount": lambda: counter,
+        "FlopCounterMode": lambda: FlopCounterMode(display=False),
+        "torch.profiler": lambda: profile(with_flops=True),
+    }
 
 
 def additions(count: int = 1000) -> Step:
@@ -94,7 +82,7 @@ def additions(count: int = 1000) -> Step:
     return step
 
 
-def cases() -> dict[str, Callable[[], Step]]:
+def steps() -> dict[str, Callable[[], Step]]:
     """The steps that are measured, by name; each is built when its turn comes."""
     tokens = torch.zeros(1, 128, dtype=torch.int64)
     image = torch.randn(1, 3, 224, 224)
@@ -120,130 +108,142 @@ def cases() -> dict[str, Callable[[], Step]]:
 QUICK = ("1000 additions", "tiny layers, SGD", "ResNet-18")
 
 
-def measure(step: Step, rounds: int, seconds: float) -> dict[str, float]:
-    """Median seconds of ``step`` under each tool; short steps are repeated more often."""
-    made = {name: TOOLS[name]() for name in ONCE}
-    times: dict[str, list[float]] = {name: [] for name in TOOLS}
-    names, order = list(TOOLS), random.Random(0)
-    started = time.perf_counter()
-    turn = -2  # two rounds to warm up
-    while turn < rounds or time.perf_counter() - started < seconds:
-        order.shuffle(names)
-        for name in names:
-            with made.get(name) or TOOLS[name]():
-                start = time.perf_counter()
-                step()
-                taken = time.perf_counter() - start
-            if turn >= 0:
-                times[name].append(taken)
-        turn += 1
-        gc.collect(0)
-    return {name: statistics.median(values) for name, values in times.items()}
-
-
-def dispatched(step: Step) -> int:
-    """How many ops a dispatch mode sees of ``step``."""
+def timed(step: Step, *, quick: bool) -> Figures:
+    """The times of ``step`` under each tool, and how many ops a dispatch mode sees of it."""
+    calls = {name: Timed(step, tool) for name, tool in tools().items()}
+    times = in_turns(calls, rounds=5 if quick else 30, seconds=4 if quick else 20)
     with Ops() as mode:
         step()
-    return mode.ops
+    return {"ops": mode.ops, **times}
+
+
+# -- pytest with the plugin
+
+FILES, TESTS_A_FILE = 20, 100
+
+EMPTY = "\n".join(f"def test_{number}(): pass" for number in range(TESTS_A_FILE))
+
+MARKED = "import pytest\n@pytest.mark.flop_budget('0 FLOP')\ndef test_marked(): pass\n"
+
+CONFTEST = "import torch, flopcount\nflopcount.FlopCounter\n"
+"""Where one test has a budget, both runs import torch and the counter, which it needs."""
+
+IS_INSTALLED = "flopcount" in entry_points(group="pytest11").names
+
+ARGUMENTS = {
+    "on": [] if IS_INSTALLED else ["-p", "flopcount.pytest_plugin"],
+    "off": ["-p", "no:flopcount"] if IS_INSTALLED else [],
+}
+
+
+def write_suite(folder: Path, *, marked: bool) -> None:
+    """Write the tests into ``folder``, with one more that has a budget if ``marked``."""
+    for number in range(FILES):
+        (folder / f"test_{number}.py").write_text(EMPTY, encoding="utf-8")
+    (folder / "pytest.ini").write_text("[pytest]\nmarkers =\n    flop_budget\n", encoding="utf-8")
+    if marked:
+        (folder / "conftest.py").write_text(CONFTEST, encoding="utf-8")
+        (folder / "test_marked.py").write_text(MARKED, encoding="utf-8")
+
+
+def run_pytest(folder: Path, arguments: list[str]) -> None:
+    """Run the tests in ``folder``, in a process of its own."""
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True)
+
+
+def processor_time_of_children() -> float:
+    """Seconds that ended processes have taken, which this one started."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+def pytest_times(*, marked: bool, rounds: int) -> Figures:
+    """The times of the suite with the plugin on and off."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_suite(folder, marked=marked)
+        calls = {
+            plugin: Timed(partial(run_pytest, folder, arguments))
+            for plugin, arguments in ARGUMENTS.items()
+        }
+        return in_turns(calls, rounds=rounds, clock=processor_time_of_children)
+
+
+# -- the benchmark
 
 
 def run(quick: bool) -> Figures:
-    """All steps, or three of them in fewer rounds."""
+    """All steps and both suites; quickly, three steps and one suite in fewer rounds."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    built = cases()
-    steps = {}
-    for name in each(QUICK if quick else list(built), "overhead"):
-        step = built[name]()
-        times = measure(step, 5 if quick else ROUNDS, 4 if quick else SECONDS)
-        steps[name] = {"ops": dispatched(step), **times}
-    return {"rounds": ROUNDS, "seconds_a_step": SECONDS, "steps": steps}
-
-
-def ratios(figures: Figures, over: str) -> dict[str, float]:
-    """Step under flopcount ÷ step under ``over``."""
-    return {name: times["flopcount"] / times[over] for name, times in figures["steps"].items()}
-
-
-def added(times: dict[str, float], tool: str) -> float:
-    """Seconds that ``tool`` adds to the plain step."""
-    return times[tool] - times["plain"]
-
-
-def less(figures: Figures) -> dict[str, float]:
-    """What torch's counter adds ÷ what flopcount adds."""
+    builders = steps()
+    names = QUICK if quick else list(builders)
+    suites = {"no test has a budget": False, "one more test has a budget": True}
     return {
-        name: added(times, "FlopCounterMode") / added(times, "flopcount")
-        for name, times in figures["steps"].items()
+        "steps": {name: timed(builders[name](), quick=quick) for name in progress(names, "steps")},
+        "pytest": {
+            name: pytest_times(marked=suites[name], rounds=3 if quick else 15)
+            for name in progress(list(suites)[: 1 if quick else 2], "pytest")
+        },
     }
+
+
+def added(times: Figures, tool: str) -> float:
+    """Seconds that ``tool`` adds to the plain step."""
+    return median(times, tool) - median(times, "plain")
+
+
+def percent(part: float | None) -> str:
+    """A part of a whole; the figures of November 2026 have no spread."""
+    return "–" if part is None else f"{part:.0%}"
 
 
 def targets(figures: Figures) -> list[Target]:
-    floor = list(ratios(figures, "empty").values())
-    median, worst = statistics.median(floor), max(floor)
-    torchs = statistics.median(less(figures).values())
+    floor = [ratio(times, "flopcount", "empty mode") for times in figures["steps"].values()]
+    middle, worst = statistics.median(floor), max(floor)
+    torchs = statistics.median(
+        added(times, "FlopCounterMode") / added(times, "flopcount")
+        for times in figures["steps"].values()
+    )
+    plugin = max(ratio(times, "on", "off") for times in figures["pytest"].values())
+    less = "overhead of FlopCounterMode ÷ flopcount's, median"
     return [
-        Target("step ÷ empty mode, median", f"≤ {MEDIAN}", f"{median:.2f}", median <= MEDIAN),
+        Target("step ÷ empty mode, median", f"≤ {MEDIAN}", f"{middle:.2f}", middle <= MEDIAN),
         Target("step ÷ empty mode, worst", f"≤ {WORST}", f"{worst:.2f}", worst <= WORST),
-        Target(
-            "overhead of FlopCounterMode ÷ flopcount's, median",
-            f"≥ {TORCHS}",
-            f"{torchs:.2f}",
-            torchs >= TORCHS,
-        ),
+        Target(less, f"≥ {TORCHS}", f"{torchs:.2f}", torchs >= TORCHS),
+        Target("empty tests, plugin on ÷ off", f"≤ {PLUGIN}", f"{plugin:.3f}", plugin <= PLUGIN),
     ]
 
 
-def section(figures: Figures) -> str:
-    def under(tool: str) -> Callable[[dict[str, float]], str]:
-        return lambda times: f"{times['flopcount'] / times[tool]:.2f}"
-
-    def adds(tool: str) -> Callable[[dict[str, float]], str]:
-        return lambda times: f"{1e6 * added(times, tool) / times['ops']:.1f}"
-
-    others = [tool for tool in TOOLS if tool not in ("plain", "empty", "flopcount")]
-    divided = {
-        "ops": lambda times: f"{times['ops']:,}",
-        "plain, ms": lambda times: f"{1e3 * times['plain']:.2f}",
-        "÷ plain": under("plain"),
-        "÷ empty mode": under("empty"),
-        **{f"÷ {tool}": under(tool) for tool in others},
-    }
-    an_op = {
-        "empty mode": adds("empty"),
-        "flopcount": adds("flopcount"),
-        **{tool: adds(tool) for tool in others},
-        "FlopCounterMode ÷ flopcount": lambda times: (
-            f"{added(times, 'FlopCounterMode') / added(times, 'flopcount'):.1f}"
-        ),
-    }
-    parts = [
-        "A step under flopcount, divided by the same step without a tool, and under each other "
-        "tool that watches a whole step. Entering and leaving is not measured: torch.profiler "
-        "makes its tables there.",
-        figures_of("step", figures["steps"], divided),
-        "What each adds to the plain step, in µs for each op:",
-        figures_of("step", figures["steps"], an_op),
+def show(figures: Figures) -> str:
+    """A step under each tool ÷ the plain step; what each tool adds, in µs for each op; pytest."""
+    first = next(iter(figures["steps"].values()))
+    watchers = [tool for tool in first if tool not in ("ops", "plain")]
+    divided, per_op = [], []
+    for name, times in figures["steps"].items():
+        ratios = [f"{ratio(times, tool, 'plain'):.2f}" for tool in watchers]
+        over_empty = f"{ratio(times, 'flopcount', 'empty mode'):.2f}"
+        spread = times["flopcount"].get("spread")
+        plain = f"{1e3 * median(times, 'plain'):.2f}"
+        divided.append([name, f"{times['ops']:,}", plain, *ratios, over_empty, percent(spread)])
+        per_op.append([name, *(f"{1e6 * added(times, t) / times['ops']:.1f}" for t in watchers)])
+    suites = [
+        [
+            name,
+            f"{median(times, 'off'):.2f}",
+            f"{median(times, 'on'):.2f}",
+            f"{ratio(times, 'on', 'off'):.3f}",
+        ]
+        for name, times in figures["pytest"].items()
     ]
-    return "\n\n".join(parts)
-
-
-def plot(figures: Figures) -> Figure:
-    from matplotlib.figure import Figure
-
-    names = list(figures["steps"])
-    picture = Figure(figsize=(9, 4))
-    axes = picture.subplots()
-    tools = [tool for tool in TOOLS if tool != "plain"]
-    for place, tool in enumerate(tools):
-        heights = [times[tool] / times["plain"] for times in figures["steps"].values()]
-        positions = [index + (place - 1.5) / 5 for index in range(len(names))]
-        axes.bar(positions, heights, 1 / 5, label=tool if tool != "empty" else "empty mode")
-    axes.set_yscale("log")
-    axes.set_yticks([1, 2, 5, 10], ["1", "2", "5", "10"])
-    axes.set_ylabel("step ÷ plain step")
-    axes.set_xticks(range(len(names)), names, rotation=30, ha="right")
-    axes.legend(frameon=False)
-    axes.spines[["top", "right"]].set_visible(False)
-    return picture
+    headers = ["step ÷ plain", "ops", "plain, ms", *watchers, "flopcount ÷ empty", "spread"]
+    empty_tests = f"{FILES * TESTS_A_FILE:,} empty tests"
+    return "\n\n".join(
+        [
+            table(headers, divided),
+            table(["µs added to each op", *watchers], per_op),
+            table([empty_tests, "plugin off, s", "on, s", "on ÷ off"], suites),
+        ]
+    )

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from typing import TypeVar
 
-__all__ = ["each"]
+__all__ = ["progress"]
 
 T = TypeVar("T")
 
 
-def each(things: Collection[T], what: str) -> Iterator[T]:
-    """``things`` one after the other, the one at hand shown on standard error."""
+def progress(items: Collection[T], label: str) -> Iterator[T]:
+    """``items`` one after the other, the one at hand shown on standard error."""
     from tqdm import tqdm  # an extra, and tests import benchmarks without it
 
-    with tqdm(things, desc=what, dynamic_ncols=True, mininterval=1) as bar:
-        for thing in bar:
-            bar.set_postfix_str(str(thing)[:40])
-            yield thing
+    with tqdm(items, desc=label, dynamic_ncols=True, mininterval=1) as bar:
+        for item in bar:
+            bar.set_postfix_str(str(item)[:40])
+            yield item

@@ -1,55 +1,55 @@
 """How counting grows: with depth, steps and modules, and to a trillion parameters without memory.
 
-Seconds are medians over rounds in which the plain step and the counted one, and all depths, take
-turns. Memory is measured in processes of their own.
+Each size that is about memory has a process of its own.
 """
 
 from __future__ import annotations
 
-import functools
 import gc
-import multiprocessing
 import re
 import resource
-import statistics
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
 
-from benchmarks import models
-from benchmarks.figures import Figures, Target
-from benchmarks.markdown import figures_of
-from benchmarks.overhead import Step, train
-from benchmarks.progress import each
+from benchmarks.processes import in_a_new_process
+from benchmarks.progress import progress
+from benchmarks.results import Figures, Target, table
+from benchmarks.timing import Timed, in_turns, median, ratio
+from benchmarks.training import train
 from flopcount import FlopCounter
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from tests import models
 
 DEPTHS = (1, 3, 10, 30, 100, 300, 1000)
 STEPS = (1, 10, 100, 1000, 10_000)
 MODULES = (1, 10, 100, 1000, 10_000)
 TOKENS = 4096
 
-GIANTS = {
-    "Llama 2 7B": models.LLAMA_7B,
-    "Llama 3 70B": models.LLAMA_70B,
-    "Llama 3 405B": models.LLAMA_405B,
-    "mixture of experts, 1T": models.MIXTURE_1T,
+LARGEST = "Llama 3 405B"
+
+GIANTS: dict[str, dict[str, int]] = {
+    "Llama 2 7B": {"kv_heads": 32, "hidden": 11008, "vocab": 32000},
+    "Llama 3 70B": {"layers": 80, "width": 8192, "heads": 64, "hidden": 28672},
+    LARGEST: {"layers": 126, "width": 16384, "heads": 128, "hidden": 53248},
+    "mixture of experts, 1T": {
+        "layers": 61,
+        "width": 7168,
+        "heads": 64,
+        "hidden": 2048,
+        "vocab": 163840,
+        "experts": 384,
+        "active": 8,
+    },
 }
+"""Touvron et al. 2023, Grattafiori et al. 2024, and a mixture of which 32 billion see a token."""
 
 LINEAR, GIANT = 0.10, 1.6
 """Wanted: how far the cost of a layer may differ between depths; counted step ÷ plain at 405B."""
-
-
-def apart(job: Callable[..., Any], *args: Any) -> Any:
-    """What ``job`` answers in a process of its own."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(job, args)
 
 
 def resident() -> int:
@@ -66,30 +66,19 @@ def peak() -> int:
     return int(kilobytes) * 1024
 
 
-def seconds(step: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    step()
-    return time.perf_counter() - start
+def once(call: Callable[[], object]) -> tuple[Any, float]:
+    """What ``call`` returns, and its seconds."""
+    start = time.thread_time()
+    result = call()
+    return result, time.thread_time() - start
 
 
-def in_turns(jobs: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Median seconds of each of ``jobs``."""
-    taken: dict[str, list[float]] = {name: [] for name in jobs}
-    for turn in range(rounds + 1):
-        for name, job in jobs.items():
-            gc.collect()
-            spent = seconds(job)
-            if turn:  # the first is to warm up
-                taken[name].append(spent)
-    return {name: statistics.median(values) for name, values in taken.items()}
-
-
-def counted(counter: FlopCounter, step: Callable[[], object]) -> Callable[[], None]:
-    """``step`` under a counter."""
+def counted(counter: FlopCounter, call: Callable[[], object]) -> Callable[[], None]:
+    """``call`` under a counter."""
 
     def run() -> None:
         with counter:
-            step()
+            call()
 
     return run
 
@@ -97,75 +86,68 @@ def counted(counter: FlopCounter, step: Callable[[], object]) -> Callable[[], No
 # -- the jobs
 
 
-def deep(depths: Sequence[int], rounds: int) -> dict[str, dict[str, float]]:
-    """Training steps of so many layers, each a Linear and a ReLU."""
+def deep(depths: Sequence[int], rounds: int) -> dict[str, Figures]:
+    """Training steps of so many layers, each a Linear and a ReLU: seconds of each step."""
     torch.set_num_threads(1)
-    jobs: dict[str, Callable[[], object]] = {}
-    repeats = {depth: max(1, 1000 // depth) for depth in depths}  # so that each is as long
+    calls = {}
+    repeats = {depth: max(1, 1000 // depth) for depth in depths}  # so that all calls are as long
     for depth in depths:
         model = models.tiny_layers(depth)
         step = train(model, torch.randn(4, 8))
 
-        def steps(step: Step = step, count: int = repeats[depth]) -> None:
+        def steps(step: Callable[[], object] = step, count: int = repeats[depth]) -> None:
             for _ in range(count):
                 step()
 
-        jobs[f"plain {depth}"] = steps
-        jobs[f"counted {depth}"] = counted(FlopCounter(model), steps)
-    taken = in_turns(jobs, rounds)
+        calls[f"plain {depth}"] = Timed(steps)
+        calls[f"counted {depth}"] = Timed(counted(FlopCounter(model), steps))
+    times = in_turns(calls, rounds=rounds)
     return {
         str(depth): {
-            kind: taken[f"{kind} {depth}"] / repeats[depth] for kind in ("plain", "counted")
+            kind: median(times, f"{kind} {depth}") / repeats[depth] for kind in ("plain", "counted")
         }
         for depth in depths
     }
 
 
-def long(count: int) -> dict[str, float]:
-    """So many training steps in one block: seconds of all, memory that was gained, the report."""
+def long(count: int) -> Figures:
+    """So many training steps in one block: seconds of a step, memory gained, and the report."""
     torch.set_num_threads(1)
-    model, x = models.tiny_layers(5), torch.randn(4, 8)
-    optimizer = torch.optim.Adam(model.parameters())
+    model = models.tiny_layers(5)
+    step = train(model, torch.randn(4, 8), optimizer=torch.optim.Adam)
 
     def steps(count: int) -> None:
         for _ in range(count):
-            optimizer.zero_grad()
-            model(x).sum().backward()
-            optimizer.step()
+            step()
 
     with FlopCounter(model) as counter:
         steps(100)  # until memory has settled
         before = resident()
-        taken = seconds(functools.partial(steps, count))
+        _, seconds = once(partial(steps, count))
         gained = resident() - before
-    start = time.perf_counter()
-    report = counter.report()
-    taken_report = time.perf_counter() - start
+    report, of_report = once(counter.report)
     assert report.model.calls == 100 + count
-    return {"a step": taken / count, "memory gained": gained, "report": taken_report}
+    return {"step": seconds / count, "memory gained": gained, "report": of_report}
 
 
-def wide(count: int) -> dict[str, float]:
-    """A model of so many modules in blocks of ten: its first step, a later one, its report."""
+def wide(count: int) -> Figures:
+    """A model of so many modules in blocks of ten: its first pass, a later one, its report."""
     torch.set_num_threads(1)
     blocks = [nn.Sequential(*(nn.Tanh() for _ in range(min(count, 10))))]
     blocks += [nn.Sequential(*(nn.Tanh() for _ in range(10))) for _ in range(count // 10 - 1)]
     model, x = nn.Sequential(*blocks), torch.randn(4, 8)
-    before = resident()
     with FlopCounter(model) as counter:
-        first = seconds(lambda: model(x))
-        later = statistics.median(seconds(lambda: model(x)) for _ in range(5))
-    start = time.perf_counter()
-    report = counter.report()
-    taken = time.perf_counter() - start
-    table_taken = seconds(report.table)
+        _, first = once(lambda: model(x))
+        later = median(in_turns({"later": Timed(lambda: model(x))}, rounds=5), "later")
+    report, of_report = once(counter.report)
+    _, of_table = once(report.table)
     assert len(list(report.model.walk())) == 1 + len(blocks) + sum(map(len, blocks))
-    gained = resident() - before
-    return {"first": first, "later": later, "report": taken, "table": table_taken, "memory": gained}
+    return {"first": first, "later": later, "report": of_report, "table": of_table}
 
 
-def giant(name: str, rounds: int) -> dict[str, float]:
-    """A step of a model on meta, ``rounds`` times plain and counted; without, only plain."""
+def giant(name: str, rounds: int) -> Figures:
+    """Steps of a model on meta, plain and counted in turns; with no rounds, one that is plain."""
+    torch.set_num_threads(1)
     torch.set_default_dtype(torch.bfloat16)
     with torch.device("meta"):
         model = models.Llama(**GIANTS[name])
@@ -179,136 +161,101 @@ def giant(name: str, rounds: int) -> dict[str, float]:
         step()
         return {"peak memory, plain": peak()}
     counter = FlopCounter(model)
-    taken = in_turns({"plain": step, "counted": counted(counter, step)}, rounds)
+    calls = {"plain": Timed(step), "counted": Timed(counted(counter, step))}
+    times = in_turns(calls, rounds=rounds)
     report = counter.report()
     assert not report.uncounted, report.uncounted
-    assert report.model_flops % (rounds + 1) == 0
-    return {
-        "params": sum(parameter.numel() for parameter in model.parameters()),
-        "flops": report.model_flops // (rounds + 1),
-        **taken,
-        "peak memory": peak(),
-    }
+    flops, rest = divmod(report.model_flops, report.model.calls)
+    assert not rest
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    return {"parameters": parameters, "flops": flops, **times, "peak memory, counted": peak()}
+
+
+# -- the benchmark
 
 
 def run(quick: bool) -> Figures:
-    """All sizes, or the smaller ones in fewer rounds."""
-    rounds = 3 if quick else 15
+    """All sizes; quickly, the smaller ones in fewer rounds."""
     steps, modules = (STEPS[:4], MODULES[:4]) if quick else (STEPS, MODULES)
     giants = list(GIANTS)[:1] if quick else list(GIANTS)
     return {
-        "rounds": rounds,
-        "tokens": TOKENS,
-        "depths": apart(deep, DEPTHS, rounds),
-        "steps": {str(count): apart(long, count) for count in each(steps, "steps")},
-        "modules": {str(count): apart(wide, count) for count in each(modules, "modules")},
+        "depths": in_a_new_process(deep, DEPTHS, 3 if quick else 15),
+        "steps": {str(n): in_a_new_process(long, n) for n in progress(steps, "steps")},
+        "modules": {str(n): in_a_new_process(wide, n) for n in progress(modules, "modules")},
         "giants": {
-            name: apart(giant, name, 0) | apart(giant, name, 1 if quick else 5)
-            for name in each(giants, "meta")
+            name: in_a_new_process(giant, name, 0)
+            | in_a_new_process(giant, name, 2 if quick else 5)
+            for name in progress(giants, "meta")
         },
     }
 
 
-def a_layer(figures: Figures) -> dict[str, dict[str, float]]:
-    """Microseconds of one layer at each depth: of the plain step, and what counting adds."""
-    return {
-        depth: {
-            "plain": 1e6 * taken["plain"] / int(depth),
-            "added": 1e6 * (taken["counted"] - taken["plain"]) / int(depth),
-        }
-        for depth, taken in figures["depths"].items()
-    }
+def added_to_a_layer(figures: Figures, depth: str) -> float:
+    """Seconds that counting adds to a layer of a tower of so many."""
+    taken = figures["depths"][depth]
+    added: float = (taken["counted"] - taken["plain"]) / int(depth)
+    return added
 
 
 def targets(figures: Figures) -> list[Target]:
-    layers = a_layer(figures)
-    ratio = layers["1000"]["added"] / layers["100"]["added"]
-    is_linear = abs(ratio - 1) <= LINEAR
+    growth = added_to_a_layer(figures, "1000") / added_to_a_layer(figures, "100")
+    is_linear = abs(growth - 1) <= LINEAR
     what = "what counting adds to a layer, at 1,000 layers ÷ at 100"
-    held = [Target(what, f"1 ± {LINEAR}", f"{ratio:.2f}", is_linear)]
-    if "Llama 3 405B" in figures["giants"]:
-        taken = figures["giants"]["Llama 3 405B"]
-        ratio = taken["counted"] / taken["plain"]
+    held = [Target(what, f"1 ± {LINEAR}", f"{growth:.2f}", is_linear)]
+    if LARGEST in figures["giants"]:
+        slower = ratio(figures["giants"][LARGEST], "counted", "plain")
         what = "405B step on meta, counted ÷ plain"
-        held.append(Target(what, f"≤ {GIANT}", f"{ratio:.2f}", ratio <= GIANT))
+        held.append(Target(what, f"≤ {GIANT}", f"{slower:.2f}", slower <= GIANT))
     return held
 
 
-def section(figures: Figures) -> str:
-    layers = figures_of(
-        "layers",
-        a_layer(figures),
-        {
-            "plain step, µs a layer": lambda layer: f"{layer['plain']:.1f}",
-            "counting adds": lambda layer: f"{layer['added']:.1f}",
-        },
-    )
-    steps = figures_of(
-        "steps in a block",
-        figures["steps"],
-        {
-            "counted step, ms": lambda taken: f"{1e3 * taken['a step']:.2f}",
-            "memory gained, MB": lambda taken: f"{taken['memory gained'] / 1e6:.2f}",
-            "report, ms": lambda taken: f"{1e3 * taken['report']:.2f}",
-        },
-    )
-    modules = figures_of(
-        "modules",
-        figures["modules"],
-        {
-            "first pass, ms": lambda taken: f"{1e3 * taken['first']:.1f}",
-            "later pass": lambda taken: f"{1e3 * taken['later']:.1f}",
-            "report": lambda taken: f"{1e3 * taken['report']:.1f}",
-            "its table": lambda taken: f"{1e3 * taken['table']:.1f}",
-        },
-    )
-    giants = figures_of(
-        "on meta",
-        figures["giants"],
-        {
-            "parameters, 10⁹": lambda taken: f"{taken['params'] / 1e9:,.1f}",
-            "PFLOP a step": lambda taken: f"{taken['flops'] / 1e15:.2f}",
-            "plain step, s": lambda taken: f"{taken['plain']:.2f}",
-            "counted ÷ plain": lambda taken: f"{taken['counted'] / taken['plain']:.2f}",
-            "peak memory plain, MB": lambda taken: f"{taken['peak memory, plain'] / 1e6:,.0f}",
-            "peak memory counted": lambda taken: f"{taken['peak memory'] / 1e6:,.0f}",
-        },
-    )
-    parts = [
-        "Depth: a training step of a tower of `Linear(8, 8)` and `ReLU`.",
-        layers,
-        "Steps: one block around many steps of five such layers with Adam, after a hundred.",
-        steps,
-        "Modules: a forward pass through so many, ten to a block.",
-        modules,
-        f"Size: a training step of {figures['tokens']:,} tokens without memory, forward and "
-        "backward; FLOPs of products, without recomputation.",
-        giants,
+def show(figures: Figures) -> str:
+    """A table each for depth, steps, modules and size."""
+    depths = [
+        [
+            depth,
+            f"{1e6 * taken['plain'] / int(depth):.1f}",
+            f"{1e6 * added_to_a_layer(figures, depth):.1f}",
+        ]
+        for depth, taken in figures["depths"].items()
     ]
-    return "\n\n".join(parts)
+    steps = [
+        [
+            count,
+            f"{1e3 * taken['step']:.2f}",
+            f"{taken['memory gained'] / 1e6:.2f}",
+            f"{1e3 * taken['report']:.2f}",
+        ]
+        for count, taken in figures["steps"].items()
+    ]
+    passes = ("first", "later", "report", "table")
+    modules = [
+        [count, *(f"{1e3 * taken[what]:.1f}" for what in passes)]
+        for count, taken in figures["modules"].items()
+    ]
+    return "\n\n".join(
+        [
+            table(["layers", "plain step, µs a layer", "counting adds"], depths),
+            table(["steps in a block", "counted step, ms", "MB gained", "report, ms"], steps),
+            table(["modules", "first pass, ms", "later pass", "report", "its table"], modules),
+            of_giants(figures["giants"]),
+        ]
+    )
 
 
-def plot(figures: Figures) -> Figure:
-    from matplotlib.figure import Figure
-
-    picture = Figure(figsize=(9, 3.5))
-    left, right = picture.subplots(1, 2)
-    depths = [int(depth) for depth in figures["depths"]]
-    for kind in ("plain", "counted"):
-        left.loglog(
-            depths, [1e3 * taken[kind] for taken in figures["depths"].values()], "o-", label=kind
-        )
-    left.set(xlabel="layers", ylabel="training step, ms")
-    left.legend(frameon=False)
-    giants = figures["giants"]
-    for kind in ("plain", "counted"):
-        right.loglog(
-            [taken["params"] for taken in giants.values()],
-            [taken[kind] for taken in giants.values()],
-            "o",
-            label=kind,
-        )
-    right.set(xlabel="parameters (on meta)", ylabel="training step, s")
-    for axes in (left, right):
-        axes.spines[["top", "right"]].set_visible(False)
-    return picture
+def of_giants(giants: dict[str, Figures]) -> str:
+    """A table of the models on meta."""
+    rows = [
+        [
+            name,
+            f"{taken['parameters'] / 1e9:,.1f}",
+            f"{taken['flops'] / 1e15:.2f}",
+            f"{median(taken, 'plain'):.2f}",
+            f"{ratio(taken, 'counted', 'plain'):.2f}",
+            f"{taken['peak memory, plain'] / 1e6:,.0f}",
+            f"{taken['peak memory, counted'] / 1e6:,.0f}",
+        ]
+        for name, taken in giants.items()
+    ]
+    headers = ["10⁹ parameters", "PFLOP a step", "plain step, s", "counted ÷ plain"]
+    return table(["on meta", *headers, "peak MB, plain", "counted"], rows)

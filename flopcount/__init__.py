@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from flopcount.errors import UnwatchedThreadWarning as UnwatchedThreadWarning
     from flopcount.formulas import Gradients as Gradients
     from flopcount.formulas import formula as formula
-    from flopcount.graph.walk import count_graph as count_graph
-    from flopcount.report.report import ModuleNode as ModuleNode
+    from flopcount.graph.count_graph import count_graph as count_graph
     from flopcount.report.report import Report as Report
+    from flopcount.report.tree import ModuleNode as ModuleNode
 
 __version__ = "0.1.0"
 
@@ -32,14 +32,14 @@ _HOMES = {
     "FlopCounter": "counter.counter",
     "FlopcountError": "errors",
     "Gradients": "formulas",
-    "ModuleNode": "report.report",
+    "ModuleNode": "report.tree",
     "Report": "report.report",
     "UncountedOpError": "errors",
     "UncountedOpWarning": "errors",
     "UnknownModuleError": "errors",
     "UnwatchedThreadWarning": "errors",
     "count": "counter.count",
-    "count_graph": "graph.walk",
+    "count_graph": "graph.count_graph",
     "formula": "formulas",
 }
 

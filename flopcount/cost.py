@@ -10,7 +10,7 @@ import re
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 
-__all__ = ["ZERO", "Convention", "Cost", "format_quantity", "parse_quantity"]
+__all__ = ["UNITS", "ZERO", "Convention", "Cost", "format_quantity", "parse_quantity"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +112,7 @@ class Cost:
 
     @property
     def intensity(self) -> float:
-        """FLOPs per byte moved; 0 where nothing was moved."""
+        """FLOPs per byte moved; 0 if nothing was moved."""
         return self.flops / self.bytes if self.bytes else 0.0
 
 
@@ -128,21 +128,20 @@ class Convention:
     >>> softmax.flops, Convention(special=8).flops(softmax)  # an exp is 8
     (38, 108)
 
-    The readings of a :class:`Cost` are conventions, too: ``Convention()`` is ``flops``,
+    The readings of a :class:`Cost` are conventions too: ``Convention()`` is ``flops``,
     ``Convention(dots=-1)`` is ``exact_flops``, ``Convention(arith=0, compare=0, special=0)`` is
     ``matmul_flops``.
 
     Args:
         macs: operations for a multiply-accumulate.
-        dots: for each dot product, beside its MACs; -1 takes off the addition that it saves.
-        void_macs: for a MAC that meets a structural zero, beside its weight as a MAC; -2 takes
-            them off.
+        dots: to add for a dot product; -1 removes the addition that it saves.
+        void_macs: to add for a MAC that meets a structural zero; -2 removes it.
         arith: for an addition, subtraction, multiplication, division or square root.
         compare: for a comparison, minimum, maximum, select, absolute value or negation.
         special: for an evaluation of a transcendental function.
 
     Raises:
-        TypeError: a weight is not a number, or what is read is not a Cost.
+        TypeError: a weight is not a number.
     """
 
     macs: float = 2
@@ -158,7 +157,7 @@ class Convention:
                 raise TypeError(f"{name} must be a number, got {weight!r}")
 
     def flops(self, cost: Cost) -> float:
-        """``cost`` in operations: an exact int where all weights are ints.
+        """``cost`` in operations: an exact int if all weights are ints.
 
         >>> from flopcount import Convention, Cost
         >>> Convention(dots=-1).flops(Cost(macs=64, dots=8))  # 8 dot products of length 8
@@ -176,6 +175,9 @@ class Convention:
         operations: float = sum(weight * counts[kind] for kind, weight in asdict(self).items())
         return operations
 
+
+UNITS = {"FLOP": "flops", "MAC": "macs", "B": "bytes"}
+"""Units of quantities, and the reading of a :class:`Cost` that each stands for."""
 
 _PREFIXES = ["", "k", "M", "G", "T", "P", "E", "Z", "Y"]
 
@@ -200,7 +202,9 @@ def format_quantity(count: int, unit: str = "") -> str:
     return f"{digits} {_PREFIXES[power]}{unit}".rstrip()
 
 
-_QUANTITY = re.compile(rf"([0-9]+(?:_[0-9]+)*(?:\.[0-9]+)?) ?([{''.join(_PREFIXES)}]?)(FLOP|MAC|B)")
+_QUANTITY = re.compile(
+    rf"([0-9]+(?:_[0-9]+)*(?:\.[0-9]+)?) ?([{''.join(_PREFIXES)}]?)({'|'.join(UNITS)})"
+)
 
 
 def parse_quantity(text: str) -> tuple[int, str]:

@@ -45,7 +45,7 @@ class UncountedOpError(FlopcountError):
 
 
 class UncountedOpWarning(UserWarning):
-    """An op of the report was not counted; said once for each op of a counter.
+    """An op of the report was not counted; a counter warns once for each op.
 
     >>> import torch, flopcount, warnings
     >>> sparse = torch.eye(3).to_sparse()
@@ -60,10 +60,10 @@ class UncountedOpWarning(UserWarning):
 
 
 class UnwatchedThreadWarning(UserWarning):
-    """Something ran in a thread that had not entered the counter; said once for each thread.
+    """A thread that had not entered the counter ran something; it is warned of once.
 
-    It is a module, a backward pass or an optimizer's step. Of functions that call no module torch
-    tells nobody outside of their thread.
+    This is a module, a backward pass or an optimizer's step. Plain functions go unnoticed: torch
+    has no hook for those of other threads.
 
     >>> import threading, torch, flopcount, warnings
     >>> layer = torch.nn.Linear(8, 2)
@@ -80,7 +80,7 @@ class UnwatchedThreadWarning(UserWarning):
 
 
 class UnknownModuleError(FlopcountError, KeyError):
-    """No module of the report has this path; names the nearest that has.
+    """No module of the report has this path; the message names the nearest.
 
     >>> import torch, flopcount
     >>> model = torch.nn.Sequential(torch.nn.Linear(8, 2))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from importlib.metadata import entry_points
+from typing import Any
 
 import pytest
 
-from flopcount.attribution.forward import Attribution
-from flopcount.report.ledger import Ledger
-from flopcount.report.report import Report, snapshot
+from flopcount.report import snapshot
+from flopcount.report.report import Report
 from tests.hooks import watchers
 from tests.invariants import check
 
@@ -42,13 +42,19 @@ def nothing_is_left_behind() -> Iterator[None]:
 @pytest.fixture(autouse=True, scope="session")
 def every_report_keeps_its_promises() -> Iterator[None]:
     """Whatever a test counts, its report is checked before the test sees it."""
+    take = snapshot.take
 
-    def checked(ledger: Ledger, attribution: Attribution) -> Report:
-        report = snapshot(ledger, attribution)
-        check(report)
+    def checked(*args: Any) -> Report:
+        report = take(*args)
+        try:
+            check(report)
+        except AssertionError as error:
+            raise AssertionError(
+                f"this test made a report that breaks a promise of every report: {error}\n"
+                "(tests/conftest.py checks each report by tests/invariants.py)"
+            ) from error
         return report
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("flopcount.counter.counter.snapshot", checked)
-        patch.setattr("flopcount.graph.walk.snapshot", checked)
+        patch.setattr(snapshot, "take", checked)
         yield

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import flopcount
-from benchmarks import models
+from tests import models
 from tests.models import SMALL
 
 OPTIMIZERS: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""Every block of the README runs, and shows what it says that it shows."""
+"""Every block of the README and of the guide runs, and shows what it says that it shows."""
 
 from __future__ import annotations
 
@@ -14,16 +14,23 @@ from typing import Any
 import pytest
 
 import flopcount.pytest_plugin.guard  # noqa: F401  (what a run inside this one imports is forgotten with it)
-from flopcount import cli
+from flopcount import FlopcountError, cli
+from flopcount.cli import torchvision_models
 from tests.conftest import IS_INSTALLED
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+FILES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = {file.relative_to(ROOT).as_posix(): file.read_text(encoding="utf-8") for file in FILES}
 BLOCK = re.compile(r"```(\w+)\n(.*?)```(?:\n+```text\n(.*?)```)?", flags=re.DOTALL)
-BLOCKS = BLOCK.findall(README)
+BLOCKS = [(page, *block) for page, text in PAGES.items() for block in BLOCK.findall(text)]
+"""Page, kind, code, and the output that is shown below it."""
 
-SECTIONS = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", README, flags=re.DOTALL | re.MULTILINE))
-"""Guides by title: each can be followed without the others."""
+SECTIONS = {
+    (page, section.partition("\n")[0]): section
+    for page, text in PAGES.items()
+    for section in re.split(r"^## ", text, flags=re.MULTILINE)
+}
+"""Sections by page and title: each can be followed without the others."""
 
 CUT = "…"
 """A line that stands for any number of lines."""
@@ -50,25 +57,42 @@ def assert_shows(output: str, printed: str) -> None:
     assert lines[-1] == CUT or said[-len(parts[-1]) :] == parts[-1]
 
 
-def has_code(text: str) -> bool:
-    return "```python" in text
-
-
-@pytest.mark.parametrize("title", [title for title, text in SECTIONS.items() if has_code(text)])
-def test_python_blocks_print_what_is_shown(title: str) -> None:
+@pytest.mark.parametrize(
+    ("page", "title"), [place for place, text in SECTIONS.items() if "```python" in text]
+)
+def test_python_blocks_print_what_is_shown(
+    page: str, title: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # a block may save a file
+    section = SECTIONS[page, title]
+    if "import transformers" in section:
+        with contextlib.suppress(FlopcountError):
+            torchvision_models.load()  # transformers imports torchvision where it is installed
+        pytest.importorskip("transformers")
     namespace: dict[str, Any] = {}
-    for kind, code, output in BLOCK.findall(SECTIONS[title]):
+    for kind, code, output in BLOCK.findall(section):
         if kind == "python":
             printed = io.StringIO()
             with contextlib.redirect_stdout(printed):
-                exec(compile(code, "README.md", "exec"), namespace)
+                exec(compile(code, page, "exec"), namespace)
             assert_shows(output, printed.getvalue())
 
 
-def test_all_python_blocks_are_in_a_section() -> None:
-    found = [block for text in SECTIONS.values() for block in BLOCK.findall(text)]
-    kinds = [kind for kind, _, _ in BLOCKS]
-    assert [kind for kind, _, _ in found].count("python") == kinds.count("python") >= 4
+@pytest.mark.parametrize("page", PAGES)
+def test_all_python_blocks_are_in_a_section(page: str) -> None:
+    in_sections = [
+        kind
+        for (home, _), text in SECTIONS.items()
+        if home == page
+        for kind, _, _ in BLOCK.findall(text)
+    ]
+    kinds = [kind for home, kind, _, _ in BLOCKS if home == page]
+    assert in_sections.count("python") == kinds.count("python") == PAGES[page].count("```python")
+
+
+def test_the_readme_and_the_guide_have_code() -> None:
+    assert [kind for page, kind, _, _ in BLOCKS if page == "README.md"].count("python") >= 4
+    assert [kind for page, kind, _, _ in BLOCKS if page != "README.md"].count("python") >= 14
 
 
 @pytest.mark.parametrize(
@@ -90,10 +114,10 @@ def test_only_lines_that_are_cut_out_may_be_missing(output: str, is_shown: bool)
 
 
 def test_what_it_is_stands_on_the_first_screen() -> None:
-    """Below 60 lines: what it is, the two commands, a table, and how it compares."""
-    first = README.partition("\n## ")[0]
-    assert len(first.splitlines()) < 60
+    """In the first 60 lines: what it is, the two commands, and a table."""
+    first = "\n".join(PAGES["README.md"].splitlines()[:60])
     assert first.count("```sh") == 2
+    assert "\nResNet  " in first
 
 
 def command_of(block: str) -> tuple[str, list[str], str]:
@@ -103,16 +127,21 @@ def command_of(block: str) -> tuple[str, list[str], str]:
     return program, arguments, output
 
 
-COMMANDS = [code for kind, code, _ in BLOCKS if kind == "console"]
+COMMANDS = [(page, code) for page, kind, code, _ in BLOCKS if kind == "console"]
+
+
+def command_id(value: str) -> str:
+    """A page, or the first line of a block."""
+    return value.split("\n", maxsplit=1)[0]
 
 
 @pytest.mark.parametrize(
-    "block",
-    [block for block in COMMANDS if not block.startswith("$ pytest")],
-    ids=lambda block: block.split("\n")[0],
+    ("page", "block"),
+    [(page, block) for page, block in COMMANDS if not block.startswith("$ pytest")],
+    ids=command_id,
 )
 def test_commands_print_what_is_shown(
-    block: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    page: str, block: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "100")
     program, arguments, output = command_of(block)
@@ -122,31 +151,44 @@ def test_commands_print_what_is_shown(
     assert_shows(output, capsys.readouterr().out)
 
 
+@pytest.mark.parametrize(
+    ("page", "block"),
+    [(page, block) for page, block in COMMANDS if block.startswith("$ pytest")],
+    ids=command_id,
+)
 def test_a_broken_budget_looks_as_is_shown(
-    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+    page: str, block: str, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What pytest says of the block of tests above, but for its header and the time it takes."""
+    """What pytest says of the block of tests above, except for its header and the time it takes."""
     monkeypatch.setenv("COLUMNS", "100")
     for name in ("CI", "BUILD_NUMBER"):  # where pytest cuts no line
         monkeypatch.delenv(name, raising=False)
-    (block,) = (block for block in COMMANDS if block.startswith("$ pytest"))
-    before = README.partition(block)[0]
+    before = PAGES[page].partition(block)[0]
     tests = re.findall(r"```python\n(.*?)```", before, flags=re.DOTALL)[-1]
     _, (file,), output = command_of(block)
     (pytester.path / file).write_text(tests, encoding="utf-8")
     plugin = () if IS_INSTALLED else ("-p", "flopcount.pytest_plugin")
     result = pytester.runpytest_inprocess("--no-header", *plugin, file)
-    said = [re.sub(r"in \d+\.\d+s", "in 0.02s", line).strip("= ") for line in result.outlines]
-    assert said[1:] == [line.strip("= ") for line in shown(output)]
+    printed = [re.sub(r"in \d+\.\d+s", "in 0.02s", line).strip("= ") for line in result.outlines]
+    expected = [line.strip("= ") for line in shown(output)]
+    assert_shows("\n".join(expected), "\n".join(printed[1:]))
 
 
 def test_set_up_commands_are_those_that_ci_runs() -> None:
     script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
-    commands = [code.strip() for kind, code, _ in BLOCKS if kind == "sh"]
+    commands = [code.strip() for _, kind, code, _ in BLOCKS if kind == "sh"]
     assert len(commands) == 2
     for command in commands:
         assert f"\n{command}\n" in script
 
 
 def test_every_block_is_of_a_kind_that_a_test_runs() -> None:
-    assert {kind for kind, _, _ in BLOCKS} <= {"python", "console", "sh", "text"}
+    assert {kind for _, kind, _, _ in BLOCKS} <= {"python", "console", "sh", "text"}
+
+
+def test_every_output_belongs_to_the_block_above_it() -> None:
+    """One stands alone: ``tests/pytest_plugin/test_guide.py`` has what it shows."""
+    alone = [(page, code) for page, kind, code, _ in BLOCKS if kind == "text"]
+    ((page, output),) = alone
+    assert page == "docs/budgets.md"
+    assert output.startswith("baseline 'step'")

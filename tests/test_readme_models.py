@@ -1,4 +1,4 @@
-"""The README's models cost what they did: their baselines are in ``__flops__``."""
+"""The models of the README and the guide cost what they did: ``__flops__`` has their baselines."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_a_training_step_of_resnet50(flop_baseline: FlopBaseline) -> None:
 
 @pytest.fixture
 def step() -> Callable[[], None]:
-    """The step of the README's first Python block."""
+    """The first step of ``docs/models.md``."""
     model = nn.Sequential(nn.Linear(64, 256), nn.GELU(), nn.Linear(256, 10))
     optimizer = torch.optim.AdamW(model.parameters())
     x, y = torch.randn(32, 64), torch.zeros(32, dtype=torch.int64)
@@ -44,6 +44,6 @@ def step() -> Callable[[], None]:
 def test_a_training_step_of_the_perceptron(
     step: Callable[[], None], flop_baseline: FlopBaseline, flop_budget: FlopBudget
 ) -> None:
-    """All figures that the README prints, held by a marker, a block and a baseline."""
+    """All figures that the page prints, held by a marker, a block and a baseline."""
     with flop_baseline("step"), flop_budget(forward="606_208 MAC", modules={"2": "245_760 MAC"}):
         step()

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from benchmarks.accuracy.steps import compare
 from benchmarks.accuracy.verdicts import Row
-from benchmarks.progress import each
+from benchmarks.progress import progress
+from benchmarks.training import loss_of
 from flopcount.cli import torchvision_models
-from flopcount.counter.count import loss_of
 
 __all__ = ["huggingface_rows", "timm_rows", "torchvision_rows"]
 
@@ -33,7 +33,7 @@ def torchvision_rows(quick: bool) -> Iterator[Row]:
     """Of all models but detectors, which want targets, and quantised ones, which cannot train."""
     from tests.test_torchvision import QUICK, STEPS
 
-    for name in each([name for name in STEPS if name in QUICK or not quick], "torchvision"):
+    for name in progress([name for name in STEPS if name in QUICK or not quick], "torchvision"):
         model = torchvision_models.build(name, meta=True).train()
         with torch.device("meta"):
             inputs = torchvision_models.example_inputs(name, BATCH)
@@ -59,7 +59,7 @@ def timm_rows(quick: bool) -> Iterator[Row]:
     torchvision_models.load()  # timm imports torchvision
     import timm
 
-    for name in each(timm_names(quick), "timm"):
+    for name in progress(timm_names(quick), "timm"):
         with torch.device("meta"):
             model: Any = timm.create_model(name).train()
             images = torch.empty(BATCH, *model.default_cfg["input_size"])
@@ -71,7 +71,7 @@ def huggingface_rows(quick: bool) -> Iterator[Row]:
     from tests.test_huggingface import ARCHITECTURES, hub
 
     hub.logging.set_verbosity_error()
-    for name in each([*ARCHITECTURES][:: 3 if quick else 1], "Hugging Face"):
+    for name in progress([*ARCHITECTURES][:: 3 if quick else 1], "Hugging Face"):
         configure, inputs = ARCHITECTURES[name]
         torch.manual_seed(0)
         random.seed(0)  # some drop whole layers, by chance

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from benchmarks.accuracy.verdicts import AGREES, EXPLAINED, UNEXPLAINED, Row
-from benchmarks.progress import each
+from benchmarks.progress import progress
 from flopcount import FlopCounter
 from flopcount.cli import torchvision_models
 
@@ -32,7 +32,7 @@ def rows(quick: bool) -> Iterator[Row]:
     if quick:
         chosen = {key: pair for key, pair in chosen.items() if pair[0] in QUICK}
     measured: dict[Any, Row] = {}
-    for key in each(chosen, "published figures"):
+    for key in progress(chosen, "published figures"):
         name, weights = chosen[key]
         with pytest.MonkeyPatch.context() as monkeypatch:
             if name in DETECTORS:

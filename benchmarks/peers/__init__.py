@@ -1,53 +1,165 @@
 """Which tool counts what right, forward and backward, and at what cost.
 
-torch's ``FlopCounterMode``, ``torch.profiler``, fvcore, ptflops, thop, torchinfo, calflops and
-DeepSpeed's profiler get the same models and inputs as flopcount, in an environment of their own
-and in a process of its own for each question. Where a peer is right or faster, the tables say so.
+torch's ``FlopCounterMode``, its ``ModTracker`` and ``torch.profiler``, fvcore, ptflops, thop,
+torchinfo, calflops and DeepSpeed's profiler get the same models and inputs as flopcount, in a
+process of its own for each question. Tools that are not installed are named, and have no figures:
+``requirements.txt`` says how they are. Where a peer is right or faster, the tables say so.
 """
 
 from __future__ import annotations
 
-import json
+from collections import Counter
+from collections.abc import Iterable
 
-from benchmarks.figures import Figures, Target
-from benchmarks.peers import tables
-from benchmarks.peers.environment import Environment, environment
-from benchmarks.peers.survey import survey
-from benchmarks.peers.tables import detail, readme_table, section
-from benchmarks.peers.timing import MODELS
-from benchmarks.peers.tools import OURS
-from benchmarks.progress import each
+from benchmarks.peers.cases import LIMIT, weights
+from benchmarks.peers.programs import RIGHT, WRONG, parts
+from benchmarks.peers.questions import PLAIN, TIMED, Question, ask, questions, times
+from benchmarks.peers.tools import OURS, TOOLS
+from benchmarks.peers.verdicts import EXACT, KINDS, NOT_OFFERED, kind_of
+from benchmarks.processes import in_a_new_process
+from benchmarks.progress import progress
+from benchmarks.results import Figures, Target, table, version
+from benchmarks.timing import ratio
 
-__all__ = ["detail", "readme_table", "run", "section", "targets"]
+__all__ = ["run", "show", "targets"]
+
+WAYS = {"forward": "forward", "step": "forward + backward"}
+
+ROWS, TOTAL = "programs, every module", "programs, total"
 
 
 def run(quick: bool) -> Figures:
-    """All figures; with ``quick`` those of a part of the cases, and two models' times."""
-    peers = environment()
-    figures = survey(peers, quick)
-    return {**figures, "time": timed(peers, list(figures["tools"]), quick)}
+    """All questions and times, or quickly a part."""
+    versions = {tool: version(about.package) for tool, about in TOOLS.items()}
+    tools = [tool for tool, number in versions.items() if number]
+    asked = questions(quick)
+    answers = {tool: in_a_new_process(ask, tool, asked) for tool in tools}
+    figures: Figures = {
+        "tools": {tool: versions[tool] for tool in tools},
+        "missing": [tool for tool in TOOLS if tool not in tools],
+        "verdicts": {},
+        "alike": {name: of for name, (_, of) in weights().items() if of > 1},
+    }
+    for number, question in enumerate(asked):
+        cases = figures["verdicts"].setdefault(heading(question), {})
+        cases[question.name] = [answers[tool][number] for tool in tools]
+    counters = [tool for tool in tools if TOOLS[tool].forward]
+    figures["times"] = {
+        name: in_a_new_process(times, name, counters, 3 if quick else 7)
+        for name in progress(TIMED[:2] if quick else TIMED, "times")
+    }
+    return figures
 
 
-def timed(peers: Environment, tools: list[str], quick: bool) -> Figures:
-    """Seconds of each model under each tool."""
-    options = ["--quick"] * quick
-    models = MODELS[:2] if quick else MODELS
-    with peers.start("-m", "benchmarks.peers.timing", *options, *tools) as process:
-        assert process.stdout
-        return {model: json.loads(process.stdout.readline()) for model in each(models, "time")}
+def heading(question: Question) -> str:
+    """Under what the verdicts on a question stand."""
+    if question.kind == "programs":
+        return "programs"
+    return f"{question.kind}, {WAYS[question.direction]}"
+
+
+# -- how many figures are right
+
+Count = tuple[int, int]
+"""How many cases a tool is right about, and how many it is for."""
+
+
+def columns(figures: Figures) -> dict[str, dict[str, Count]]:
+    """For each heading the count of each tool that offers it."""
+    counts = {
+        title: {tool: exact(figures, title, number) for number, tool in enumerate(figures["tools"])}
+        for title in figures["verdicts"]
+        if title != "programs"
+    }
+    for title, part in ((TOTAL, 0), (ROWS, 1)):
+        cases = figures["verdicts"]["programs"].values()
+        counts[title] = {
+            tool: right(parts(verdicts[number])[part] for verdicts in cases)
+            for number, tool in enumerate(figures["tools"])
+        }
+    return {
+        title: {tool: count for tool, count in by_tool.items() if count[1]}
+        for title, by_tool in counts.items()
+    }
+
+
+def exact(figures: Figures, title: str, number: int) -> Count:
+    """The count of a tool under one heading; a case of torchvision's may stand for several."""
+    count = Counter[bool]()
+    for name, verdicts in figures["verdicts"][title].items():
+        if verdicts[number] != NOT_OFFERED:
+            count[kind_of(verdicts[number]) in EXACT] += figures["alike"].get(name, 1)
+    return count[True], count.total()
+
+
+def right(verdicts: Iterable[str]) -> Count:
+    """The count of a tool among the programs that it is for; none if it only ever raises."""
+    offered = [verdict for verdict in verdicts if verdict != NOT_OFFERED]
+    answers = any(verdict.startswith((RIGHT, WRONG)) for verdict in offered)
+    return offered.count(RIGHT), len(offered) if answers else 0
 
 
 def targets(figures: Figures) -> list[Target]:
     """flopcount is exact everywhere, whatever its peers are."""
-    found = [
-        (f"{kind}, {tables.WAYS[way]}", tables.exact(figures, kind, way, OURS))
-        for kind in ("layers", "networks", "weights")
-        for way in tables.WAYS
-        if any(way in row for row in figures[kind].values())
-    ]
-    found += [("programs, rows", tables.right(figures, "rows", OURS))]
+    counts = {title: by_tool[OURS] for title, by_tool in columns(figures).items()}
     return [
-        Target(f"peers: {what}", "all exact", f"{count[0]} of {count[1]}", count[0] == count[1])
-        for what, count in found
-        if count
+        Target(title, "all exact", f"{count} of {of}", count == of)
+        for title, (count, of) in counts.items()
     ]
+
+
+# -- what is printed
+
+
+def show(figures: Figures) -> str:
+    """How many figures of each tool are exact, what becomes of ops and layers, and times."""
+    missing = ", ".join(figures["missing"])
+    notes = [
+        f"Weights are torchvision's of at most {LIMIT} GMAC, without detectors. a/b: a of the b "
+        "cases that a tool offers; –: it offers none.",
+        *([f"Not installed, and not compared: {missing}."] if missing else []),
+    ]
+    return "\n\n".join([summary(figures), *notes, of_layers(figures), of_times(figures)])
+
+
+def summary(figures: Figures) -> str:
+    """How many cases are exact, for each tool."""
+    by_title = columns(figures)
+    most = {title: max(by_tool.values()) for title, by_tool in by_title.items()}
+
+    def cell(title: str, tool: str) -> str:
+        count = by_title[title].get(tool)
+        if not count:
+            return "–"
+        text = f"{count[0]}" if count[1] == most[title][1] else f"{count[0]}/{count[1]}"
+        return f"**{text}**" if count == most[title] else text
+
+    rows = [
+        [f"{tool} {number}", *(cell(title, tool) for title in by_title)]
+        for tool, number in figures["tools"].items()
+    ]
+    return table(["exact", *(f"{title} (of {most[title][1]})" for title in by_title)], rows)
+
+
+def of_layers(figures: Figures) -> str:
+    """What becomes of ops and layers, by kind of verdict: forward, then forward and backward."""
+    rows = []
+    for number, tool in enumerate(figures["tools"]):
+        kinds = [
+            Counter(kind_of(verdicts[number]) for verdicts in figures["verdicts"][title].values())
+            for title in (f"layers, {way}" for way in WAYS.values())
+        ]
+        rows.append([tool, *(" / ".join(str(by[kind]) for by in kinds) for kind in KINDS)])
+    return table(["layers, forward / with backward", *KINDS], rows)
+
+
+def of_times(figures: Figures) -> str:
+    """Time from the call to the number ÷ the model alone: of forward, and of a step if watched."""
+
+    def cell(model: str, tool: str) -> str:
+        offered = [times for times in figures["times"][model].values() if tool in times]
+        return " / ".join(f"{ratio(times, tool, PLAIN):.2f}" for times in offered) or "–"
+
+    tools = [tool for tool in figures["tools"] if tool != "ModTracker"]
+    rows = [[model, *(cell(model, tool) for tool in tools)] for model in figures["times"]]
+    return table(["time ÷ plain, forward / step", *tools], rows)

@@ -1,38 +1,211 @@
-"""The attribution programs, put to each tool as far as it goes.
+"""The hard programs of ``tests/programs``, put to each tool as far as it goes.
 
-flopcount and ``FlopCounterMode`` watch the whole program, and are judged on all of its rows, all
-phases together; ``torch.profiler`` watches it, too, and has a total and no rows. The others take a
-model and offer its forward: for them a module runs the program without its backward, and they are
-judged on its total, and on the rows of the modules that the model owns. Programs that need a
-gradient to go on are not for them.
+flopcount, torch's ``FlopCounterMode`` and its ``ModTracker`` watch the whole program. They are
+judged on all of its rows, all phases together. torch's tools learn the model's names before it
+runs, and ``ModTracker`` is asked for modules alone: the costs are flopcount's. ``torch.profiler``
+watches the program as well, but has only a total. A module that a tool does not show costs nothing
+there, and one that its caller does not own is no part of its caller.
+
+The others take a model and count its forward. For them a module runs the program without its
+backward, and they are judged on the total, and on the rows of the modules that the model owns.
+Programs that need a gradient to go on, and the one that is about a warning, are not for them.
 """
 
 from __future__ import annotations
 
-import re
+import warnings
+from collections import Counter
 from collections.abc import Callable
-from contextlib import nullcontext
-from typing import Any
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from math import prod
+from typing import Any, Protocol
 from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
+from torch.distributed._tools.mod_tracker import ModTracker
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import attribution
-from benchmarks.peers.adapters import Found, profiler
-from benchmarks.peers.tools import TOOLS
-from benchmarks.programs import PROGRAMS, Program, U
+from benchmarks.peers.tools import OURS, TOOLS, Answer, profiler
+from benchmarks.peers.verdicts import NOT_OFFERED
+from flopcount import FlopCounter
+from tests.programs import PROGRAMS, Program, U
 
-__all__ = ["NAMES", "verdict"]
+__all__ = ["RIGHT", "SILENT", "WRONG", "parts", "verdict"]
 
-NAMES = [name for name, program in PROGRAMS.items() if not program.warns]
-"""Those that are about counts, and not about a warning."""
+RIGHT, WRONG = "right", "wrong"
+SILENT = "silent about what it did not see"
 
 MAC = U / 2
 """The unit of the programs' rows, in MACs."""
 
-RIGHT, WRONG, NOT_OFFERED = "right", "wrong", "not offered"
+WHOLE = "Global"
+"""What torch's trackers call that which is outside of all modules, and all together."""
+
+
+def verdict(name: str, tool: str) -> str:
+    """Whether ``tool`` is right about the total of a program / about its rows, or both at once."""
+    program = PROGRAMS[name]
+    try:
+        if tool in WATCHERS:
+            total, rows = watched(program, tool)
+        elif program.warns and tool != "torch.profiler":
+            return NOT_OFFERED
+        else:
+            total, rows = counted(program, tool)
+    except Exception as error:
+        return f"raises {type(error).__name__}"
+    return total if total == rows else f"{total} / {rows}"
+
+
+def parts(verdict: str) -> tuple[str, str]:
+    """What a verdict says of a program's total, and of its rows."""
+    total, _, rows = verdict.partition(" / ")
+    return total, rows or total
+
+
+def judged(is_right: bool) -> str:
+    """The verdict on one figure."""
+    return RIGHT if is_right else WRONG
+
+
+# -- tools that watch a program, and have rows
+
+
+class Watcher(Protocol):
+    """A tool at work."""
+
+    def watch(self) -> AbstractContextManager[Any]:
+        """What another thread enters."""
+
+    def rows(self) -> dict[str, float]:
+        """FLOPs of products by full path, a root being named by its class."""
+
+
+class Flopcount:
+    """flopcount."""
+
+    def __init__(self, model: nn.Module | None, stack: ExitStack) -> None:
+        self.counter = stack.enter_context(FlopCounter(model))
+
+    def watch(self) -> AbstractContextManager[Any]:
+        return self.counter
+
+    def rows(self) -> dict[str, float]:
+        report = self.counter.report()
+        nodes = zip(report.modules, report.root.walk(), strict=True)
+        return {module.path or WHOLE: node.total.matmul_flops for module, node in nodes}
+
+
+MISSING = {
+    op: lambda a, b, **shapes: 2 * prod(a) for op in (torch.ops.aten.mv, torch.ops.aten.vdot)
+}
+"""Products that torch's counter has no formula for, lest it be blamed for its modules."""
+
+
+class Torchs:
+    """torch's own counter."""
+
+    def __init__(self, model: nn.Module | None, stack: ExitStack) -> None:
+        counter = FlopCounterMode(display=False, custom_mapping=MISSING)
+        self.counter = stack.enter_context(counter)
+        if model is not None:
+            self.counter.mod_tracker._get_mod_name(model)
+
+    def watch(self) -> AbstractContextManager[Any]:
+        assert self.counter.mode is not None
+        return self.counter.mode
+
+    def rows(self) -> dict[str, float]:
+        return {name: sum(ops.values()) for name, ops in self.counter.get_flop_counts().items()}
+
+
+class Trackers(TorchDispatchMode):
+    """torch's tracker of modules, to which flopcount's cost of each op is added."""
+
+    def __init__(self, model: nn.Module | None, stack: ExitStack) -> None:
+        super().__init__()
+        self.tracker = stack.enter_context(ModTracker())
+        self.flops: Counter[str] = Counter()
+        if model is not None:
+            self.tracker._get_mod_name(model)
+        stack.enter_context(self)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        with FlopCounter() as counter:
+            out = func(*args, **(kwargs or {}))
+        for name in self.tracker.parents:
+            self.flops[name] += counter.report().total.matmul_flops
+        return out
+
+    def watch(self) -> AbstractContextManager[Any]:
+        return self
+
+    def rows(self) -> dict[str, float]:
+        return dict(self.flops)
+
+
+WATCHERS: dict[str, Callable[[nn.Module | None, ExitStack], Watcher]] = {
+    OURS: Flopcount,
+    "FlopCounterMode": Torchs,
+    "ModTracker": Trackers,
+}
+
+
+def full_path(path: str, model: nn.Module | None) -> str:
+    """The path of a module as seen from the block: under the class of the model, or a root's."""
+    return f"{type(model).__name__}.{path}".removesuffix(".") if owned(path, model) else path
+
+
+def owned(path: str, model: nn.Module | None) -> bool:
+    """Whether a row is that of a module which the model owns."""
+    name = path.partition(".")[0]
+    return model is not None and (not name or isinstance(getattr(model, name, None), nn.Module))
+
+
+def expected_rows(program: Program, model: nn.Module | None) -> dict[str, float]:
+    """FLOPs by full path of what was called, and of the whole program."""
+    rows = {full_path(path, model): row for path, row in program.rows.items()}
+    whole = program.outside.total + sum(row.total for path, row in rows.items() if "." not in path)
+    called = {path: row.total * U for path, row in rows.items() if row.calls}
+    return {WHOLE: whole * U, **called}
+
+
+def amiss(row: str, flops: float, right: float) -> str:
+    """A row that is wrong, and by how much."""
+    return f"{row} {flops / right:.2f}×" if right else f"{row} +{flops / U:g} U"
+
+
+def watched(program: Program, tool: str) -> tuple[str, str]:
+    """The verdicts on a tool that has rows; wrong ones are named."""
+
+    def watch() -> AbstractContextManager[Any]:
+        return using.watch()
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        model, step = program.made("cpu", watch)
+        expected = expected_rows(program, model)
+        with ExitStack() as stack:
+            using = WATCHERS[tool](model, stack)
+            step()
+        counted = using.rows()
+    if program.warns and not any("thread" in str(warning.message) for warning in caught):
+        return SILENT, SILENT
+    # containers that are never called have rows in one tool, and none in others
+    uncalled = {full_path(path, model) for path, row in program.rows.items() if not row.calls}
+    wrong = {
+        row: amiss(row, counted.get(row, 0), expected.get(row, 0))
+        for row in dict.fromkeys([*expected, *counted])
+        if row not in uncalled and counted.get(row, 0) != expected.get(row, 0)
+    }
+    rows = f"wrong rows: {', '.join(wrong.values())}" if wrong else RIGHT
+    return judged(WHOLE not in wrong), rows
+
+
+# -- tools that count
 
 
 class Running(nn.Module):
@@ -48,9 +221,9 @@ class Running(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         with torch.enable_grad(), patch.object(torch.autograd, "_engine_run_backward", skip):
-            found = self.step()
+            results = self.step()
         # what is computed for nothing is not traced
-        return x, *(leaf for leaf in tree_leaves(found) if isinstance(leaf, Tensor))
+        return x, *(leaf for leaf in tree_leaves(results) if isinstance(leaf, Tensor))
 
 
 def skip(*args: Any, accumulate_grad: bool, **options: Any) -> None:
@@ -68,45 +241,29 @@ def runs(program: Program) -> bool:
     return True
 
 
-def verdict(name: str, tool: str) -> dict[str, str]:
-    """Whether ``tool`` is right about the total of a program, and about its rows."""
-    if tool in attribution.TOOLS:
-        said = attribution.verdict(name, tool)
-        if said.startswith("raises "):
-            return {"total": said, "rows": said}
-        total = re.search(rf"\b{attribution.WHOLE} ", said) is None
-        return {"total": RIGHT if total else WRONG, "rows": RIGHT if said == RIGHT else WRONG}
-    program = PROGRAMS[name]
-    try:
-        model, step = program.made("cpu", nullcontext)
-        if tool == "torch.profiler":
-            whole = attribution.expected_rows(program, model)[attribution.WHOLE] / 2
-            total = profiler(nn.Module(), step).macs == whole
-            return {"total": RIGHT if total else WRONG, "rows": NOT_OFFERED}
-        if not runs(program):
-            return dict.fromkeys(("total", "rows"), NOT_OFFERED)
-        found = TOOLS[tool].forward(Running(model, step), (torch.zeros(1),))
-    except Exception as error:
-        return dict.fromkeys(("total", "rows"), f"raises {type(error).__name__}")
-    return forward_verdict(program, model, found)
+def counted(program: Program, tool: str) -> tuple[str, str]:
+    """The verdicts on a tool that counts the whole program, or its forward."""
+    model, step = program.made("cpu", nullcontext)
+    if tool == "torch.profiler":
+        macs = profiler(nn.Module(), step).macs
+        if program.warns and not macs:
+            return SILENT, NOT_OFFERED
+        return judged(macs == expected_rows(program, model)[WHOLE] / 2), NOT_OFFERED
+    measure = TOOLS[tool].forward
+    if measure is None or not runs(program):
+        return NOT_OFFERED, NOT_OFFERED
+    return forward_verdict(program, model, measure(Running(model, step), (torch.zeros(1),)))
 
 
-def forward_verdict(program: Program, model: nn.Module | None, found: Found) -> dict[str, str]:
-    """Whether a tool is right about a program's forward."""
-    rows = {attribution.full_path(path, model): row for path, row in program.rows.items()}
-    roots = [row.forward for path, row in rows.items() if "." not in path]
-    total = found.macs == MAC * (program.outside.forward + sum(roots))
-    if found.rows is None:
-        return {"total": RIGHT if total else WRONG, "rows": NOT_OFFERED}
+def forward_verdict(program: Program, model: nn.Module | None, answer: Answer) -> tuple[str, str]:
+    """The verdicts on what a tool answers about a program's forward."""
+    roots = [row.forward for path, row in program.rows.items() if "." not in full_path(path, model)]
+    total = answer.macs == MAC * (program.outside.forward + sum(roots))
+    if answer.rows is None:
+        return judged(total), NOT_OFFERED
     by_module = total and all(
-        found.rows.get(f"model.{path}".strip("."), 0) == MAC * row.forward
+        answer.rows.get(f"model.{path}".strip("."), 0) == MAC * row.forward
         for path, row in program.rows.items()
         if row.calls and owned(path, model)
     )
-    return {"total": RIGHT if total else WRONG, "rows": RIGHT if by_module else WRONG}
-
-
-def owned(path: str, model: nn.Module | None) -> bool:
-    """Whether a row is that of a module which the model owns."""
-    name = path.partition(".")[0]
-    return model is not None and (not name or isinstance(getattr(model, name, None), nn.Module))
+    return judged(total), judged(by_module)

@@ -1,30 +1,30 @@
-"""What is made of an answer: exact, exact but for what the tool says it adds, off, zero, crash."""
+"""What an answer is worth.
+
+exact: the MACs of products are those derived by hand (layers, transformers) or published
+(torchvision's, rounded as printed). exact*: more by at most 2 %, which the tool's documentation
+says that it adds (biases, norms, activations) and does not tell apart. off: another figure, by a
+factor. zero: 0, and nothing said. crash: an exception where the model alone runs. not offered: the
+tool does not count that.
+
+What backward computes once more (checkpoints, scores of fused attention) may be counted or not. A
+complex product is four real ones.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any, NamedTuple
 
 from benchmarks.peers.cases import Case
+from benchmarks.peers.tools import Answer
 
-__all__ = ["EXACT", "KINDS", "NOT_OFFERED", "SURPLUS", "Verdict", "truths", "verdict"]
+__all__ = ["CRASH", "EXACT", "KINDS", "NOT_OFFERED", "SURPLUS", "kind_of", "truths", "verdict"]
 
 SURPLUS = 0.02
 """How much documented extra work may add to products for a figure to count as exact."""
 
-EXACT = ("exact", "exact*")
-NOT_OFFERED = "not offered"
-KINDS = ("exact", "exact*", "off", "zero", "crash", NOT_OFFERED)
-
-
-class Verdict(NamedTuple):
-    """One of ``KINDS``; the factor by which it is off, or the exception of a crash."""
-
-    kind: str
-    detail: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.kind} {self.detail}".strip()
+CRASH, NOT_OFFERED = "crash", "not offered"
+KINDS = ("exact", "exact*", "off", "zero", CRASH, NOT_OFFERED)
+EXACT = KINDS[:2]
 
 
 def truths(case: Case, direction: str) -> tuple[Collection[int], int] | None:
@@ -37,23 +37,23 @@ def truths(case: Case, direction: str) -> tuple[Collection[int], int] | None:
     return {step, step + case.recomputed}, 3 * case.slack  # backward is twice forward at most
 
 
-def verdict(case: Case, direction: str, answer: dict[str, Any] | None) -> Verdict:
-    """What ``answer`` is worth; None if the tool was not asked."""
+def verdict(case: Case, direction: str, answer: Answer) -> str:
+    """One of ``KINDS`` but the last two, with the factor by which a figure is off."""
     right = truths(case, direction)
     assert right is not None
-    if answer is None:
-        return Verdict(NOT_OFFERED)
-    if "error" in answer:
-        return Verdict("crash", answer["error"])
     figures, slack = right
-    found = answer["macs"]
-    if any(abs(found - figure) <= slack for figure in figures):
-        return Verdict("exact")
-    nearest = min(figures, key=lambda figure: abs(found - figure))
-    if not found:
-        return Verdict("zero")
+    if any(abs(answer.macs - figure) <= slack for figure in figures):
+        return "exact"
+    nearest = min(figures, key=lambda figure: abs(answer.macs - figure))
+    if not answer.macs:
+        return "zero"
     if not nearest:
-        return Verdict("off", f"+{found:,.0f}")
-    if answer["mixed"] and 0 < found - nearest <= SURPLUS * nearest + slack:
-        return Verdict("exact*")
-    return Verdict("off", f"× {found / nearest:.4g}")
+        return f"off +{answer.macs:,.0f}"
+    if answer.mixed and 0 < answer.macs - nearest <= SURPLUS * nearest + slack:
+        return "exact*"
+    return f"off × {answer.macs / nearest:.4g}"
+
+
+def kind_of(verdict: str) -> str:
+    """Which of ``KINDS`` a verdict is."""
+    return verdict if verdict == NOT_OFFERED else verdict.split(maxsplit=1)[0]

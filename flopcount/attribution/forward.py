@@ -9,13 +9,11 @@ tensor is touched, so that any program runs as it would alone.
 from __future__ import annotations
 
 import threading
-import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any
 
-import torch
 from torch import is_grad_enabled, nn
 from torch.nn.modules.module import (
     register_module_forward_hook,
@@ -26,10 +24,10 @@ from torch.optim.optimizer import (
     register_optimizer_step_pre_hook,
 )
 
-from flopcount.attribution.node_stamps import NodeStamps, tensors
+from flopcount.attribution.node_stamps import NodeStamps
 from flopcount.attribution.phase import BACKWARD, OPTIMIZER, RECOMPUTE
 from flopcount.attribution.thread_state import ThreadState
-from flopcount.attribution.tree import Entered, Place, Scope, innermost, type_name
+from flopcount.attribution.tree import ModuleTree, Place, Scope, type_name
 from flopcount.torch_private.autograd import (
     ANY_BACKWARD_HOOKS,
     ANY_BACKWARD_PRE_HOOKS,
@@ -46,6 +44,7 @@ from flopcount.torch_private.autograd import (
 from flopcount.torch_private.compiler import ignore_when_captured, is_graph_of_torchs_own
 from flopcount.torch_private.frames import backward_calls, checkpoint_recomputes, open_calls
 from flopcount.torch_private.modes import without_modes
+from flopcount.torch_private.tensors import tensors_in
 
 __all__ = ["Attribution"]
 
@@ -62,7 +61,7 @@ class _Local(threading.local):
 
     def __init__(self, attribution: Attribution) -> None:
         self.life = _Life()
-        self.thread = ThreadState(attribution.unattributed, self.life)
+        self.thread = ThreadState(attribution.tree.unattributed, self.life)
         attribution.add(self.thread)
 
 
@@ -74,16 +73,10 @@ class Attribution:
     """
 
     def __init__(self, model: nn.Module | None = None) -> None:
-        self.root = Scope("", None)
-        self.unattributed = Scope("unattributed", self.root)
+        self.tree = ModuleTree(model)
         self.threads: list[ThreadState] = []
         # the threads that had not entered, and what ran first in each
         self.unwatched: dict[str, str] = {}
-        self.model: Scope | None = None
-        if model is not None:
-            inner = innermost(model)
-            self.model = self.root.child(type_name(inner), inner)
-        self._parameters: dict[int, tuple[weakref.ref[torch.Tensor], Scope]] = {}
         # not only the main thread makes nodes; as each numbers its own from 0, they stamp them
         self._is_shared = False
         self._has_strangers = False  # of threads that are forgotten
@@ -101,14 +94,6 @@ class Attribution:
             self._has_strangers |= any(t.is_stranger for t in gone)
             self.threads = [t for t in self.threads if t not in gone] + [thread]
             self._is_shared |= thread.is_stranger and bool(self.threads[:-1])
-
-    def scopes(self) -> Iterator[Scope]:
-        """Every scope that is known, parents before their children."""
-        waiting = [self.root]
-        while waiting:
-            scope = waiting.pop()
-            yield scope
-            waiting.extend(reversed(list(scope.children.values())))
 
     # -- watching
 
@@ -129,7 +114,7 @@ class Attribution:
         if thread.entries == 1:
             self._is_shared |= threading.current_thread() is not threading.main_thread()
             thread.is_stranger = False
-            thread.place = self.root.forward
+            thread.place = self.tree.root.forward
             thread.node_log.start(thread.place, next_sequence_nr())
 
     def exit(self) -> None:
@@ -138,7 +123,7 @@ class Attribution:
         thread.entries -= 1
         if thread.entries == 0:
             thread.stack.clear()
-            thread.place, thread.place_task = self.unattributed.forward, -1
+            thread.place, thread.place_task = self.tree.unattributed.forward, -1
             thread.node_log.start(None, next_sequence_nr())
         with self._lock:
             self._entries -= 1
@@ -165,7 +150,7 @@ class Attribution:
         except KeyError:
             self._close_abandoned(thread, module)
             place = thread.place
-            _, scope, is_call = self._find(thread, place.scope, module)
+            _, scope, is_call = self.tree.find(module, place.scope, _running(thread))
         scope.calls += is_call
         number = next_sequence_nr()
         if not thread.stack:
@@ -191,7 +176,7 @@ class Attribution:
         running = self._running(thread)
         if thread.place_task != backward_task():
             self._note_made(thread, running.places[RECOMPUTE])
-        _, scope, _ = self._find(thread, running, module, in_backward=True)
+        _, scope, _ = self.tree.find(module, running, _running(thread), in_backward=True)
         number = next_sequence_nr()
         if not thread.stack:
             thread.began = number
@@ -217,7 +202,7 @@ class Attribution:
             return thread.place.scope
         node = running_node()
         if node is None:
-            return self.root
+            return self.tree.root
         if backward_task() != thread.task:
             self._begin_pass(thread, ())
         return self._owner(thread, node)
@@ -281,62 +266,6 @@ class Attribution:
         while stack and not any(stack[-1][0] is call for call in others):
             _, thread.place, thread.place_task = stack.pop()
 
-    # -- which row is a module's?
-
-    def _find(
-        self, thread: ThreadState, caller: Scope, module: nn.Module, in_backward: bool = False
-    ) -> Entered:
-        """Where ``module`` leads when it is called from ``caller``; remembered there."""
-        known = caller.entered.get(id(module))
-        if known is not None and known[0]() is module:
-            return known
-        if is_graph_of_torchs_own(module):  # a branch, or a part of a compiled step
-            return caller.remember(module, caller, False)
-        inner = innermost(module)
-        with self._lock:
-            self._parameters = {}  # it may own parameters that an outer row stood in for
-            scope = self._row(thread, caller, inner, in_backward)
-            return caller.remember(module, scope, module is inner)
-
-    def _row(
-        self, thread: ThreadState, caller: Scope, module: nn.Module, in_backward: bool
-    ) -> Scope:
-        for scope in caller.lineage():
-            if scope.module is module:  # recursion, or what a wrapper wraps
-                return scope
-        # what is recomputed may be called from the node of any of its submodules
-        for scope in caller.lineage() if in_backward else (caller,):
-            if owned := scope.owned(module):
-                return owned
-        if self.model and caller.module is None:
-            if self.model.module is module:
-                return self.model
-            if owned := self.model.owned(module):
-                return owned
-        inside = (*thread.stack, (None, thread.place, -1))
-        for (opened, _, _), (_, place, _) in pairwise(inside):
-            if opened is module:  # recursion by way of a module that does not own it
-                return place.scope
-        return self._root_module(module)
-
-    def _root_module(self, module: nn.Module) -> Scope:
-        """A row of its own below the block: ``Linear``, then ``Linear#2``.
-
-        A module that is gone gives its row to the next of its class.
-        """
-        name = base = type_name(module)
-        count = 1
-        while self._is_taken(name, module):
-            count += 1
-            name = f"{base}#{count}"
-        return self.root.child(name, module)
-
-    def _is_taken(self, name: str, module: nn.Module) -> bool:
-        """Whether the row ``name`` below the block is that of something else than ``module``."""
-        scope = self.root.children.get(name)
-        holder = scope and scope.module
-        return name == self.unattributed.name or not (holder is None or holder is module)
-
     # -- backward: whose node is running?
 
     def in_backward(self, thread: ThreadState, node: Any, args: Sequence[Any]) -> Place:
@@ -396,16 +325,16 @@ class Attribution:
             thread.records = thread.foreign[task]
         if len(calls) <= 1:  # none around it, whose nodes would have to be noted
             records_op = is_grad_enabled() or thread.recomputes  # whose node is there already
-            made = records_op and any(tensor.requires_grad for tensor in tensors(args))
+            made = records_op and any(tensor.requires_grad for tensor in tensors_in(args))
             thread.pass_began = next_sequence_nr() - made
 
     def _owner(self, thread: ThreadState, node: Any) -> Scope:
         """The scope whose forward made ``node``."""
         number = node._sequence_nr()
         if number == NO_SEQUENCE_NR:
-            return self._parameter_owner(node.variable)
+            return self.tree.owner_of(node.variable)
         if self._is_shared and (stamp := self._stamps.stamp_of(node)):
-            return (stamp.place or self.unattributed.backward).scope
+            return (stamp.place or self.tree.unattributed.backward).scope
         place = thread.node_log.place(number) if number < next_sequence_nr() else None
         if place is not None and place.phase == RECOMPUTE:
             # what is recomputed here is run by passes that begin here, within others for the most
@@ -413,30 +342,16 @@ class Attribution:
                 return place.scope
             place = place if thread.depth else None
         elif self._is_shared and (self._has_strangers or any(t.is_stranger for t in self.threads)):
-            return self.unattributed
+            return self.tree.unattributed
         if place is not None and not self._is_shared:
             return place.scope
         others = (t.node_log.place(number) for t in self.threads if t is not thread)
         scopes = {found.scope for found in (place, *others) if found is not None}
-        return scopes.pop() if len(scopes) == 1 else self.unattributed  # not to guess
+        return scopes.pop() if len(scopes) == 1 else self.tree.unattributed  # not to guess
 
-    def _parameter_owner(self, parameter: torch.Tensor) -> Scope:
-        """The innermost scope that ran and owns ``parameter``; else the block."""
-        if not isinstance(parameter, nn.Parameter):
-            return self.root
-        known = self._parameters.get(id(parameter))
-        if known is None or known[0]() is not parameter:
-            owners = self._parameters_by_owner()
-            known = owners.setdefault(id(parameter), (weakref.ref(parameter), self.root))
-            self._parameters = owners
-        return known[1]
 
-    def _parameters_by_owner(self) -> dict[int, tuple[weakref.ref[torch.Tensor], Scope]]:
-        owners: dict[int, tuple[weakref.ref[torch.Tensor], Scope]] = {}
-        for scope in self.scopes():  # parents come before their children
-            module = scope.module
-            for owned in nn.Module.parameters(module) if module is not None else ():
-                holder = owners.get(id(owned))
-                if holder is None or scope.path.startswith(f"{holder[1].path}."):
-                    owners[id(owned)] = weakref.ref(owned), scope
-        return owners
+def _running(thread: ThreadState) -> Iterator[tuple[object, Scope]]:
+    """What is open on a thread's stack, outermost first, with the row that it runs in."""
+    inside = (*thread.stack, (None, thread.place, -1))
+    for (opened, _, _), (_, place, _) in pairwise(inside):
+        yield opened, place.scope

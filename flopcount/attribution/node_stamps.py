@@ -8,16 +8,12 @@ knows.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import is_dataclass
 from typing import Any, NamedTuple
-
-import torch
 
 from flopcount.attribution.node_log import NodeLog
 from flopcount.attribution.tree import Place
 from flopcount.torch_private.autograd import NO_SEQUENCE_NR, next_sequence_nr, notes_of
-from flopcount.torch_private.modes import tree_leaves
+from flopcount.torch_private.tensors import tensors_in
 
 __all__ = ["NodeStamps", "Stamp"]
 
@@ -48,8 +44,8 @@ class NodeStamps:
         """
         end = next_sequence_nr()
         found: dict[int, list[Any]] = {}
-        seen = {tensor.grad_fn for tensor in tensors(inputs)}
-        waiting = [tensor.grad_fn for tensor in tensors(results)]
+        seen = {tensor.grad_fn for tensor in tensors_in(inputs)}
+        waiting = [tensor.grad_fn for tensor in tensors_in(results)]
         while waiting:
             node = waiting.pop()
             if node is None or node in seen or (number := node._sequence_nr()) == NO_SEQUENCE_NR:
@@ -65,12 +61,3 @@ class NodeStamps:
                 notes_of(nodes[0])[self._key] = Stamp(node_log.place(number), node_log)
         if sum(len(nodes) == 1 for nodes in found.values()) == end - start:
             node_log.forget(start)
-
-
-def tensors(value: Any) -> Iterator[torch.Tensor]:
-    """The tensors in what a module takes or returns."""
-    for leaf in tree_leaves(value):
-        if isinstance(leaf, torch.Tensor):
-            yield leaf
-        elif is_dataclass(leaf) and not isinstance(leaf, type):
-            yield from tensors(list(vars(leaf).values()))

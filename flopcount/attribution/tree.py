@@ -1,36 +1,54 @@
-"""The rows of a report: modules, named as their callers own them."""
+"""The tree of modules that ran: its rows, their names, and the owners of parameters.
+
+A module is named by the attribute by which its caller owns it. The counter, a traced graph and a
+report use this tree alike; it knows no hooks and no costs.
+"""
 
 from __future__ import annotations
 
+import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
 from flopcount.attribution.phase import BACKWARD, FORWARD, PHASES
-from flopcount.torch_private.compiler import untraced
+from flopcount.torch_private.compiler import is_graph_of_torchs_own, untraced
 from flopcount.torch_private.modes import without_functions, without_modes
 
-__all__ = ["Entered", "Place", "Scope", "innermost", "type_name"]
+__all__ = ["Entered", "ModuleTree", "Place", "Scope", "innermost", "type_name"]
 
 WRAPPERS = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
 """Attributes behind which torch.compile, FSDP and checkpoint wrappers keep the user's module."""
 
 
 class Place:
-    """A scope and a phase. There is one object for each pair, so that it hashes by identity.
+    """A scope, a phase, and the gradient that is computed there, if the autograd graph tells it.
 
-    ``entered`` has the modules that were called from here before, for the quick way in.
+    There is one object for each combination, so that it hashes by identity. ``entered`` has the
+    modules that were called from here before, for the quick way in.
     """
 
-    __slots__ = ("entered", "phase", "scope")
+    __slots__ = ("_of_gradients", "entered", "gradient", "phase", "scope")
 
-    def __init__(self, scope: Scope, phase: str, entered: dict[int, Entered]) -> None:
+    def __init__(
+        self, scope: Scope, phase: str, entered: dict[int, Entered], gradient: str | None = None
+    ) -> None:
         self.scope = scope
         self.phase = phase
         self.entered = entered
+        self.gradient = gradient
+        self._of_gradients: dict[str, Place] = {}
+
+    def computing(self, gradient: str) -> Place:
+        """This place, where ``gradient`` is computed: ``input``, ``weight`` or ``bias``."""
+        place = self._of_gradients.get(gradient)
+        if place is None:
+            place = Place(self.scope, self.phase, self.entered, gradient)
+            place = self._of_gradients.setdefault(gradient, place)  # of two threads the first
+        return place
 
 
 class Scope:
@@ -132,6 +150,127 @@ class Scope:
 
 Entered = tuple["weakref.ref[nn.Module]", Scope, bool]
 """A module, the row that it led to when it was called, and whether that counts as a call."""
+
+
+class ModuleTree:
+    """The modules that ran, each below the one that called it.
+
+    Args:
+        model: names the root, and its submodules where nobody above them ran.
+
+    Attributes:
+        root: the watched block itself; below it are the root modules.
+        unattributed: the row of ops whose module nobody knows.
+        model: the row of the model that was given.
+    """
+
+    def __init__(self, model: nn.Module | None = None) -> None:
+        self.root = Scope("", None)
+        self.unattributed = Scope("unattributed", self.root)
+        self.model: Scope | None = None
+        if model is not None:
+            inner = innermost(model)
+            self.model = self.root.child(type_name(inner), inner)
+        self._parameters: dict[int, tuple[weakref.ref[torch.Tensor], Scope]] = {}
+        self._lock = threading.RLock()
+
+    def scopes(self) -> Iterator[Scope]:
+        """Every scope that is known, parents before their children."""
+        waiting = [self.root]
+        while waiting:
+            scope = waiting.pop()
+            yield scope
+            waiting.extend(reversed(list(scope.children.values())))
+
+    def find(
+        self,
+        module: nn.Module,
+        caller: Scope,
+        running: Iterable[tuple[object, Scope]],
+        *,
+        in_backward: bool = False,
+    ) -> Entered:
+        """Where ``module`` leads when it is called from ``caller``; remembered there.
+
+        Args:
+            module: the module that is entered.
+            caller: the row of the module that calls it.
+            running: every open module with the row that it runs in, outermost first.
+            in_backward: whether backward calls it, to compute again what was not kept.
+        """
+        known = caller.entered.get(id(module))
+        if known is not None and known[0]() is module:
+            return known
+        if is_graph_of_torchs_own(module):  # a branch, or a part of a compiled step
+            return caller.remember(module, caller, False)
+        inner = innermost(module)
+        with self._lock:
+            self._parameters = {}  # it may own parameters that an outer row stood in for
+            scope = self._row(inner, caller, running, in_backward)
+            return caller.remember(module, scope, module is inner)
+
+    def _row(
+        self,
+        module: nn.Module,
+        caller: Scope,
+        running: Iterable[tuple[object, Scope]],
+        in_backward: bool,
+    ) -> Scope:
+        for scope in caller.lineage():
+            if scope.module is module:  # recursion, or what a wrapper wraps
+                return scope
+        # what is recomputed may be called from the node of any of its submodules
+        for scope in caller.lineage() if in_backward else (caller,):
+            if owned := scope.owned(module):
+                return owned
+        if self.model and caller.module is None:
+            if self.model.module is module:
+                return self.model
+            if owned := self.model.owned(module):
+                return owned
+        for opened, scope in running:
+            if opened is module:  # recursion by way of a module that does not own it
+                return scope
+        return self._root_module(module)
+
+    def _root_module(self, module: nn.Module) -> Scope:
+        """A row of its own below the block: ``Linear``, then ``Linear#2``.
+
+        A module that is gone gives its row to the next of its class.
+        """
+        name = base = type_name(module)
+        count = 1
+        while self._is_taken(name, module):
+            count += 1
+            name = f"{base}#{count}"
+        return self.root.child(name, module)
+
+    def _is_taken(self, name: str, module: nn.Module) -> bool:
+        """Whether the row ``name`` below the block is that of something else than ``module``."""
+        scope = self.root.children.get(name)
+        holder = scope and scope.module
+        return name == self.unattributed.name or not (holder is None or holder is module)
+
+    def owner_of(self, parameter: torch.Tensor) -> Scope:
+        """The innermost scope that ran and owns ``parameter``; else the block."""
+        if not isinstance(parameter, nn.Parameter):
+            return self.root
+        known = self._parameters.get(id(parameter))
+        if known is None or known[0]() is not parameter:
+            owners = self._parameters_by_owner()
+            known = owners.setdefault(id(parameter), (weakref.ref(parameter), self.root))
+            self._parameters = owners
+        return known[1]
+
+    def _parameters_by_owner(self) -> dict[int, tuple[weakref.ref[torch.Tensor], Scope]]:
+        owners: dict[int, tuple[weakref.ref[torch.Tensor], Scope]] = {}
+        for scope in self.scopes():  # parents come before their children
+            module = scope.module
+            for owned in nn.Module.parameters(module) if module is not None else ():
+                holder = owners.get(id(owned))
+                if holder is None or scope.path.startswith(f"{holder[1].path}."):
+                    owners[id(owned)] = weakref.ref(owned), scope
+        return owners
 
 
 def _attributes(owner: nn.Module) -> dict[int, str]:

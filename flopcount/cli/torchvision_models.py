@@ -22,28 +22,28 @@ from flopcount.errors import FlopcountError, did_you_mean
 __all__ = ["build", "example_inputs", "known", "load", "task", "weights_of"]
 
 CPU_BUILD = "operator torchvision::nms does not exist"
-"""How importing a torchvision that was built for another torch fails."""
+"""The error of importing a torchvision that was built for another torch."""
 
 SCHEMAS = {
     "nms": "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
     "qnms": "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
 }
-"""The ops that torchvision's Python code takes for granted when it is imported."""
+"""The ops that torchvision's Python code needs when it is imported."""
 
 FRAMES = 16
-"""Length of the clips that the published figures of video models stand for."""
+"""Frames in a clip, as in the published figures of video models."""
 
 SIDES = {"fasterrcnn_mobilenet_v3_large_320_fpn": 320, "keypointrcnn_resnet50_fpn": 1333}
 SIDES |= {"ssd300_vgg16": 300, "ssdlite320_mobilenet_v3_large": 320}
 TASK_SIDES = {"detection": 800, "optical_flow": 512}
-"""Side of the square image, where the weights' transforms keep the size of what they get."""
+"""Side of the square image, for weights whose transforms keep the size of their input."""
 
 _libraries: list[torch.library.Library] = []  # a schema lives as long as its library
 _lock = threading.RLock()
 
 
 def load() -> ModuleType:
-    """torchvision, imported; also where its compiled ops do not fit the torch that is installed.
+    """torchvision, even if its compiled ops do not fit the installed torch.
 
     Raises:
         FlopcountError: torchvision is not installed.
@@ -72,7 +72,7 @@ def known(name: str) -> str:
     """``name``, if torchvision has a model of that name.
 
     Raises:
-        FlopcountError: it has not; names the nearest.
+        FlopcountError: there is none; names the nearest.
     """
     names = load().models.list_models()
     if name not in names:
@@ -81,7 +81,7 @@ def known(name: str) -> str:
 
 
 def weights_of(name: str, weights: str | None = None) -> Any:
-    """The entry of torchvision's weights enum for model ``name``: by default the default one.
+    """The entry of model ``name``'s weights enum, by default its ``DEFAULT``.
 
     Raises:
         FlopcountError: no such model or weights; names the nearest that exist.
@@ -93,9 +93,9 @@ def weights_of(name: str, weights: str | None = None) -> Any:
 
 
 def build(name: str, weights: str | None = None, *, meta: bool = False, **config: Any) -> nn.Module:
-    """Model ``name`` with random parameters, otherwise as its published weights would build it.
+    """Model ``name`` with random parameters, built as its published weights would build it.
 
-    The weights decide more than values: the number of classes, auxiliary heads, whether the
+    Weights decide more than values: the number of classes, auxiliary heads, and whether the
     input is transformed.
 
     Args:
@@ -121,7 +121,7 @@ def build(name: str, weights: str | None = None, *, meta: bool = False, **config
 def example_inputs(
     name: str, batch: int = 1, shape: Sequence[int] | None = None, weights: str | None = None
 ) -> tuple[Any, ...]:
-    """Arguments for a call of model ``name``, of the size that its published figure stands for.
+    """Arguments for a call of model ``name``, of the size that its published figure is for.
 
     Args:
         name: a name of ``torchvision.models.list_models()``.
@@ -156,9 +156,9 @@ def task(name: str) -> str:
 
 
 class _EmptyOnMeta(TorchFunctionMode):
-    """Parameters begin as ``torch.empty``; numbers that a builder calculates with do not.
+    """Puts parameters, which begin as ``torch.empty``, on the meta device, and nothing else.
 
-    Under ``torch.device("meta")`` the latter would have no values, which RegNet reads.
+    RegNet's builder reads numbers that would have no values under ``torch.device("meta")``.
     """
 
     def __torch_function__(
@@ -172,7 +172,7 @@ class _EmptyOnMeta(TorchFunctionMode):
 
 @contextmanager
 def _not_loaded(enum: Any) -> Iterator[None]:
-    """In this block, and in this thread alone, ``enum``'s weights are not loaded."""
+    """Load none of ``enum``'s weights in this block; other threads still load theirs."""
     nothing: dict[str, Any] = {}
     builder = threading.get_ident()
     fetch, fill = enum.get_state_dict, nn.Module.load_state_dict

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import fields, is_dataclass
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 
 from flopcount.counter.counter import FlopCounter
 from flopcount.report.report import Report
+from flopcount.torch_private.tensors import tensors_in
 
 __all__ = ["count", "loss_of"]
 
@@ -69,29 +69,12 @@ def count(
 def on_meta(value: Any) -> Any:
     """A deep copy of ``value`` in which every tensor is on the meta device."""
     memo: dict[int, Any] = {}
-    for tensor in _reachable_tensors(value):
+    for tensor in tensors_in(value, modules=True):
         meta: Tensor = torch.empty_like(tensor, device="meta", requires_grad=tensor.requires_grad)
         memo[id(tensor)] = (
             nn.Parameter(meta, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else meta
         )
     return copy.deepcopy(value, memo)
-
-
-def _reachable_tensors(value: Any) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, nn.Module):
-        yield from value.parameters()
-        yield from value.buffers()
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from _reachable_tensors(item)
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from _reachable_tensors(item)
-    elif is_dataclass(value) and not isinstance(value, type):
-        for item in fields(value):
-            yield from _reachable_tensors(getattr(value, item.name))
 
 
 def loss_of(output: Any) -> Tensor:
@@ -101,7 +84,7 @@ def loss_of(output: Any) -> Tensor:
     """
     sums = [
         (torch.view_as_real(tensor) if tensor.is_complex() else tensor).sum()
-        for tensor in _reachable_tensors(output)
+        for tensor in tensors_in(output)
         if tensor.requires_grad
     ]
     if not sums:

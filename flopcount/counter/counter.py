@@ -27,13 +27,12 @@ from flopcount.formulas import (
     Plan,
     describe,
     named,
-    plan,
-    rule_count,
-    when_registered,
+    plan_of,
+    registry,
 )
-from flopcount.formulas.bytes import tensors
+from flopcount.report import snapshot
 from flopcount.report.ledger import Ledger
-from flopcount.report.report import Report, snapshot
+from flopcount.report.report import Report
 from flopcount.torch_private.autograd import running_node
 from flopcount.torch_private.compiler import has_symbolic_sizes, never_compile
 from flopcount.torch_private.frames import sharding_is_planned
@@ -48,6 +47,7 @@ from flopcount.torch_private.modes import (
     resolving_views,
 )
 from flopcount.torch_private.ops import bound_call, composite_kernel, has_nested_kernel
+from flopcount.torch_private.tensors import tensors_in
 
 __all__ = ["FlopCounter"]
 
@@ -57,23 +57,11 @@ TALLY_LIMIT = 1 << 14
 Handler = Callable[["FlopCounter", Any, Any, tuple[Any, ...], dict[str, Any]], Any]
 """Runs an op, and counts it: ``(counter, op, types, args, kwargs)`` to the op's result."""
 
-Where = Place | tuple[Place, str]
-"""Where an op runs and, if its place in the graph tells that, which gradient it computes."""
+Tally = dict[tuple[Any, ...], list[Any]]
+"""How often a call came, and its bill, by its key, which begins with its place."""
 
 OURS = object()
 """Said of an op that is counted as any other."""
-
-
-class Tallied:
-    """How often a call of one cost came at one place."""
-
-    __slots__ = ("bill", "calls", "gradient", "place")
-
-    def __init__(self, place: Place, gradient: str | None, bill: Bill) -> None:
-        self.calls = 1
-        self.place = place
-        self.gradient = gradient
-        self.bill = bill
 
 
 class FlopCounter(TorchDispatchMode):
@@ -152,7 +140,6 @@ class FlopCounter(TorchDispatchMode):
         # entered again inside itself, a second mode on the stack would count each op twice
         thread = self._local.thread
         if thread.entries == 0:
-            self._handlers.refresh()
             EAGERLY.begin()
             super().__enter__()
         self._attribution.enter()
@@ -188,14 +175,10 @@ class FlopCounter(TorchDispatchMode):
             UnwatchedThreadWarning: once for each thread which had not entered, and in which a
                 module, a backward pass or an optimizer's step ran.
         """
-        ledger = Ledger()
         with self._lock:
-            for key, entry in self._ledger.entries.items():
-                ledger.post(
-                    key, entry.calls, entry.cost, entry.gradients, uncounted=entry.uncounted
-                )
+            ledger = Ledger(self._ledger.rows)
             for thread in self._attribution.threads:
-                _fold(list(thread.tally.values()), ledger)
+                _fold(thread.tally, ledger)
         for op, reason in list(self._unknown.items()):
             if reason:
                 self._unknown[op] = ""
@@ -209,7 +192,7 @@ class FlopCounter(TorchDispatchMode):
                     UnwatchedThreadWarning,
                     stacklevel=2,
                 )
-        return snapshot(ledger, self._attribution)
+        return snapshot.take(ledger, self._attribution.tree, self._attribution.unwatched)
 
     def reset(self) -> None:
         """Forget what was counted.
@@ -228,7 +211,7 @@ class FlopCounter(TorchDispatchMode):
         self._said.clear()
         for thread in self._attribution.threads:
             thread.tally.clear()
-        for scope in self._attribution.scopes():
+        for scope in self._attribution.tree.scopes():
             scope.calls = 0
 
     # -- the dispatcher's side
@@ -292,7 +275,7 @@ class FlopCounter(TorchDispatchMode):
         self,
         thread: ThreadState,
         key: Any,
-        where: Where,
+        place: Place,
         plan: Plan,
         args: Any,
         kwargs: Any,
@@ -307,22 +290,21 @@ class FlopCounter(TorchDispatchMode):
                 key = None
             elif bill.counted and signature:
                 plan.remember(signature, bill)
-        self._post(thread, key, where, bill, args, kwargs)
+        self._post(thread, key, place, bill, args, kwargs)
 
     def _count_symbolic(
-        self, thread: ThreadState, where: Where, plan: Plan, args: Any, kwargs: Any
+        self, thread: ThreadState, place: Place, plan: Plan, args: Any, kwargs: Any
     ) -> None:
         """Count a call that says how often, but not what it costs."""
-        key = where, plan
+        key = place, plan
         if key in thread.tally:
-            thread.tally[key].calls += 1
+            thread.tally[key][0] += 1
         else:
-            self._post(thread, key, where, plan.symbolic_bill(), args, kwargs)
+            self._post(thread, key, place, plan.symbolic_bill(), args, kwargs)
 
     def _post(
-        self, thread: ThreadState, key: Any, where: Where, bill: Bill, args: Any, kwargs: Any
+        self, thread: ThreadState, key: Any, place: Place, bill: Bill, args: Any, kwargs: Any
     ) -> None:
-        place, gradient = where if isinstance(where, tuple) else (where, None)
         if self.strict and not bill.counted:
             raise UncountedOpError(
                 f"{bill.op} is uncounted: {bill.unknown}; it was called with "
@@ -331,15 +313,14 @@ class FlopCounter(TorchDispatchMode):
             ) from None  # the error is no consequence of the tally's having no such key
         if not bill.counted:
             self._unknown.setdefault(bill.op, bill.unknown)
-        entry = Tallied(place, gradient, bill)
         if key is None:
             with self._lock:
-                _fold([entry], self._ledger)
+                self._ledger.post(place, bill, 1)
             return
-        thread.tally[key] = entry
+        thread.tally[key] = [1, bill]
         if len(thread.tally) >= TALLY_LIMIT:
             with self._lock:
-                _fold(thread.tally.values(), self._ledger)
+                _fold(thread.tally, self._ledger)
                 thread.tally.clear()
 
 
@@ -349,7 +330,7 @@ def _opens_itself(types: Iterable[type], arguments: Any) -> bool:
         return True
     own = {cls for cls in types if may_open_itself(cls)}
     return bool(own) and any(
-        type(tensor) in own and not has_data(tensor) for tensor in tensors(arguments)
+        type(tensor) in own and not has_data(tensor) for tensor in tensors_in(arguments)
     )
 
 
@@ -367,6 +348,8 @@ def _passing(plan: Plan) -> Handler:
     def handle(
         counter: FlopCounter, func: Any, types: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
+        if plan.version != registry.version:  # a formula was registered: torch does not ask
+            return counter._handlers.find(func)(counter, func, types, args, kwargs)
         if types and types[0] is not Tensor:  # Tensor: autograd detaches a gradient by itself
             answer = counter._subclasses(func, types, args, kwargs, None)
             if answer is not OURS:
@@ -387,10 +370,12 @@ def _opening(plan: Plan) -> Handler:
     def handle(
         counter: FlopCounter, func: Any, types: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
+        if plan.version != registry.version:  # a formula was registered: torch does not ask
+            return counter._handlers.find(func)(counter, func, types, args, kwargs)
         answer = counter._subclasses(func, types, args, kwargs, plan)
         if answer is not OURS:
             return answer
-        if count_whole and any(tensor.is_nested for tensor in tensors(args)):
+        if count_whole and any(tensor.is_nested for tensor in tensors_in(args)):
             return count_whole(counter, func, types, args, kwargs)
         return run(counter, plan.func, args, kwargs)
 
@@ -404,31 +389,32 @@ def _counting(plan: Plan) -> Handler:
     def handle(
         counter: FlopCounter, func: Any, types: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
+        if plan.version != registry.version:  # a formula was registered: torch does not ask
+            return counter._handlers.find(func)(counter, func, types, args, kwargs)
         if types and types[0] is not Tensor:
             answer = counter._subclasses(func, types, args, kwargs, plan)
             if answer is not OURS:
                 return answer
         thread = counter._local.thread
-        where: Where
         node = running_node()
         if node is None:
-            where = thread.place
+            place = thread.place
         else:
-            where = counter._attribution.in_backward(thread, node, args)
+            place = counter._attribution.in_backward(thread, node, args)
             if (
                 find_gradient is not None
-                and where.phase == BACKWARD
+                and place.phase == BACKWARD
                 and (gradient := find_gradient(thread, node))
             ):
-                where = where, gradient
+                place = place.computing(gradient)
         out = call(*args, **kwargs) if kwargs else call(*args)
-        key = sign(where, plan, args, kwargs, out)
+        key = sign(place, plan, args, kwargs, out)
         try:
-            thread.tally[key].calls += 1
+            thread.tally[key][0] += 1
         except KeyError:
-            counter._count_new(thread, key, where, plan, args, kwargs, out)
+            counter._count_new(thread, key, place, plan, args, kwargs, out)
         except TypeError:  # a symbolic number has no hash
-            counter._count_symbolic(thread, where, plan, args, kwargs)
+            counter._count_symbolic(thread, place, plan, args, kwargs)
         return out
 
     return handle
@@ -446,24 +432,21 @@ class Handlers:
         self._formulas = formulas
         self._known: dict[int, tuple[Any, Handler]] = {}  # the op lives, to keep its id()
         self._library: Library | None = None  # when it goes, torch forgets what is registered
-        self._rules = rule_count()
+        self._version = registry.version
         self._lock = threading.Lock()
 
-    def refresh(self) -> None:
-        """Forget all handlers if a formula was registered since they were made."""
-        if self._rules != rule_count():
+    def find(self, func: Any) -> Handler:
+        """The handler for an op; all are forgotten when the rules of ops changed."""
+        if self._version != registry.version:
             with self._lock:
-                self._rules = rule_count()
+                self._version = registry.version
                 self._known.clear()
                 self._library = None
-
-    def find(self, func: Any) -> Handler:
-        """The handler for an op."""
         known = self._known.get(id(func))
         return known[1] if known else self._make(func)
 
     def _make(self, func: Any) -> Handler:
-        decided = Plan(func, self._formulas) if self._formulas else plan(func)
+        decided = Plan(func, self._formulas) if self._formulas else plan_of(func)
         handler = HANDLER_OF.get(decided.decision, _counting)(decided)
         never_compile(handler)
         with self._lock:
@@ -481,11 +464,8 @@ HANDLER_OF = {Decision.VIEW: _passing, Decision.COMPOSITE: _opening}
 HANDLERS = Handlers({})
 """What counters do that have no formulas of their own."""
 
-when_registered(HANDLERS.refresh)
 
-
-def _fold(tallied: Iterable[Tallied], ledger: Ledger) -> None:
+def _fold(tally: Tally, ledger: Ledger) -> None:
     """Post every bill as often as it came."""
-    for entry in tallied:
-        place = entry.place
-        ledger.post_bill(place.scope.path, place.phase, entry.bill, entry.calls, entry.gradient)
+    for (place, *_), (calls, bill) in list(tally.items()):
+        ledger.post(place, bill, calls)

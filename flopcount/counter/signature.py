@@ -39,7 +39,7 @@ UNUSUAL = AttributeError, IndexError, *NO_SIGNATURE
 
 def signer(plan: Plan) -> Sign:
     """The quickest function that makes keys of calls of ``plan``."""
-    if plan.values:
+    if plan.rule.values:
         return _sign_nothing
     # most ops begin with one to three tensors, and many have nothing else
     unrolled = {1: _sign_one, 2: _sign_two, 3: _sign_three}

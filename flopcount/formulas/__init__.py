@@ -4,7 +4,7 @@ from importlib import import_module
 from pkgutil import iter_modules
 
 from flopcount.formulas import ops
-from flopcount.formulas.plan import CONTROL_FLOW, Bill, Plan, describe, plan
+from flopcount.formulas.plan import CONTROL_FLOW, Bill, Plan, describe, plan_of
 from flopcount.formulas.registry import (
     Decision,
     Formula,
@@ -13,8 +13,6 @@ from flopcount.formulas.registry import (
     formula,
     free,
     named,
-    rule_count,
-    when_registered,
 )
 
 for family in iter_modules(ops.__path__):
@@ -32,7 +30,5 @@ __all__ = [
     "formula",
     "free",
     "named",
-    "plan",
-    "rule_count",
-    "when_registered",
+    "plan_of",
 ]

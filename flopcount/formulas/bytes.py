@@ -2,36 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
-from torch import Tensor, sparse_bsc, sparse_bsr, sparse_coo, sparse_csc, sparse_csr, strided
+from torch import Tensor, strided
 
+from flopcount.formulas.call import Call, is_sparse
 from flopcount.torch_private.modes import without_modes
-from flopcount.torch_private.ops import COO_PARTS, DENSE_LAYOUTS
+from flopcount.torch_private.ops import DENSE_LAYOUTS, SPARSE_PARTS
+from flopcount.torch_private.tensors import tensors_in
 
 __all__ = [
     "accumulated",
     "gathered",
-    "is_sparse",
     "nothing",
     "operands_and_results",
+    "packed",
+    "read_and_written",
     "reading_all_but",
     "refilled",
     "shape_only",
     "size",
     "sparse_parts",
-    "tensors",
 ]
-
-
-def tensors(values: Iterable[Any]) -> Iterator[Tensor]:
-    """The tensors among ``values`` and in the lists among them, in order."""
-    for value in values:
-        if isinstance(value, Tensor):
-            yield value
-        elif isinstance(value, (list, tuple)):
-            yield from tensors(value)
 
 
 def size(tensor: Tensor) -> int:
@@ -53,89 +46,63 @@ def size(tensor: Tensor) -> int:
     return elements * tensor.dtype.itemsize
 
 
-PLACES: dict[Any, tuple[Callable[[Tensor], Tensor], ...]] = {
-    sparse_coo: COO_PARTS,
-    sparse_csr: (Tensor.values, Tensor.crow_indices, Tensor.col_indices),
-    sparse_bsr: (Tensor.values, Tensor.crow_indices, Tensor.col_indices),
-    sparse_csc: (Tensor.values, Tensor.ccol_indices, Tensor.row_indices),
-    sparse_bsc: (Tensor.values, Tensor.ccol_indices, Tensor.row_indices),
-}
-"""How each sparse layout keeps its values, and where they are."""
-
-
-def is_sparse(value: Any) -> bool:
-    """Whether ``value`` is a tensor of any sparse layout."""
-    return isinstance(value, Tensor) and value.layout in PLACES
-
-
 def sparse_parts(tensor: Tensor) -> list[Tensor]:
     """The values of a sparse tensor, and the indices that place them."""
     with without_modes():
-        return [part(tensor) for part in PLACES[tensor.layout]]
+        return [part(tensor) for part in SPARSE_PARTS[tensor.layout]]
 
 
 def _distinct(values: Iterable[Any]) -> list[Tensor]:
-    return list({id(tensor): tensor for tensor in tensors(values)}.values())
+    return list({id(tensor): tensor for tensor in tensors_in(*values)}.values())
 
 
-def operands_and_results(
-    args: Sequence[Any], kwargs: dict[str, Any], out: Any, mutated: Sequence[Any]
-) -> tuple[int, int]:
+def read_and_written(read: Iterable[Any], written: Iterable[Any]) -> tuple[int, int]:
+    """Bytes of the distinct tensors among what is read, and among what is written."""
+    return sum(map(size, _distinct(read))), sum(map(size, _distinct(written)))
+
+
+def operands_and_results(call: Call) -> tuple[int, int]:
     """Every distinct operand is read once; every result and changed argument is written."""
-    read = sum(map(size, _distinct([*args, *kwargs.values()])))
-    return read, sum(map(size, _distinct([out, *mutated])))
+    return read_and_written(call.operands, call.results)
 
 
-def refilled(
-    args: Sequence[Any], kwargs: dict[str, Any], out: Any, mutated: Sequence[Any]
-) -> tuple[int, int]:
+def refilled(call: Call) -> tuple[int, int]:
     """All operands but the first are read: it is a target, or lends its shape and dtype only."""
-    return operands_and_results(args[1:], kwargs, out, mutated)
+    return read_and_written(call.operands[1:], call.results)
 
 
-def reading_all_but(*unread: int) -> Callable[..., tuple[int, int]]:
+def reading_all_but(*unread: int) -> Callable[[Call], tuple[int, int]]:
     """Of the operands at these places nothing is read, or only the shape and dtype."""
 
-    def moved(
-        args: Sequence[Any], kwargs: dict[str, Any], out: Any, mutated: Sequence[Any]
-    ) -> tuple[int, int]:
-        operands = [value for place, value in enumerate(args) if place not in unread]
-        return operands_and_results(operands, kwargs, out, mutated)
+    def traffic(call: Call) -> tuple[int, int]:
+        operands = [value for place, value in enumerate(call.args) if place not in unread]
+        return read_and_written([*operands, *call.kwargs.values()], call.results)
 
-    return moved
+    return traffic
 
 
 shape_only = reading_all_but(1)
 """A gradient's second operand, the input of the forward pass, only tells its shape."""
 
 
-def accumulated(
-    args: Sequence[Any], kwargs: dict[str, Any], out: Any, mutated: Sequence[Any]
-) -> tuple[int, int]:
+def accumulated(call: Call) -> tuple[int, int]:
     """beta·bias + …: with beta = 0 the bias, the first operand, is not read."""
-    moved = operands_and_results if kwargs.get("beta", 1) != 0 else refilled
-    return moved(args, kwargs, out, mutated)
+    return refilled(call) if call.kwargs.get("beta", 1) == 0 else operands_and_results(call)
 
 
-def gathered(
-    args: Sequence[Any], kwargs: dict[str, Any], out: Any, mutated: Sequence[Any]
-) -> tuple[int, int]:
+def gathered(call: Call) -> tuple[int, int]:
     """Of the table, the first operand, only what reaches the result is read, and that once."""
-    table, *indices = _distinct([*args, *kwargs.values()])
-    written = sum(map(size, _distinct([out, *mutated])))
+    table, *indices = _distinct(call.operands)
+    written = sum(map(size, _distinct(call.results)))
     return min(written, size(table)) + sum(map(size, indices)), written
 
 
-def packed(
-    args: Sequence[Any], kwargs: dict[str, Any], out: Any, mutated: Sequence[Any]
-) -> tuple[int, int]:
+def packed(call: Call) -> tuple[int, int]:
     """The tensors of the first operand are copied into a part of the second."""
-    read = sum(map(size, _distinct(args[0])))
+    read = sum(map(size, _distinct(call.args[0])))
     return read, read
 
 
-def nothing(
-    args: Sequence[Any], kwargs: dict[str, Any], out: Any, mutated: Sequence[Any]
-) -> tuple[int, int]:
+def nothing(call: Call) -> tuple[int, int]:
     """An op that touches no element: a view, or memory that nobody fills."""
     return 0, 0

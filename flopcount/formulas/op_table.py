@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from tabulate import tabulate
 
-from flopcount.formulas import Decision, plan
+from flopcount.formulas import Decision, plan_of
 from flopcount.torch_private.ops import all_overloads
 
 __all__ = ["OpRow", "op_rows", "render"]
@@ -42,9 +42,9 @@ def op_rows() -> list[OpRow]:
     """Every op that torch knows at this moment, by name."""
     found = set()
     for overload in all_overloads():
-        decided = plan(overload)
-        doc = decided.formula.__doc__ if decided.decision is Decision.FORMULA else None
-        why = decided.why or (doc or "").partition("\n")[0].strip()
+        decided = plan_of(overload)
+        doc = decided.rule.formula.__doc__ if decided.decision is Decision.FORMULA else None
+        why = decided.rule.why or (doc or "").partition("\n")[0].strip()
         why = why or WHY.get(decided.decision, "")
         found.add(OpRow(decided.name, decided.decision.value, why))
     return sorted(found)

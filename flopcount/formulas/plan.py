@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import takewhile
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from flopcount.cost import ZERO, Cost
-from flopcount.formulas import bytes as traffic
+from flopcount.formulas import registry
+from flopcount.formulas.call import Call, is_sparse
 from flopcount.formulas.decomposition import decomposed
 from flopcount.formulas.nested_components import components
 from flopcount.formulas.registry import (
@@ -19,20 +21,21 @@ from flopcount.formulas.registry import (
     Formula,
     Gradients,
     Rule,
-    Traffic,
     Uncountable,
-    rule_count,
     rule_of,
 )
 from flopcount.torch_private.ops import (
     DENSE_LAYOUTS,
+    arguments_of,
     is_composite,
+    is_higher_order,
     overload_name,
     packet_name,
-    schema_of,
+    returns_alias,
 )
+from flopcount.torch_private.tensors import tensors_in
 
-__all__ = ["CONTROL_FLOW", "Bill", "Plan", "describe", "plan"]
+__all__ = ["CONTROL_FLOW", "Bill", "Plan", "describe", "plan_of"]
 
 BILL_LIMIT = 1 << 12
 """Signatures of one op whose bills are kept."""
@@ -61,7 +64,7 @@ UNKNOWN = {
     Decision.UNCOUNTED: "it has no formula",
     Decision.COMPOSITE: "its kernel for nested tensors has no formula",
 }
-"""Why a call is uncounted that has come so far; a composite op is opened but for such kernels."""
+"""Reasons for calls that reach billing without a formula."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,16 +88,18 @@ class Plan:
     """What to do about one overload, decided once.
 
     Attributes:
+        func: the overload; the plan keeps it alive, so that its id() stays its own.
+        version: of the rules that the plan was made of.
         name: ``aten.mm``: the op as reports name it.
         decision: how it is decided.
-        dynamic: its arguments do not tell all of its result, so that its signature includes it.
-        coefficients: places and names of parameters whose numbers matter only as 0, 1 or another.
-        whole: places and names of parameters that take whole numbers, truths, or lists of them.
-        operands: how many arguments it begins with that are tensors.
+        rule: its formula, and how its bytes are counted.
         sparse: the rule for calls with sparse tensors.
         nested: the rule for calls with nested tensors, if not each of their components counts.
-        values: its formula reads values of tensors, so that calls have no signature.
-        why: the reason for which it is free, if it has one of its own.
+        written: places and names of the arguments that it changes.
+        dynamic: its arguments do not tell all of its result, so that its signature includes it.
+        operands: how many arguments it begins with that are tensors.
+        coefficients: places and names of parameters whose numbers matter only as 0, 1 or another.
+        whole: places and names of parameters that take whole numbers, truths, or lists of them.
         bills: the cost of calls that were seen before, by their signatures.
     """
 
@@ -103,141 +108,122 @@ class Plan:
         "coefficients",
         "decision",
         "dynamic",
-        "formula",
         "func",
         "name",
         "nested",
         "operands",
+        "rule",
         "sparse",
-        "traffic",
-        "values",
+        "version",
         "whole",
-        "why",
         "written",
     )
 
     def __init__(self, func: Any, formulas: dict[str, Formula] | None = None) -> None:
-        self.func = func  # keeps the op alive, so that its id() stays its own
+        self.func = func
+        self.version = registry.version
         self.name = func.name().split(".")[0].replace("::", ".", 1)
         self.bills: dict[Any, Bill] = {}
-        self.formula: Formula | None = None
-        self.traffic: Traffic = traffic.operands_and_results
-        self.sparse: Rule | None = None
-        self.nested: Rule | None = None
-        self.why, self.values = "", False
-        self.written: tuple[tuple[int, str], ...] = ()
-        self.coefficients: frozenset[int | str] = frozenset()
-        self.whole: frozenset[int | str] = frozenset()
-        schema = schema_of(func)
-        if schema is None:  # a higher-order op
-            opens = func.name() in OPENED | CONTROL_FLOW
-            self.decision = Decision.COMPOSITE if opens else Decision.UNCOUNTED
-            self.dynamic, self.operands = False, 0
-            return
-        kinds = [
-            str(argument.type) == "Tensor" and not argument.kwarg_only
-            for argument in schema.arguments
-        ]
+        arguments = arguments_of(func)
         self.written = tuple(
-            (index, argument.name)
-            for index, argument in enumerate(schema.arguments)
+            (place, argument.name)
+            for place, argument in enumerate(arguments)
             if argument.alias_info is not None and argument.alias_info.is_write
         )
-        self.whole = frozenset(
-            key
-            for place, argument in enumerate(schema.arguments)
-            if WHOLE.fullmatch(str(argument.type))
-            for key in (place, argument.name)
-        )
-        self.operands = [*kinds, False].index(False)
-        # the default dtype decides what a factory makes; other libraries' ops may look at values
-        depends = self.operands == 0 or func.namespace != "aten"
-        self.dynamic = depends or not DYNAMIC.isdisjoint(func.tags)
-        self._decide(_spellings(func), formulas or {})
+        self.whole = _keys(arguments, lambda argument: WHOLE.fullmatch(str(argument.type)))
+        self.operands = len(list(takewhile(_is_operand, arguments)))
+        self.dynamic = _is_dynamic(func, self.operands)
+        self.sparse: Rule | None = None
+        self.nested: Rule | None = None
+        self.decision, self.rule = self._decide(formulas or {})
+        coefficients = self.rule.coefficients
+        self.coefficients = _keys(arguments, lambda argument: argument.name in coefficients)
 
-    def _decide(self, spellings: Sequence[str], formulas: dict[str, Formula]) -> None:
-        if self.func.namespace in BOOKKEEPING:
-            self.decision = Decision.VIEW
-            return
+    def _decide(self, formulas: dict[str, Formula]) -> tuple[Decision, Rule]:
+        func, no_formula = self.func, Rule(None)
+        if is_higher_order(func):
+            opens = func.name() in OPENED | CONTROL_FLOW
+            return Decision.COMPOSITE if opens else Decision.UNCOUNTED, no_formula
+        if func.namespace in BOOKKEEPING:
+            return Decision.VIEW, no_formula
+        spellings = _spellings(func)
         for spelling in spellings:
             if spelling in formulas:
-                self.decision, self.formula = Decision.FORMULA, formulas[spelling]
-                return
-        self.sparse = rule_of(spellings, sparse=True)
-        self.nested = rule_of(spellings, nested=True)
+                return Decision.FORMULA, Rule(formulas[spelling])
+        self.sparse, self.nested = rule_of(spellings, "sparse"), rule_of(spellings, "nested")
         if rule := rule_of(spellings):
-            self.decision = Decision.FORMULA if rule.formula else Decision.FREE
-            self.formula, self.traffic, self.why = rule.formula, rule.traffic, rule.why
-            self.values = rule.values
-            for place, argument in enumerate(schema_of(self.func).arguments):
-                if argument.name in rule.coefficients:
-                    self.coefficients |= {place}
-            self.coefficients |= rule.coefficients
-            return
-        returns = schema_of(self.func).returns
-        if is_composite(self.func):  # even if it says that it gives a view: reshape() may copy
-            self.decision = Decision.COMPOSITE
-        elif not self.written and any(returned.alias_info is not None for returned in returns):
-            self.decision = Decision.VIEW
-        else:
-            self.formula = decomposed(self.func, plan)
-            self.decision = Decision.DECOMPOSED if self.formula else Decision.UNCOUNTED
-            if (self.sparse or self.nested) and not self.formula:
-                self.decision, self.formula = Decision.FORMULA, _special_alone
+            return Decision.FORMULA if rule.formula else Decision.FREE, rule
+        if is_composite(func):  # even if it says that it gives a view: reshape() may copy
+            return Decision.COMPOSITE, no_formula
+        if not self.written and returns_alias(func):
+            return Decision.VIEW, no_formula
+        if formula := decomposed(func, plan_of):
+            return Decision.DECOMPOSED, Rule(formula)
+        if self.sparse or self.nested:
+            return Decision.FORMULA, Rule(_special_alone)
+        return Decision.UNCOUNTED, no_formula
 
     def bill(self, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> Bill:
         """The cost of one call, from the shapes and dtypes of its arguments and result."""
-        operands = [*args, *kwargs.values()]
-        places = set(map(id, traffic.tensors([out])))  # out=, or values= of a sort
-        named = {
-            name: value
-            for name, value in kwargs.items()
-            if name != "out" and id(value) not in places
-        }
-        is_sparse = any(map(traffic.is_sparse, traffic.tensors([*operands, out])))
-        is_nested = any(tensor.is_nested for tensor in traffic.tensors([*operands, out]))
-        special = self.sparse if is_sparse else self.nested if is_nested else None
-        formula, moving = self.formula, self.traffic
-        if special:
-            formula, moving = special.formula, special.traffic
-        mutated = [
-            args[index] if index < len(args) else kwargs.get(name) for index, name in self.written
-        ]
-        if out is None and mutated:  # an in-place foreach op answers None
-            out = mutated[0]
-        dtype = _working_dtype(operands, out)
-        unknown = "" if special else UNKNOWN.get(self.decision, "")
+        call = self._call(args, kwargs, out)
+        rule = self._rule_for(call)
+        unknown = UNKNOWN.get(self.decision, "") if rule is self.rule else ""
         moved, answer = ZERO, Gradients()
         try:
-            read, written = moving(args, named, out, mutated)
+            read, written = rule.traffic(call)
             moved = Cost(read=read, written=written)
-            if formula is not None:
-                if formula is self.formula:
-                    _require_dense([*operands, out])
-                if is_nested and not special:
-                    alone = (
-                        times * _as_gradients(formula(*each, **given, out=result))
-                        for times, each, given, result in components(args, named, out)
-                    )
-                    answer = sum(alone, Gradients())
-                else:
-                    answer = _as_gradients(formula(*args, **named, out=out))
+            answer = self._answer(rule, call)
         except Uncountable as error:
             unknown = str(error) or "its formula gives no answer"
         except Exception as error:  # a user's program must not fail for a formula's sake
             unknown = (
                 f"its formula failed with {type(error).__name__}: {error}; "
-                f"arguments: {describe(operands)}"
+                f"arguments: {describe([*args, *kwargs.values()])}"
             )
-        costs = {part: getattr(answer, part) for part in Gradients.__slots__}
-        if formula is not self.formula or self.decision is not Decision.DECOMPOSED:
-            costs = {part: _in_domain(cost, dtype) for part, cost in costs.items()}
-        recompute = costs.pop("recompute")
-        total = sum(costs.values(), moved)
-        del costs["unsplit"]
-        gradients = {part: cost for part, cost in costs.items() if cost}
-        label = str(dtype).removeprefix("torch.")
-        return Bill(self.name, label, total, gradients, recompute, unknown)
+        gradients = {part: getattr(answer, part) for part in ("input", "weight", "bias")}
+        total = sum(gradients.values(), moved + answer.unsplit)
+        gradients = {part: cost for part, cost in gradients.items() if cost}
+        dtype = str(call.dtype).removeprefix("torch.")
+        return Bill(self.name, dtype, total, gradients, answer.recompute, unknown)
+
+    def _call(self, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> Call:
+        """The call without ``out=``, and places for results of other names (``values=``)."""
+        places = {id(tensor) for tensor in tensors_in(out)}
+        operands = {
+            name: value
+            for name, value in kwargs.items()
+            if name != "out" and id(value) not in places
+        }
+        mutated = [
+            args[place] if place < len(args) else kwargs.get(name) for place, name in self.written
+        ]
+        if out is None and mutated:  # an in-place foreach op answers None
+            out = mutated[0]
+        return Call(args, operands, out, mutated)
+
+    def _rule_for(self, call: Call) -> Rule:
+        """The rule for tensors of the call's kind."""
+        if self.sparse and call.is_sparse:
+            return self.sparse
+        if self.nested and call.is_nested and not call.is_sparse:
+            return self.nested
+        return self.rule
+
+    def _answer(self, rule: Rule, call: Call) -> Gradients:
+        """What the formula of ``rule`` says of ``call``, as floating-point arithmetic."""
+        if rule.formula is None:
+            return Gradients()
+        if rule is self.rule:
+            _require_dense(call)
+        if rule is self.rule and call.is_nested:
+            parts = components(call.args, call.kwargs, call.out)
+            answers = (times * _ask(rule.formula, Call(*part)) for times, part in parts)
+            answer = sum(answers, Gradients())
+        else:
+            answer = _ask(rule.formula, call)
+        if rule is self.rule and self.decision is Decision.DECOMPOSED:
+            return answer  # its steps were billed each in its own dtype
+        return _in_domain(answer, call.dtype)
 
     def is_lasting(self, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> bool:
         """Whether another call of the same signature costs the same.
@@ -245,13 +231,15 @@ class Plan:
         A quotient of integers, say, is of the default dtype, which the program may change. What
         a sparse or nested result holds depends on values.
         """
-        if any(x.is_nested or traffic.is_sparse(x) for x in traffic.tensors([out])):
+        results = list(tensors_in(out))
+        if any(tensor.is_nested or is_sparse(tensor) for tensor in results):
             return False
+        if self.dynamic or not any(_is_inexact(tensor.dtype) for tensor in results):
+            return True
         operands = [*args, *kwargs.values()]
-        told = [value for value in operands if isinstance(value, torch.dtype)]
-        told += [tensor.dtype for tensor in traffic.tensors(operands)]
-        made = [tensor.dtype for tensor in traffic.tensors([out])]
-        return self.dynamic or any(map(_is_inexact, told)) or not any(map(_is_inexact, made))
+        dtypes = [value for value in operands if isinstance(value, torch.dtype)]
+        dtypes += [tensor.dtype for tensor in tensors_in(*operands)]
+        return any(map(_is_inexact, dtypes))
 
     def remember(self, signature: Any, bill: Bill) -> None:
         """Keep the bill for calls with the same signature, of whichever counter."""
@@ -264,24 +252,16 @@ class Plan:
         return Bill(self.name, "symbolic", ZERO, unknown="sizes are symbols: a program is traced")
 
 
-class _Plans(dict[int, Plan]):
-    """The plans by the id() of the op, which they keep alive; made anew when a rule is added."""
-
-    rules = 0
+_plans: dict[int, Plan] = {}
+"""The plans by the id() of the op, which they keep alive."""
 
 
-_plans = _Plans()
-
-
-def plan(func: Any) -> Plan:
-    """The plan of an overload, made on first use."""
-    if _plans.rules != rule_count():
-        _plans.clear()
-        _plans.rules = rule_count()
-    known = _plans.get(id(func))
-    if known is None:
-        known = _plans[id(func)] = Plan(func)
-    return known
+def plan_of(func: Any) -> Plan:
+    """The plan of an overload, made on first use and again after the rules changed."""
+    plan = _plans.get(id(func))
+    if plan is None or plan.version != registry.version:
+        plan = _plans[id(func)] = Plan(func)
+    return plan
 
 
 def _spellings(func: Any) -> list[str]:
@@ -301,20 +281,31 @@ def _spellings(func: Any) -> list[str]:
     return list(dict.fromkeys(spellings))
 
 
-def _in_domain(cost: Cost, dtype: torch.dtype) -> Cost:
-    """Only floating-point arithmetic is FLOPs; integer contractions keep their MACs.
+def _keys(arguments: Iterable[Any], is_meant: Callable[[Any], Any]) -> frozenset[int | str]:
+    """Places and names of the parameters that are meant."""
+    meant = [(place, a.name) for place, a in enumerate(arguments) if is_meant(a)]
+    return frozenset(key for place_and_name in meant for key in place_and_name)
 
-    A complex dot product of length K is two real ones of length 2K.
+
+def _is_operand(argument: Any) -> bool:
+    return str(argument.type) == "Tensor" and not argument.kwarg_only
+
+
+def _is_dynamic(func: Any, operands: int) -> bool:
+    """Whether the arguments of an op do not tell all of its result."""
+    if is_higher_order(func):
+        return False
+    # the default dtype decides what a factory makes; other libraries' ops may look at values
+    return operands == 0 or func.namespace != "aten" or not DYNAMIC.isdisjoint(func.tags)
+
+
+def _ask(formula: Formula, call: Call) -> Gradients:
+    """What ``formula`` returns for ``call``; a Cost is split by nothing.
+
+    Raises:
+        TypeError: it is no Cost of whole numbers, or counts bytes.
     """
-    if dtype.is_complex:
-        return replace(cost, macs=4 * cost.macs, dots=2 * cost.dots, void_macs=4 * cost.void_macs)
-    if dtype.is_floating_point:
-        return cost
-    return replace(cost, arith=0, compare=0, special=0)
-
-
-def _as_gradients(answer: Any) -> Gradients:
-    """What a formula returned, a Cost being split by nothing."""
+    answer = formula(*call.args, **call.kwargs, out=call.out)
     if isinstance(answer, Cost):
         answer = Gradients(unsplit=answer)
     if not isinstance(answer, Gradients):
@@ -329,9 +320,26 @@ def _as_gradients(answer: Any) -> Gradients:
     return answer
 
 
-def _require_dense(values: Iterable[Any]) -> None:
+def _in_domain(answer: Gradients, dtype: torch.dtype) -> Gradients:
+    """Only floating-point arithmetic is FLOPs; integer contractions keep their MACs.
+
+    A complex dot product of length K is two real ones of length 2K.
+    """
+    if dtype.is_floating_point:
+        return answer
+
+    def convert(cost: Cost) -> Cost:
+        if not dtype.is_complex:
+            return replace(cost, arith=0, compare=0, special=0)
+        macs, void_macs = 4 * cost.macs, 4 * cost.void_macs
+        return replace(cost, macs=macs, dots=2 * cost.dots, void_macs=void_macs)
+
+    return Gradients(**{part: convert(getattr(answer, part)) for part in Gradients.__slots__})
+
+
+def _require_dense(call: Call) -> None:
     """Formulas read shapes, which do not tell what a sparse tensor holds."""
-    for tensor in traffic.tensors(values):
+    for tensor in call.tensors:
         if tensor.layout not in DENSE_LAYOUTS:
             raise Uncountable(f"shapes of {tensor.layout} tensors do not tell what they hold")
 
@@ -343,16 +351,6 @@ def _special_alone(*args: Any, **kwargs: Any) -> Cost:
 
 def _is_inexact(dtype: torch.dtype) -> bool:
     return dtype.is_floating_point or dtype.is_complex
-
-
-def _working_dtype(inputs: Iterable[Any], out: Any) -> torch.dtype:
-    """The dtype that an op works in: the first complex, else floating one, else the first."""
-    dtypes = [tensor.dtype for tensor in traffic.tensors([*inputs, out])]
-    complex_, floating = (
-        [dtype for dtype in dtypes if getattr(dtype, kind)]
-        for kind in ("is_complex", "is_floating_point")
-    )
-    return next(iter(complex_ + floating + dtypes), torch.get_default_dtype())
 
 
 def describe(values: Iterable[Any]) -> str:

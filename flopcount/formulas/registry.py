@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from flopcount.cost import ZERO, Cost
 from flopcount.formulas import bytes as traffic
+from flopcount.formulas.call import Call
 from flopcount.torch_private.ops import (
     CustomOpDef,
     OpOverload,
@@ -31,9 +33,9 @@ __all__ = [
     "free",
     "named",
     "op_name",
-    "rule_count",
+    "replaced",
     "rule_of",
-    "when_registered",
+    "rules",
 ]
 
 
@@ -69,7 +71,7 @@ class Gradients:
 
 Formula = Callable[..., "Cost | Gradients"]
 F = TypeVar("F", bound=Formula)
-Traffic = Callable[..., tuple[int, int]]
+Traffic = Callable[[Call], tuple[int, int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,16 +87,19 @@ class Rule:
     """
 
     formula: Formula | None
-    traffic: Traffic
+    traffic: Traffic = traffic.operands_and_results
     why: str = ""
     values: bool = False
     coefficients: frozenset[str] = frozenset()
 
 
-_rules: dict[str, Rule] = {}
-_sparse_rules: dict[str, Rule] = {}
-_nested_rules: dict[str, Rule] = {}
-_listeners: list[Callable[[], None]] = []
+Kind = Literal["dense", "sparse", "nested"]
+"""The tensors that a rule is for."""
+
+version = 0
+"""Raised by every change of the rules: what was made of them at another version is outdated."""
+
+_rules: dict[Kind, dict[str, Rule]] = {"dense": {}, "sparse": {}, "nested": {}}
 
 
 def formula(
@@ -125,8 +130,9 @@ def formula(
             (``torch.ops.mylib.op.default``), what ``torch.library.custom_op`` returned, or
             names (``"mylib::op"``) for ops that only some builds have. A formula also serves
             the in-place and ``out=`` forms of its op.
-        traffic: counts the bytes, ``(args, kwargs, results, written arguments) -> (read,
-            written)``; by default every distinct operand is read and every result written.
+        traffic: counts the bytes, ``traffic(call) -> (read, written)``, of a call with its
+            ``args``, its ``kwargs``, its result ``out`` and the arguments that it changes,
+            ``mutated``; by default every distinct operand is read and every result written.
         sparse: the function is for calls with a sparse tensor among the arguments or results,
             of which shapes tell nothing; without one such calls are uncounted.
         nested: the function is for calls with a nested tensor among the arguments or results, of
@@ -153,7 +159,7 @@ def formula(
     def register(function: F) -> F:
         _require_callable(function)
         rule = Rule(function, traffic, values=values, coefficients=numbers)
-        _register(names, rule, _sparse_rules if sparse else _nested_rules if nested else _rules)
+        _register(names, rule, "sparse" if sparse else "nested" if nested else "dense")
         return function
 
     return register
@@ -175,9 +181,8 @@ def free(
         nested: it is said of calls with a nested tensor, as for :func:`formula`.
         coefficients: as for :func:`formula`.
     """
-    rules = _nested_rules if nested else _rules
     rule = Rule(None, traffic, why, coefficients=_coefficients(coefficients, ops))
-    _register([op_name(op) for op in ops], rule, rules)
+    _register([op_name(op) for op in ops], rule, "nested" if nested else "dense")
 
 
 def _coefficients(names: Iterable[str], ops: Iterable[Any]) -> frozenset[str]:
@@ -194,32 +199,52 @@ def _coefficients(names: Iterable[str], ops: Iterable[Any]) -> frozenset[str]:
     return coefficients
 
 
-def _register(names: Sequence[str], rule: Rule, rules: dict[str, Rule]) -> None:
+def _register(names: Sequence[str], rule: Rule, kind: Kind) -> None:
     for name in names:
-        if name in rules:
+        if name in _rules[kind]:
             raise ValueError(
                 f"{name} has a formula already; to replace it for one counter, "
                 "pass FlopCounter(formulas={op: function})"
             )
-    rules.update(dict.fromkeys(names, rule))
-    for listener in _listeners:
-        listener()
+    _rules[kind].update(dict.fromkeys(names, rule))
+    _raise_version()
 
 
-def when_registered(listener: Callable[[], None]) -> None:
-    """Have ``listener`` called whenever a formula was registered."""
-    _listeners.append(listener)
+def _raise_version() -> None:
+    global version  # noqa: PLW0603
+    version += 1
 
 
-def rule_count() -> int:
-    """How many ops have been decided by name: a plan made at another count may be outdated."""
-    return len(_rules) + len(_sparse_rules) + len(_nested_rules)
+def rules() -> Iterator[tuple[str, Kind, Rule]]:
+    """Every rule, with the name of its op and the tensors that it is for."""
+    for kind, by_name in _rules.items():
+        for name, rule in by_name.items():
+            yield name, kind, rule
 
 
-def rule_of(names: Iterable[str], *, sparse: bool = False, nested: bool = False) -> Rule | None:
+@contextmanager
+def replaced(
+    change: Callable[[str, Rule], Rule | None] = lambda name, rule: rule,
+) -> Iterator[None]:
+    """Have ``change(name, rule)`` in place of each rule, or none where it returns None.
+
+    When the block ends, all rules are as they were before it, whatever it registered.
+    """
+    before = dict(_rules)
+    for kind, by_name in before.items():
+        changed = ((name, change(name, rule)) for name, rule in by_name.items())
+        _rules[kind] = {name: rule for name, rule in changed if rule is not None}
+    _raise_version()
+    try:
+        yield
+    finally:
+        _rules.update(before)
+        _raise_version()
+
+
+def rule_of(names: Iterable[str], kind: Kind = "dense") -> Rule | None:
     """The rule that is registered under the first of ``names`` that has one."""
-    rules = _sparse_rules if sparse else _nested_rules if nested else _rules
-    return next((rules[name] for name in names if name in rules), None)
+    return next((_rules[kind][name] for name in names if name in _rules[kind]), None)
 
 
 def formula_of(name: str) -> Formula:
@@ -228,7 +253,7 @@ def formula_of(name: str) -> Formula:
     Raises:
         KeyError: there is none.
     """
-    rule = _rules[name]
+    rule = _rules["dense"][name]
     if rule.formula is None:
         raise KeyError(f"{name} is free")
     return rule.formula

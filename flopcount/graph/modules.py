@@ -9,107 +9,104 @@ from typing import Any
 
 from torch import fx, nn
 
-from flopcount.attribution.forward import Attribution
-from flopcount.attribution.tree import WRAPPERS, Scope
+from flopcount.attribution.tree import WRAPPERS, ModuleTree, Scope
 from flopcount.torch_private.compiler import NO_MODULE
 
-__all__ = ["Stack", "TracedModules"]
+__all__ = ["CallStack", "TracedModules", "call_stack"]
 
-Stack = Mapping[str, tuple[str, Any]]
+CallStack = Mapping[str, tuple[str, Any]]
 """The open calls of modules, outermost first: a key of the call, the module's path and class."""
 
-OWNER = re.compile(r"[LG]\['(\w+)'\](?:\[[^]]+\])*")
+VARIABLE = re.compile(r"[LG]\['(\w+)'\](?:\[[^]]+\])*")
 """The variable of the traced function that holds a root module: ``L['self']``, ``G['models'][1]``.
-Exported programs have none: they are modules themselves."""
+Paths in exported programs begin with no variable: the root is the module that was exported."""
 
-FRAME = "L['self']"
-"""The module whose own ``forward`` was traced; its call is on no stack."""
+SELF = "L['self']"
+"""The module whose own ``forward`` was traced. That call is on no stack."""
 
 
 class TracedModules:
-    """The scopes of modules, made as they come by."""
+    """The tree of modules that nodes were traced in.
+
+    Attributes:
+        tree: the rows.
+    """
 
     def __init__(self) -> None:
-        self.attribution = Attribution()
+        self.tree = ModuleTree()
         self._roots: dict[str, Scope] = {}
         self._calls: dict[Scope, Counter[str]] = {}
 
-    @property
-    def block(self) -> Scope:
-        """Where ops belong that ran outside every module."""
-        return self.attribution.root
+    def begin(self, graph: fx.Graph) -> CallStack:
+        """Start another graph; returns the calls that are open at all of its nodes."""
+        self._roots.pop("", None)  # another program, another exported module
+        outermost = [next(iter(call_stack(node).values()), ("", None)) for node in graph.nodes]
+        roots = {_split(path) for path, _ in outermost}
+        is_implied = (SELF, "") not in roots and any(variable == SELF for variable, _ in roots)
+        return {SELF: (SELF, "")} if is_implied else {}
 
-    def begin(self, graph: fx.Graph) -> Stack:
-        """Forget the exported module of the graph before; returns what is open everywhere."""
-        self._roots.pop("", None)
-        owners = {
-            _split(path) for node in graph.nodes for path, _ in list(stack_of(node).values())[:1]
-        }
-        implied = (FRAME, "") not in owners and any(owner == FRAME for owner, _ in owners)
-        return {FRAME: (FRAME, "")} if implied else {}
-
-    def scope(self, stack: Stack, outside: Scope) -> Scope:
-        """The scope of the innermost open call."""
+    def scope(self, stack: CallStack, outside: Scope) -> Scope:
+        """The scope of the innermost call; ``outside`` if there is none."""
         for path, cls in stack.values():
-            outside = self._find(path, cls)
+            outside = self._scope(path, cls)
         return outside
 
-    def call(self, stack: Stack, seen: set[tuple[str, str]], times: int) -> None:
-        """Note the calls that were not ``seen`` yet."""
+    def call(self, stack: CallStack, seen: set[tuple[str, str]], times: int) -> None:
+        """Count the calls that were not ``seen`` yet, each ``times`` times."""
         for key, (path, cls) in stack.items():
             if (key, path) not in seen:
                 seen.add((key, path))
-                scope = self._find(path, cls)
+                scope = self._scope(path, cls)
                 calls = self._calls.setdefault(scope, Counter())
                 calls[path] += times
                 scope.calls = max(calls.values())  # a wrapper and what it wraps are one row
 
     def measure(self, parameters: Iterable[tuple[str, nn.Parameter]]) -> None:
-        """Note the size of the parameters, by their names, in the exported module's scopes."""
-        named = list(parameters)
+        """Note how many of these parameters each module of the exported program has."""
+        sizes = [(name, id(parameter), parameter.numel()) for name, parameter in parameters]
         waiting = [(self._roots[""], "")] if "" in self._roots else []
         while waiting:
             scope, prefix = waiting.pop()
-            owned = {id(p): p.numel() for name, p in named if name.startswith(prefix)}
+            owned = {key: size for name, key, size in sizes if name.startswith(prefix)}
             scope.params = sum(owned.values())
             waiting += [(child, f"{prefix}{name}.") for name, child in scope.children.items()]
 
-    def _find(self, path: str, cls: Any) -> Scope:
-        owner, inside = _split(path)
-        name = cls.rpartition(".")[2] if isinstance(cls, str) else cls.__name__
-        scope = self._root(owner, "" if inside else name)
-        steps = [step for step in inside.split(".") if step]
-        for step in steps:
-            if step not in WRAPPERS:
-                scope = scope.children.setdefault(step, Scope(step, scope))
-        if not scope.type or not WRAPPERS.isdisjoint(steps[-1:]):
-            scope.type = name
+    def _scope(self, path: str, cls: Any) -> Scope:
+        variable, inside = _split(path)
+        class_name = cls.rpartition(".")[2] if isinstance(cls, str) else cls.__name__
+        scope = self._root(variable, "" if inside else class_name)
+        attributes = inside.split(".") if inside else []
+        for attribute in attributes:
+            if attribute not in WRAPPERS:
+                scope = scope.children.setdefault(attribute, Scope(attribute, scope))
+        if not scope.type or not WRAPPERS.isdisjoint(attributes[-1:]):
+            scope.type = class_name
         return scope
 
-    def _root(self, owner: str, name: str) -> Scope:
-        if owner in self._roots:
-            return self._roots[owner]
-        match = OWNER.match(owner)
-        base = name or (match[1] if match else "model")
+    def _root(self, variable: str, class_name: str) -> Scope:
+        """The root module in a variable: named by its class, else by the variable."""
+        if variable in self._roots:
+            return self._roots[variable]
+        match = VARIABLE.match(variable)
+        base = class_name or (match[1] if match else "model")
         name, count = base, 1
-        roots = self.block.children
-        while owner and name in roots:
+        roots = self.tree.root.children
+        while variable and name in roots:
             count += 1
             name = f"{base}#{count}"
-        self._roots[owner] = scope = roots.setdefault(name, Scope(name, self.block))
+        self._roots[variable] = scope = roots.setdefault(name, Scope(name, self.tree.root))
         return scope
 
 
-def stack_of(node: fx.Node) -> Stack:
-    """The calls that a node was traced in; a node of backward has those of its forward."""
-    meta = node.meta
-    stack: Stack = meta.get("nn_module_stack") or meta.get("fwd_nn_module_stack") or {}
-    if any(path == NO_MODULE for path, _ in stack.values()):
-        return {}
-    return stack
+def call_stack(node: fx.Node) -> CallStack:
+    """The calls that a node was traced in; for a node of backward, those of its forward."""
+    stack: CallStack = (
+        node.meta.get("nn_module_stack") or node.meta.get("fwd_nn_module_stack") or {}
+    )
+    return {} if any(path == NO_MODULE for path, _ in stack.values()) else stack
 
 
 def _split(path: str) -> tuple[str, str]:
-    """The variable that owns a path's root, and the path below it."""
-    match = OWNER.match(path)
+    """The variable that a path begins with, if any, and the attributes after it."""
+    match = VARIABLE.match(path)
     return (match[0], path[match.end() :].lstrip(".")) if match else ("", path)

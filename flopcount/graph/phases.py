@@ -1,4 +1,4 @@
-"""Which phase does a node of a traced program belong to?"""
+"""The phase of each node of a traced program."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ __all__ = ["inner_phases", "phases"]
 
 
 def phases(graph: fx.Graph) -> dict[fx.Node, str]:
-    """The phase of each node."""
+    """The phase of each call."""
     calls = [node for node in graph.nodes if node.op == "call_function"]
-    tagged = any(map(_tag, graph.nodes))
-    backward = _backward(graph) if tagged else _untagged_backward(calls)
-    if tagged and _is_backward_alone(graph, backward):
+    is_tagged = any(map(_tag, graph.nodes))
+    backward = _tagged_backward(graph) if is_tagged else _untagged_backward(calls)
+    if is_tagged and _is_cut_out(graph, backward):
         return {node: BACKWARD if node in backward else RECOMPUTE for node in calls}
     backward.update(filter(_is_gradient, calls))
     return {node: BACKWARD if node in backward else FORWARD for node in calls}
 
 
 def inner_phases(graph: fx.Graph, outer: str) -> dict[fx.Node, str]:
-    """The phases of a graph that an op calls."""
+    """The phases in a graph that is run by a node of phase ``outer``."""
     if outer != BACKWARD:
         return dict.fromkeys(graph.nodes, outer)
-    backward = _backward(graph) or set(graph.nodes)
+    backward = _tagged_backward(graph) or set(graph.nodes)
     return {node: BACKWARD if node in backward else RECOMPUTE for node in graph.nodes}
 
 
@@ -36,28 +36,29 @@ def _tag(node: fx.Node) -> str:
     return tag or ""
 
 
-def _backward(graph: fx.Graph) -> set[fx.Node]:
-    """What was traced in backward.
+def _tagged_backward(graph: fx.Graph) -> set[fx.Node]:
+    """The nodes that were traced in backward.
 
-    The tracer tags all that it met in the forward, and then what torch itself does for gradients.
-    What a Python function does has no tag in backward, but a number, as all that was traced.
-    What a pass put in has neither; it is backward if it needs what is.
+    The tracer tags every node of the forward, and those that torch adds for gradients. A Python
+    function's backward has no tags, but its nodes have a sequence number, as all traced nodes do.
+    A node that a compiler pass added has neither: it is backward if one of its inputs is.
     """
-    found: set[fx.Node] = set()
+    backward: set[fx.Node] = set()
     for node in graph.nodes:
-        tag = _tag(node)  # is_backward, must_be_in_backward
-        traced = node.op == "call_function" and "seq_nr" in node.meta
-        needs_it = not found.isdisjoint(node.all_input_nodes)
-        if tag.endswith("backward") or (not tag and (traced or needs_it)):
-            found.add(node)
-    return found
+        tag = _tag(node)  # is_forward, is_backward, must_be_in_backward
+        is_traced = node.op == "call_function" and "seq_nr" in node.meta
+        needs_backward = not backward.isdisjoint(node.all_input_nodes)
+        if tag.endswith("backward") or (not tag and (is_traced or needs_backward)):
+            backward.add(node)
+    return backward
 
 
-def _is_backward_alone(graph: fx.Graph, backward: set[fx.Node]) -> bool:
-    """Whether forward ops are copies, since a graph is the backward that a partitioner cut out.
+def _is_cut_out(graph: fx.Graph, backward: set[fx.Node]) -> bool:
+    """Whether a partitioner cut ``graph`` out as the backward, so that forward ops are copies.
 
-    It returns gradients alone; a joint graph, results of the forward, too. A gradient may be such
-    a result, in a function that has it before backward: but partitioners mark what they cut out.
+    Such a graph returns gradients alone; a joint graph also returns results of the forward. A
+    function that computes a gradient early, in its forward, may return that: but then the nodes
+    have the partitioner's mark.
     """
     (output,) = graph.find_nodes(op="output")
     returned = {node for node in output.all_input_nodes if node.op == "call_function"}
@@ -66,13 +67,13 @@ def _is_backward_alone(graph: fx.Graph, backward: set[fx.Node]) -> bool:
 
 
 def _is_gradient(node: fx.Node) -> bool:
-    """Whether a forward asks for a gradient by itself, and the node is part of that."""
+    """Whether ``node`` computes a gradient that the program's forward asks for."""
     sources = node.meta.get("source_fn_stack") or ()
     return any(function in GRADIENTS for _, function in sources)
 
 
 def _untagged_backward(calls: list[fx.Node]) -> set[fx.Node]:
-    """Autograd starts backward from the gradient of the loss by itself, which is one."""
+    """What follows the 1 that autograd starts from: the gradient of a scalar loss."""
     if any(map(_is_gradient, calls)):
         return set()
     for index, node in enumerate(calls, start=1):

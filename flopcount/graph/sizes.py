@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, fx
@@ -19,182 +20,170 @@ from flopcount.torch_private.compiler import (
 
 __all__ = ["Sizes", "Unsized"]
 
-SYMBOLIC = (torch.SymInt, torch.SymFloat, torch.SymBool)
+PYTHON_TYPES: dict[type, type] = {torch.SymInt: int, torch.SymFloat: float, torch.SymBool: bool}
+"""The types of symbolic numbers, and of the numbers that take their place."""
+
+SYMBOLIC = tuple(PYTHON_TYPES)
 
 
-class Unsized(Exception):
-    """Symbols have no number.
+@dataclass(frozen=True)
+class Unsized:
+    """Stands in for a value that depends on symbols without a size."""
 
-    Attributes:
-        symbols: their names.
-    """
+    symbols: frozenset[str]
 
-    def __init__(self, symbols: Iterable[str]) -> None:
-        self.symbols = frozenset(symbols)
-        super().__init__(*sorted(self.symbols))
+
+class Symbol(NamedTuple):
+    """A place where a symbol stands, such as ``dimension 0 of input x``, and its range if known."""
+
+    place: str
+    expression: Any
+    range: tuple[int, int | None] | None
 
 
 class Sizes:
-    """Numbers for the symbols of some graphs.
+    """A size for each symbol of some graphs.
 
     Args:
-        graphs: those that were traced.
-        given: numbers by the names of symbols, or by those that ``torch.export.Dim`` gave them.
+        graphs: traced programs.
+        sizes: the size of each symbol, by its name or by the name of its ``torch.export.Dim``.
 
     Raises:
-        TypeError: ``given`` is no mapping to whole numbers.
-        ValueError: a number is not one that the graph was traced for, or a name of no symbol.
+        TypeError: ``sizes`` is not a mapping to whole numbers.
+        ValueError: the graphs have no such symbol, or were not traced for its size.
     """
 
     def __init__(
-        self,
-        graphs: Iterable[fx.GraphModule],
-        given: Mapping[str, int] | None = None,
+        self, graphs: Iterable[fx.GraphModule], sizes: Mapping[str, int] | None = None
     ) -> None:
-        self._origins: dict[str, tuple[str, Any]] = {}
-        self._ranges: dict[str, tuple[int, int | None] | None] = {}
+        self._symbols: dict[str, Symbol] = {}
         self._aliases: dict[str, str] = {}
         self._remainders: set[Any] = set()
-        for module in graphs:
-            self._learn(module)
-        self._aliases = {name: s for name, s in self._aliases.items() if s in self._origins}
-        self._values = self._read({} if given is None else given)
-        self._numbers: dict[Any, Any] = {}
-        self._names = {symbol: name for name, symbol in self._aliases.items()}
+        self._concrete: dict[Any, Any] = {}
+        for graph in graphs:
+            self._find_symbols(graph)
+        self._aliases = {dim: name for dim, name in self._aliases.items() if name in self._symbols}
+        self._labels = {name: dim for dim, name in self._aliases.items()}
+        self._sizes = self._by_symbol({} if sizes is None else sizes)
         for remainder in self._remainders:
             if self._substitute(remainder) not in (None, 0):
                 raise ValueError(
-                    f"the graph was traced for {remainder} = 0, which it is not for sizes={given}"
+                    f"the graph was traced for {remainder} = 0, which fails for sizes={sizes}"
                 )
 
-    def require(self, value: Any) -> None:
-        """Check that each symbolic number in ``value`` has a value.
+    def missing(self, value: Any) -> frozenset[str]:
+        """The symbols in ``value`` that have no size."""
+        expressions = [expression(number) for _, number in _symbolic_numbers(value)]
+        symbols = {symbol.name for term in expressions for symbol in term.free_symbols}
+        return frozenset(symbols - self._sizes.keys())
 
-        Raises:
-            Unsized: some symbols have none.
-        """
-        formulas = [expression(number) for _, number in _symbolic(value)]
-        used = {symbol.name for formula in formulas for symbol in formula.free_symbols}
-        if not used <= self._values.keys():
-            raise Unsized(used - self._values.keys())
+    def concrete(self, value: Any) -> Any:
+        """``value`` as a plain number if it is a symbolic one."""
+        if not isinstance(value, SYMBOLIC):
+            return value
+        key = type(value), expression(value)
+        if key not in self._concrete:
+            self._concrete[key] = PYTHON_TYPES[key[0]](self._substitute(key[1]))
+        return self._concrete[key]
 
-    def require_given(self, needed: Iterable[str]) -> None:
-        """Check that each symbol that is ``needed``, and depends on no values, was given a number.
-
-        Raises:
-            ValueError: some were not.
-        """
+    def require(self, symbols: Iterable[str]) -> None:
+        """Raise a ValueError if some of ``symbols`` need a size, and do not depend on values."""
         missing = {
-            self._names.get(symbol, symbol): self._origin(symbol)
-            for symbol in self._origins
-            if symbol in needed and not symbol.startswith(UNBACKED)
+            self._labels.get(name, name): self._origin(name)
+            for name in self._symbols
+            if name in symbols and not name.startswith(UNBACKED)
         }
         if missing:
-            example = ", ".join(f"{name!r}: …" for name in missing)
-            listed = "; ".join(f"{name} is {origin}" for name, origin in missing.items())
-            raise ValueError(f"give each symbol a size, sizes={{{example}}}: {listed}")
+            example = ", ".join(f"{label!r}: …" for label in missing)
+            origins = "; ".join(f"{label} is {origin}" for label, origin in missing.items())
+            raise ValueError(f"give each symbol a size, sizes={{{example}}}: {origins}")
 
-    def reason(self, unknown: Unsized) -> str:
-        """Why it is not known what depends on values of tensors."""
-        name = min(unknown.symbols)
-        return f"{name}, {self._origin(name)}, depends on values; sizes={{{name!r}: …}} tells it"
+    def reason(self, unsized: Unsized) -> str:
+        """Why a cost is unknown that depends on values of tensors."""
+        name = min(unsized.symbols)
+        return f"{name}, {self._origin(name)}, depends on values; pass sizes={{{name!r}: …}}"
 
-    def number(self, number: Any) -> Any:
-        """A symbolic number's value; any other number is its own."""
-        if not isinstance(number, SYMBOLIC):
-            return number
-        formula = expression(number)
-        key = type(number), formula
-        if key not in self._numbers:
-            self._numbers[key] = self._evaluate(number, formula)
-        return self._numbers[key]
-
-    def _evaluate(self, number: Any, formula: Any) -> Any:
-        value = self._substitute(formula)
-        if isinstance(number, torch.SymBool):
-            return bool(value)
-        return float(value) if isinstance(number, torch.SymFloat) else int(value)
-
-    def _substitute(self, formula: Any) -> Any:
-        """The value of a formula, or None if it is of symbols that have none."""
-        symbols = formula.free_symbols
-        if any(symbol.name not in self._values for symbol in symbols):
+    def _substitute(self, term: Any) -> Any:
+        """The value of an expression; None if one of its symbols has no size."""
+        if any(symbol.name not in self._sizes for symbol in term.free_symbols):
             return None
-        return formula.subs({symbol: self._values[symbol.name] for symbol in symbols})
+        return term.subs({symbol: self._sizes[symbol.name] for symbol in term.free_symbols})
 
-    def _learn(self, module: fx.GraphModule) -> None:
-        """Note where each symbol comes from, what it is called, and its range."""
-        graphs = [m.graph for m in module.modules() if isinstance(m, fx.GraphModule)]
-        # a dimension of an input tells most, and a sum of symbols least
+    def _find_symbols(self, module: fx.GraphModule) -> None:
+        graphs = [inner.graph for inner in module.modules() if isinstance(inner, fx.GraphModule)]
+        # a dimension of an input explains a symbol best, and a sum of symbols explains it least
         nodes = sorted((n for g in graphs for n in g.nodes), key=lambda n: n.op != "placeholder")
-        symbolic = (
-            item for node in nodes for item in _symbolic(node.meta.get("val"), _called(node))
-        )
-        found = [(place, number, expression(number)) for place, number in symbolic]
-        found.sort(key=lambda item: (not item[2].is_Symbol, not item[0].startswith("dimension")))
-        for place, number, formula in found:
-            for symbol in formula.free_symbols:
-                if symbol.name not in self._origins:
+        places = [
+            (place, number, expression(number))
+            for node in nodes
+            for place, number in _symbolic_numbers(node.meta.get("val"), _label(node))
+        ]
+        places.sort(key=lambda item: (not item[2].is_Symbol, not item[0].startswith("dimension")))
+        for place, number, term in places:
+            for symbol in term.free_symbols:
+                if symbol.name not in self._symbols:
+                    self._symbols[symbol.name] = Symbol(place, term, traced_range(number, symbol))
                     self._aliases.update(dimension_names(number))
-                    self._ranges[symbol.name] = traced_range(number, symbol)
                     self._remainders.update(remainders(number))
-                    self._origins[symbol.name] = place, formula
 
-    def _origin(self, symbol: str) -> str:
+    def _origin(self, name: str) -> str:
         """Where a symbol comes from, in words."""
-        place, formula = self._origins[symbol]
-        if formula.is_Symbol:
+        place, term, _ = self._symbols[name]
+        if term.is_Symbol:
             return place
-        called = {s: self._names.get(s.name, s.name) for s in formula.free_symbols}
-        return f"in {place}, which is {formula.subs(called)}"
+        labels = {
+            symbol: self._labels.get(symbol.name, symbol.name) for symbol in term.free_symbols
+        }
+        return f"in {place}, which is {term.subs(labels)}"
 
-    def _read(self, given: Mapping[str, int]) -> dict[str, int]:
-        if not isinstance(given, Mapping):
-            raise TypeError(f"expected sizes={{symbol: number}}, got {given!r}")
-        values = {}
-        for name, value in given.items():
-            symbol = self._aliases.get(name, name)
-            if symbol not in self._origins:
-                known = [*self._aliases, *self._origins]
-                hint = did_you_mean(str(name), known) or (
-                    f"; its symbols are {', '.join(known)}" if known else "; it has none"
+    def _by_symbol(self, sizes: Mapping[str, int]) -> dict[str, int]:
+        if not isinstance(sizes, Mapping):
+            raise TypeError(f"expected sizes={{symbol: number}}, got {sizes!r}")
+        by_symbol = {}
+        for label, size in sizes.items():
+            name = self._aliases.get(label, label)
+            if name not in self._symbols:
+                labels = [*self._aliases, *self._symbols]
+                hint = did_you_mean(str(label), labels) or (
+                    f"; its symbols are {', '.join(labels)}" if labels else "; it has none"
                 )
-                raise ValueError(f"the graph has no symbol {name!r}{hint}")
-            if type(value) is not int:
-                raise TypeError(f"expected a whole number as the size {name!r}, got {value!r}")
-            if value < 0:
-                raise ValueError(f"{name} = {value} is negative, which no size is")
-            values[symbol] = value
-            if (traced := self._ranges[symbol]) is not None:
-                _require_within(*traced, name, value)
-        return values
+                raise ValueError(f"the graph has no symbol {label!r}{hint}")
+            if type(size) is not int:
+                raise TypeError(f"expected a whole number as the size {label!r}, got {size!r}")
+            _require_traced(label, size, self._symbols[name].range)
+            by_symbol[name] = size
+        return by_symbol
 
 
-def _require_within(least: int, greatest: int | None, name: str, value: int) -> None:
-    if least <= value and (greatest is None or value <= greatest):
+def _require_traced(label: str, size: int, traced: tuple[int, int | None] | None) -> None:
+    if size < 0:
+        raise ValueError(f"{label} = {size} is negative; a size is 0 or more")
+    least, greatest = traced or (0, None)
+    if least <= size and (greatest is None or size <= greatest):
         return
-    sizes = f"of {least} and more" if greatest is None else f"from {least} to {greatest}"
-    apart = (
-        f"; torch traces 0 and 1 apart: to count {value}, trace the program with a size of {value}"
-        if value < 2 == least
-        else ""
-    )
-    raise ValueError(f"{name} = {value}, but the graph holds for sizes {sizes}{apart}")
+    sizes = f"of {least} or more" if greatest is None else f"from {least} to {greatest}"
+    message = f"{label} = {size}, but the graph holds for sizes {sizes}"
+    if size < 2 == least:
+        message += (
+            f"; torch specializes on 0 and 1: to count {size}, trace the program with a size of "
+            f"{size}"
+        )
+    raise ValueError(message)
 
 
-def _called(node: fx.Node) -> str:
+def _label(node: fx.Node) -> str:
     return f"{'input' if node.op == 'placeholder' else 'result'} {node.name}"
 
 
-def _symbolic(value: Any, at: str = "") -> Iterator[tuple[str, Any]]:
-    """The symbolic numbers in ``value``, and where each is in what is called ``at``."""
+def _symbolic_numbers(value: Any, label: str = "") -> Iterator[tuple[str, Any]]:
+    """The symbolic numbers in ``value``, and the place of each in what ``label`` names."""
     if isinstance(value, SYMBOLIC):
-        yield at, value
+        yield label, value
     elif isinstance(value, Tensor) and value.layout == torch.strided and not value.is_nested:
         for kind, numbers in (("dimension", value.shape), ("stride", value.stride())):
             for index, number in enumerate(numbers):
                 if isinstance(number, SYMBOLIC):
-                    yield f"{kind} {index} of {at}", number
+                    yield f"{kind} {index} of {label}", number
     elif isinstance(value, (list, tuple)):
         for item in value:
-            yield from _symbolic(item, at)
+            yield from _symbolic_numbers(item, label)

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from flopcount import __version__
+from flopcount.cost import UNITS
 from flopcount.errors import FlopcountError
 from flopcount.report.diff import Diff
 from flopcount.report.report import Report
+from flopcount.report.tree import ModuleNode
 
 __all__ = [
     "DIRECTORY",
@@ -168,8 +170,7 @@ def compare(before: Mapping[str, Any], diff: Diff, *, only_increase: bool) -> st
         only_increase: whether only more FLOPs, MACs or bytes in all are wrong.
     """
     old, new = diff.before.total, diff.after.total
-    readings = {"FLOP": "flops", "MAC": "macs", "B": "bytes"}
-    steps = {unit: (getattr(old, name), getattr(new, name)) for unit, name in readings.items()}
+    steps = {unit: (getattr(old, name), getattr(new, name)) for unit, name in UNITS.items()}
     changes = [
         f"{after:,} {unit} is {abs(after - before):,} {'more' if after > before else 'less'} "
         f"than the {before:,} {unit} that it was"
@@ -187,7 +188,7 @@ def compare(before: Mapping[str, Any], diff: Diff, *, only_increase: bool) -> st
     return ", ".join(changes)
 
 
-def _uncosted(before: Report, after: Report) -> list[str]:
+def _uncosted(before: ModuleNode, after: ModuleNode) -> list[str]:
     """What changed though it costs nothing: how often ops and modules ran, and parameters."""
     old, new = _counts(before), _counts(after)
     return [
@@ -197,16 +198,16 @@ def _uncosted(before: Report, after: Report) -> list[str]:
     ]
 
 
-def _counts(report: Report) -> dict[str, int]:
+def _counts(root: ModuleNode) -> dict[str, int]:
+    nodes = [(node, node.path or "the model") for node in root.walk()]
     counts: dict[str, int] = {}
-    for module in report.modules:
-        path = report.relative(module.path) or "the model"
-        counts[f"calls of {path}"] = module.calls
-        counts[f"parameters of {path}"] = module.params
-    for row in report.entries:
-        path = report.relative(row.module) or "the model"
-        what = f"calls of {row.op} ({row.dtype}, {row.phase} of {path})"
-        counts[what] = counts.get(what, 0) + row.calls
+    for node, path in nodes:
+        counts[f"calls of {path}"] = node.calls
+        counts[f"parameters of {path}"] = node.params
+    for node, path in nodes:
+        for row in node.rows:
+            what = f"calls of {row.op} ({row.dtype}, {row.phase} of {path})"
+            counts[what] = counts.get(what, 0) + row.calls
     return counts
 
 
@@ -279,7 +280,7 @@ def update(path: Path, passed: Documents, found: Found) -> Updated:
 
 def _is_changed(old: Report, new: Report) -> bool:
     """Whether one costs something else than the other; a newer torch alone is no change."""
-    return bool(old.diff(new)) or bool(_uncosted(old, new))
+    return bool(old.diff(new)) or bool(_uncosted(old.root, new.root))
 
 
 def orphans(folder: Path) -> list[Path]:

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Literal
 
-from flopcount.cost import Cost, parse_quantity
+from flopcount.cost import UNITS, Cost, parse_quantity
 from flopcount.errors import did_you_mean
 
 if TYPE_CHECKING:
     from flopcount.report.report import Report
 
-__all__ = ["Bound", "Budget", "Measure", "Verdict", "flop_budget", "unknown"]
+__all__ = ["Bound", "Budget", "Measure", "Verdict", "flop_budget", "marker_line", "unknown"]
 
 Reading = Literal["matmul", "exact", "valid"]
-
-READINGS = {"FLOP": "flops", "MAC": "macs", "B": "bytes"}
-"""Which reading of a Cost a unit stands for."""
 
 OTHER_READINGS = {
     "matmul": ("FLOP", "matmul_flops"),
@@ -199,7 +197,7 @@ def flop_budget(
     reading: Reading | None = None,
     strict: bool = True,
 ) -> Budget:
-    """The test may not cost more than that, such as "8.2 GFLOP"; exactly that much passes.
+    """The most that a test may cost, such as "8.2 GFLOP"; exactly that much passes.
 
     >>> flop_budget("8.2 GFLOP", backward="4 MB").bounds[1].reading
     'bytes'
@@ -244,7 +242,7 @@ def flop_budget(
     ) -> Bound:
         limit, unit = parse_quantity(quantity)
         other_unit, other = OTHER_READINGS[reading] if reading else (None, "")
-        read = other if unit == other_unit else READINGS[unit]
+        read = other if unit == other_unit else UNITS[unit]
         return Bound(limit, unit, read, phase, pattern, exact)
 
     bounds = [bound(quantity) for quantity in total]
@@ -258,3 +256,11 @@ def flop_budget(
             f"reading={reading!r} reads {OTHER_READINGS[reading][0]}; no bound is in it"
         )
     return Budget(tuple(bounds), strict)
+
+
+def marker_line() -> str:
+    """The marker in the list of ``pytest --markers``: its signature, and what it is for."""
+    parameters = inspect.signature(flop_budget).parameters.values()
+    bare = [parameter.replace(annotation=inspect.Parameter.empty) for parameter in parameters]
+    summary = str(inspect.getdoc(flop_budget)).partition("\n")[0]
+    return f"flop_budget{inspect.Signature(bare)}: {summary}"

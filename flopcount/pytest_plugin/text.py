@@ -8,16 +8,14 @@ from collections.abc import Iterable, Sequence
 from flopcount.cost import ZERO, format_quantity
 from flopcount.pytest_plugin.budget import OTHER_READINGS, Measure, Verdict
 from flopcount.report.diff import Diff
-from flopcount.report.render.table import OUTSIDE, differences, tabulated
-from flopcount.report.report import Report, Row
+from flopcount.report.render.table import OUTSIDE, QUANTITIES, differences, tabulated
+from flopcount.report.report import Report
+from flopcount.report.tree import Row
 
 __all__ = ["change", "expensive", "failure", "summary", "trim"]
 
 MOST = 10
 """Rows of a table that shows only the largest."""
-
-READINGS = {"MAC": "macs", "FLOP": "flops", "bytes": "bytes"}
-"""The columns of every table of ops."""
 
 Counted = tuple[str, int, Sequence[Measure]]
 """A test, its FLOPs, and what it was held to."""
@@ -47,7 +45,7 @@ def expensive(report: Report, broken: Sequence[Measure]) -> str:
     """
     readings = list(dict.fromkeys(measure.reading for measure in broken)) or ["flops", "bytes"]
     names = {reading: f"{unit} ({name})" for name, (unit, reading) in OTHER_READINGS.items()}
-    columns = {**READINGS, **{names[each]: each for each in readings if each in names}}
+    columns = {**QUANTITIES, **{names[each]: each for each in readings if each in names}}
     looked_at = {id(row): row for measure in broken for row in _rows(report, measure)}
 
     def read(row: Row) -> list[int]:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from importlib import import_module
 
 from flopcount.cost import ZERO, Cost
-from flopcount.report.report import Report
+from flopcount.report.tree import ModuleNode
 
 __all__ = ["Change", "Diff"]
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One op of one module that costs something else, or is new, or is gone."""
+    """An op of one module whose cost changed; ``ZERO`` is that of an op that did not run."""
 
     module: str
     phase: str
@@ -24,27 +25,30 @@ class Change:
 
     @property
     def flops(self) -> int:
-        """FLOPs gained; negative if the op became cheaper."""
+        """FLOPs added; negative if the op became cheaper."""
         return self.after.flops - self.before.flops
 
 
 @dataclass(frozen=True)
 class Diff:
-    """The step from one report to another; false if nothing changed.
+    """What changed from one report to another; false if nothing did.
 
     >>> import torch, flopcount
     >>> narrow = flopcount.count(torch.nn.Linear(8, 2), torch.ones(4, 8), backward=False)
     >>> wide = flopcount.count(torch.nn.Linear(8, 3), torch.ones(4, 8), backward=False)
     >>> narrow.diff(wide).flops
     68
+
+    Attributes:
+        before, after: the ``root`` of each report.
     """
 
-    before: Report
-    after: Report
+    before: ModuleNode
+    after: ModuleNode
 
     @cached_property
     def changes(self) -> tuple[Change, ...]:
-        """Everything that changed, the largest first."""
+        """The ops whose cost changed, the largest change of FLOPs first."""
         before, after = _costs(self.before), _costs(self.after)
         changes = [
             Change(*key, before.get(key, ZERO), after.get(key, ZERO))
@@ -55,21 +59,22 @@ class Diff:
 
     @property
     def flops(self) -> int:
-        """FLOPs gained in all."""
+        """FLOPs added in total."""
         return self.after.total.flops - self.before.total.flops
 
     def __bool__(self) -> bool:
         return bool(self.changes)
 
     def __str__(self) -> str:
-        from flopcount.report.render import table
+        # imported on use: formats know differences, not the reverse
+        text: str = import_module("flopcount.report.render.table").differences(self)
+        return text
 
-        return table.differences(self)
 
-
-def _costs(report: Report) -> dict[tuple[str, str, str, str], Cost]:
+def _costs(root: ModuleNode) -> dict[tuple[str, str, str, str], Cost]:
     costs: dict[tuple[str, str, str, str], Cost] = {}
-    for row in report.entries:
-        key = (report.relative(row.module), row.phase, row.op, row.dtype)
-        costs[key] = costs.get(key, ZERO) + row.cost
+    for node in root.walk():
+        for row in node.rows:
+            key = (node.path, row.phase, row.op, row.dtype)
+            costs[key] = costs.get(key, ZERO) + row.cost
     return costs

@@ -1,4 +1,4 @@
-"""A report as a JSON document, exact, and back."""
+"""Reports as JSON documents, and back without loss."""
 
 from __future__ import annotations
 
@@ -8,53 +8,56 @@ from typing import Any
 
 from flopcount.attribution.phase import PHASES
 from flopcount.cost import Cost
-from flopcount.report.report import GRADIENTS, Module, Report, Row
+from flopcount.report.tree import GRADIENTS, Module, Row
 
 __all__ = ["read", "write"]
 
 SCHEMA = "flopcount.report/1"
 
+Fields = tuple[tuple[Module, ...], tuple[Row, ...], "str | None", dict[str, str]]
+"""The fields of a report: modules, rows, the model's path, and unwatched threads."""
 
-def write(report: Report) -> str:
-    """What :meth:`Report.to_json` returns."""
+
+def write(fields: Fields) -> str:
+    """The JSON of a report."""
+    modules, rows, model_path, unwatched = fields
     document = {
         "schema": SCHEMA,
-        "model": report.model_path,
-        "modules": [asdict(module) for module in report.modules],
-        "rows": [asdict(row) for row in report.entries],
-        "unwatched": report.unwatched,
+        "model": model_path,
+        "modules": [asdict(module) for module in modules],
+        "rows": [asdict(row) for row in rows],
+        "unwatched": unwatched,
     }
     return json.dumps(document, indent=1)
 
 
-def read(text: str) -> Report:
-    """What :meth:`Report.from_json` returns."""
+def read(text: str) -> Fields:
+    """The fields of the report in ``text``.
+
+    Raises:
+        ValueError: the text is not a report, or its schema is not the one that this version reads.
+    """
     document = json.loads(text)
     if not isinstance(document, dict) or document.get("schema") != SCHEMA:
-        found = document.get("schema") if isinstance(document, dict) else type(document)
-        raise ValueError(f"expected a report of schema {SCHEMA!r}, found {found!r}")
+        schema = document.get("schema") if isinstance(document, dict) else type(document)
+        raise ValueError(f"expected a report of schema {SCHEMA!r}, found {schema!r}")
     try:
-        report = Report(
-            modules=tuple(Module(**module) for module in document["modules"]),
-            entries=tuple(map(_row, document["rows"])),
-            model_path=document["model"],
-            unwatched=dict(document["unwatched"]),
-        )
-        _check(report)
-        return report
+        modules = tuple(Module(**module) for module in document["modules"])
+        rows = tuple(map(_row, document["rows"]))
+        model_path, unwatched = document["model"], dict(document["unwatched"])
+        _check(modules, rows, model_path)
     except (AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"a damaged report: {type(error).__name__}: {error}") from error
+    return modules, rows, model_path, unwatched
 
 
-def _check(report: Report) -> None:
-    """Raise a TypeError where a file holds what no report does."""
-    paths = {module.path for module in report.modules}
-    if "" not in paths or not paths.issuperset({report.model_path or ""}):
+def _check(modules: tuple[Module, ...], rows: tuple[Row, ...], model_path: str | None) -> None:
+    """Raise a TypeError if no report has these fields."""
+    paths = {module.path for module in modules}
+    if "" not in paths or not paths.issuperset({model_path or ""}):
         raise TypeError("the block or the model is not among the modules")
-    counts: list[object] = [
-        count for module in report.modules for count in (module.calls, module.params)
-    ]
-    for row in report.entries:
+    counts: list[object] = [count for module in modules for count in (module.calls, module.params)]
+    for row in rows:
         if row.module not in paths or row.phase not in PHASES or set(row.gradients) - {*GRADIENTS}:
             raise TypeError(f"no such module, phase or gradient: {row}")
         costs = (row.cost, *row.gradients.values())

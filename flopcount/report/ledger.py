@@ -1,81 +1,66 @@
-"""The running totals of a counter: (scope, phase, op, dtype) -> calls and Cost."""
+"""The running totals: one row for each module, phase, op and dtype."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from flopcount.attribution.phase import RECOMPUTE
-from flopcount.cost import ZERO, Cost
+from flopcount.cost import ZERO
+from flopcount.report.tree import Row
 
 if TYPE_CHECKING:
+    from flopcount.attribution.tree import Place
     from flopcount.formulas import Bill
 
-__all__ = ["Entry", "Key", "Ledger"]
-
-
-class Key(NamedTuple):
-    """What the totals are kept by."""
-
-    scope: str
-    phase: str
-    op: str
-    dtype: str
-
-
-@dataclass(slots=True)
-class Entry:
-    """The total of one key; ``gradients`` splits its backward work by what it computes.
-
-    ``uncounted`` of the calls have no formula, and are in ``cost`` with their bytes only.
-    """
-
-    calls: int = 0
-    cost: Cost = ZERO
-    gradients: dict[str, Cost] = field(default_factory=dict)
-    uncounted: int = 0
+__all__ = ["Ledger"]
 
 
 class Ledger:
-    """Adds up what is posted; it grows with distinct keys, not with calls."""
+    """Adds up bills. It grows with distinct rows, not with calls.
 
-    def __init__(self) -> None:
-        self.entries: dict[Key, Entry] = {}
+    Args:
+        rows: totals to start from, by module, phase, op and dtype.
+    """
 
-    def post(
-        self,
-        key: Key,
-        calls: int,
-        cost: Cost,
-        gradients: Mapping[str, Cost] | None = None,
-        *,
-        uncounted: int = 0,
-    ) -> None:
-        """Add ``calls`` calls that cost ``cost`` in all."""
-        entry = self.entries.setdefault(key, Entry())
-        entry.calls += calls
-        entry.cost += cost
-        entry.uncounted += uncounted
-        for name, part in (gradients or {}).items():
-            entry.gradients[name] = entry.gradients.get(name, ZERO) + part
+    def __init__(self, rows: Mapping[tuple[str, str, str, str], Row] | None = None) -> None:
+        self.rows = dict(rows or {})
 
-    def post_bill(
-        self, scope: str, phase: str, bill: Bill, calls: int, gradient: str | None = None
-    ) -> None:
-        """Add ``calls`` calls that cost ``bill`` each.
-
-        ``gradient`` says what such a call computes, if the bill does not tell that itself.
-        """
+    def post(self, place: Place, bill: Bill, calls: int) -> None:
+        """Add ``calls`` calls at ``place`` that cost ``bill`` each."""
         gradients = bill.gradients
-        if gradient:
-            gradients = {gradient: replace(bill.cost, read=0, written=0)}
-        self.post(
-            Key(scope, phase, bill.op, bill.dtype),
-            calls,
-            calls * bill.cost,
-            {name: calls * cost for name, cost in gradients.items()},
+        if place.gradient:  # only the autograd graph knows which gradient the op computes
+            gradients = {place.gradient: replace(bill.cost, read=0, written=0)}
+        row = Row(
+            module=place.scope.path,
+            phase=place.phase,
+            op=bill.op,
+            dtype=bill.dtype,
+            calls=calls,
+            cost=calls * bill.cost,
+            gradients={name: calls * cost for name, cost in gradients.items()},
             uncounted=0 if bill.counted else calls,
         )
-        if bill.recompute:  # forward work that a backward kernel does again
-            self.post(Key(scope, RECOMPUTE, bill.op, bill.dtype), 0, calls * bill.recompute)
+        self._add(row)
+        if bill.recompute:  # a fused backward repeats forward work
+            cost = calls * bill.recompute
+            self._add(Row(row.module, RECOMPUTE, row.op, row.dtype, calls=0, cost=cost))
+
+    def _add(self, row: Row) -> None:
+        key = row.module, row.phase, row.op, row.dtype
+        total = self.rows.get(key)
+        if total is None:
+            self.rows[key] = row
+            return
+        names = dict.fromkeys([*total.gradients, *row.gradients])
+        self.rows[key] = replace(
+            total,
+            calls=total.calls + row.calls,
+            cost=total.cost + row.cost,
+            gradients={
+                name: total.gradients.get(name, ZERO) + row.gradients.get(name, ZERO)
+                for name in names
+            },
+            uncounted=total.uncounted + row.uncounted,
+        )

@@ -1,111 +1,33 @@
-"""Report: what was counted, as an immutable value that can be asked, saved and compared."""
+"""The report: what was counted, as an immutable value to query, save and compare."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flopcount.attribution.phase import PHASES
 from flopcount.cost import ZERO, Cost
 from flopcount.errors import UnknownModuleError, did_you_mean
+from flopcount.report import json
+from flopcount.report.diff import Diff
+from flopcount.report.tree import Module, ModuleNode, Row, tree_of
 
 if TYPE_CHECKING:
     from os import PathLike
 
-    from flopcount.attribution.forward import Attribution
-    from flopcount.report.diff import Diff
-    from flopcount.report.ledger import Ledger
+__all__ = ["Report"]
 
-__all__ = ["GRADIENTS", "Module", "ModuleNode", "Report", "Row", "snapshot", "sum_rows"]
-
-GRADIENTS = ("input", "weight", "bias")
-"""What a backward op may compute."""
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """What one op, in one dtype, cost in one module and phase, without the module's children.
-
-    ``gradients`` splits backward arithmetic by what it computes, where that is known; bytes stay
-    with the op as a whole. ``uncounted`` of the calls have no formula.
-    """
-
-    module: str
-    phase: str
-    op: str
-    dtype: str
-    calls: int
-    cost: Cost
-    gradients: dict[str, Cost] = field(default_factory=dict)
-    uncounted: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Module:
-    """A module that ran: its full path, class, calls, and number of parameters, children's too."""
-
-    path: str
-    name: str
-    type: str
-    calls: int
-    params: int
-
-
-@dataclass(frozen=True)
-class ModuleNode:
-    """A module in the report's tree.
-
-    >>> import torch, flopcount
-    >>> model = torch.nn.Sequential(torch.nn.Linear(8, 2), torch.nn.ReLU())
-    >>> node = flopcount.count(model, torch.ones(4, 8))["0"]
-    >>> node.type, node.params, node.calls, node.gradients["weight"].macs
-    ('Linear', 18, 1, 64)
-
-    Attributes:
-        name: the attribute by which its caller owns it; a root's class.
-        path: dotted path from the model.
-        type: its class.
-        calls: how often it was called; recomputation is not a call.
-        params: its parameters, its children's included.
-        own: Cost of the ops that ran in the module itself.
-        total: Cost with its children.
-        phases: ``total`` by phase: forward, backward, recompute, optimizer.
-        gradients: the arithmetic of ``total``'s backward by the gradient that it computes
-            (``"input"``, ``"weight"``, ``"bias"``), where that is known.
-        children: the modules below it, in the order of their first call.
-    """
-
-    name: str
-    path: str
-    type: str
-    calls: int
-    params: int
-    own: Cost
-    total: Cost
-    phases: dict[str, Cost]
-    gradients: dict[str, Cost]
-    rows: tuple[Row, ...] = field(repr=False)
-    children: tuple[ModuleNode, ...] = field(repr=False)
-
-    def walk(self) -> Iterator[ModuleNode]:
-        """This node and all below it, parents first.
-
-        >>> import torch, flopcount
-        >>> model = torch.nn.Sequential(torch.nn.Linear(8, 2), torch.nn.ReLU())
-        >>> [node.path for node in flopcount.count(model, torch.ones(4, 8)).model.walk()]
-        ['', '0', '1']
-        """
-        yield self
-        for child in self.children:
-            yield from child.walk()
+FORMATS = "flopcount.report.render"
+"""The package of output formats, imported on use: formats know reports, not the reverse."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """What a block of code cost, per module, phase, op and dtype.
+    """The cost of a block of code, by module, phase, op and dtype.
 
     >>> import torch, flopcount
     >>> model = torch.nn.Sequential(torch.nn.Linear(8, 2))
@@ -120,10 +42,10 @@ class Report:
     True
 
     Attributes:
-        modules: every module that ran, by its full path; the first is the block itself.
-        entries: what each op cost in each module, phase and dtype; ``rows()`` as plain dicts.
+        modules: every module that ran, with its full path; the first is the block itself.
+        entries: the cost of each op in each module, phase and dtype; ``rows()`` has plain dicts.
         model_path: the full path of the model that was given, or of the only root module.
-        unwatched: threads that had not entered the counter, and what ran first in each.
+        unwatched: threads that had not entered the counter, with what ran first in each.
     """
 
     modules: tuple[Module, ...]
@@ -140,14 +62,14 @@ class Report:
 
     @property
     def phases(self) -> dict[str, Cost]:
-        """The total by phase: forward, backward, recompute, optimizer."""
+        """The total of each phase: forward, backward, recompute, optimizer."""
         return self.root.phases
 
     @property
     def model_flops(self) -> int:
         """Matmul-class FLOPs that the model requires, forward and backward: MFU's numerator.
 
-        Without recomputation and the optimizer; integer products are not FLOPs.
+        Recomputation and the optimizer are left out. Integer products are not FLOPs.
         """
         return self._matmul_flops("forward", "backward")
 
@@ -165,7 +87,7 @@ class Report:
 
     @property
     def uncounted(self) -> dict[str, int]:
-        """Ops that have no formula, and how often they ran. Their FLOPs are in no total."""
+        """How often each op ran whose cost is not known; no total includes its FLOPs."""
         calls: dict[str, int] = {}
         for row in self.entries:
             if row.uncounted:
@@ -176,43 +98,11 @@ class Report:
 
     @cached_property
     def root(self) -> ModuleNode:
-        """The whole block: its own work ran outside every module, its children are the roots."""
-        rows: dict[str, list[Row]] = {}
-        for row in self.entries:
-            rows.setdefault(row.module, []).append(row)
-        below: dict[str, list[Module]] = {}
-        for module in self.modules[1:]:
-            parent = module.path[: -len(module.name)].rstrip(".")
-            below.setdefault(parent, []).append(module)
-
-        def build(module: Module) -> ModuleNode:
-            children = tuple(map(build, below.get(module.path, ())))
-            own = rows.get(module.path, [])
-            phases, gradients = sum_rows(own)
-            own_cost = sum(phases.values(), ZERO)
-            for child in children:
-                for name in phases:
-                    phases[name] += child.phases[name]
-                for name in gradients:
-                    gradients[name] += child.gradients[name]
-            return ModuleNode(
-                name=module.name,
-                path=self.relative(module.path),
-                type=module.type,
-                calls=module.calls,
-                params=module.params,
-                own=own_cost,
-                total=sum(phases.values(), ZERO),
-                phases=phases,
-                gradients=gradients,
-                rows=tuple(own),
-                children=children,
-            )
-
-        return build(self.modules[0])
+        """The whole block. Its own work ran outside every module; its children are the roots."""
+        return tree_of(self.modules, self.entries, self.relative)
 
     def relative(self, path: str) -> str:
-        """A full path as seen from the model; the block around it is ``<block>``.
+        """A full path relative to the model; the block around the model is ``<block>``.
 
         >>> import torch, flopcount
         >>> report = flopcount.count(torch.nn.Sequential(torch.nn.Linear(8, 2)), torch.ones(4, 8))
@@ -226,11 +116,8 @@ class Report:
             return path
         if not path:
             return "<block>"
-        return (
-            path.removeprefix(self.model_path).removeprefix(".")
-            if (f"{path}.".startswith(f"{self.model_path}."))
-            else path
-        )
+        is_inside = f"{path}.".startswith(f"{self.model_path}.")
+        return path.removeprefix(self.model_path).removeprefix(".") if is_inside else path
 
     @property
     def model(self) -> ModuleNode:
@@ -240,15 +127,15 @@ class Report:
     @cached_property
     def _nodes(self) -> dict[str, ModuleNode]:
         nodes: dict[str, ModuleNode] = {}
-        for node in self.root.walk():  # the model comes first: its paths win over those of roots
+        for node in self.root.walk():  # the model comes first: its paths win over other roots'
             nodes.setdefault(node.path, node)
         return nodes
 
     def __getitem__(self, path: str) -> ModuleNode:
-        """The module at ``path``, seen from the model.
+        """The module at ``path``, relative to the model.
 
         Raises:
-            UnknownModuleError: no such module ran; names the nearest that did.
+            UnknownModuleError: no such module ran; the message names the nearest.
         """
         try:
             return self._nodes[path]
@@ -257,7 +144,7 @@ class Report:
             raise UnknownModuleError(f"no module {path!r} ran{hint}") from None
 
     def __contains__(self, path: object) -> bool:
-        """Whether a module of this path ran."""
+        """Whether a module with this path ran."""
         return path in self._nodes
 
     def __iter__(self) -> Iterator[str]:
@@ -267,7 +154,7 @@ class Report:
     # -- tables
 
     def by_module(self) -> dict[str, Cost]:
-        """Total of each module, children included, by path from the model.
+        """Total of each module, children included, by its path relative to the model.
 
         >>> import torch, flopcount
         >>> model = torch.nn.Sequential(torch.nn.Linear(8, 2), torch.nn.ReLU())
@@ -289,7 +176,7 @@ class Report:
         return _sums(self.entries, lambda row: row.op)
 
     def by_dtype(self) -> dict[str, Cost]:
-        """Total of each dtype that was computed in: FLOPs apart from int8 operations.
+        """Total of each dtype that ops worked in, so that int8 operations are not FLOPs.
 
         >>> import torch, flopcount
         >>> costs = flopcount.count(torch.nn.Linear(8, 2), torch.ones(4, 8)).by_dtype()
@@ -313,7 +200,7 @@ class Report:
         }
 
     def rows(self) -> list[dict[str, Any]]:
-        """Every entry as a plain dict, ready for ``pandas.DataFrame``; they add up to the total.
+        """Every entry as a plain dict, for ``pandas.DataFrame``; they add up to the total.
 
         >>> import torch, flopcount
         >>> (row,) = flopcount.count(torch.nn.Linear(8, 2), torch.ones(4, 8), backward=False).rows()
@@ -355,16 +242,17 @@ class Report:
 
         Args:
             depth: levels of modules below the model to show; None shows all.
-            columns: names of columns to show, in order; see :mod:`flopcount.report.render.table`.
-            sort: name of the column to sort sibling modules by, largest first; None keeps the
-                order in which they ran.
+            columns: the columns to show, in order; see :mod:`flopcount.report.render.table`.
+            sort: the column to sort sibling modules by, largest first; None keeps the order in
+                which they ran.
 
         Raises:
-            ValueError: an unknown column, or a negative depth.
+            ValueError: a column is unknown, or the depth is negative.
         """
-        from flopcount.report.render import table
-
-        return table.render(self, depth=depth, columns=columns, sort=sort)
+        table: str = import_module(f"{FORMATS}.table").render(
+            self, depth=depth, columns=columns, sort=sort
+        )
+        return table
 
     def __str__(self) -> str:
         return self.table()
@@ -382,13 +270,11 @@ class Report:
             other: the later report.
 
         Raises:
-            TypeError: not a Report.
+            TypeError: ``other`` is not a Report.
         """
-        from flopcount.report.diff import Diff
-
         if not isinstance(other, Report):
             raise TypeError(f"expected another Report, got {type(other).__name__}")
-        return Diff(self, other)
+        return Diff(self.root, other.root)
 
     # -- files
 
@@ -403,32 +289,28 @@ class Report:
         ...     flopcount.Report.from_json(path.read_text()) == report
         True
 
-        ``.txt`` the tables, ``.json`` exact and to be read again, ``.csv`` and ``.md`` one row an
-        op and a module, ``.html`` a page, ``.speedscope.json`` and ``.trace.json`` for
-        speedscope.app and Perfetto.
+        ``.txt`` and ``.md`` have the tables, ``.csv`` has ``rows()``, and ``.html`` is a page.
+        ``.json`` is exact and can be read again. ``.speedscope.json`` is for speedscope.app, and
+        ``.trace.json`` for Perfetto.
 
         Args:
-            path: where to; what is there is overwritten.
+            path: the file to write; an existing one is overwritten.
 
         Raises:
-            ValueError: no format has this ending; names those that there are.
+            ValueError: no format has this ending; the message names the known ones.
         """
-        from flopcount.report.render import renderer
-
-        text = renderer(str(path))(self)
+        text = import_module(FORMATS).renderer(str(path))(self)
         Path(path).write_text(text, encoding="utf-8")
 
     def to_json(self) -> str:
-        """The report as JSON, exact: every count is an integer.
+        """The report as JSON. It is exact: every count is an integer.
 
         >>> import json, torch, flopcount
         >>> report = flopcount.count(torch.nn.Linear(8, 2), torch.ones(4, 8), backward=False)
         >>> json.loads(report.to_json())["rows"][0]["cost"]["macs"]
         64
         """
-        from flopcount.report import json
-
-        return json.write(self)
+        return json.write((self.modules, self.entries, self.model_path, self.unwatched))
 
     @classmethod
     def from_json(cls, text: str) -> Report:
@@ -440,52 +322,18 @@ class Report:
         True
 
         Args:
-            text: the JSON.
+            text: JSON of a report.
 
         Raises:
-            ValueError: the text is not a report, or of a schema that this version cannot read.
+            ValueError: the text is not a report, or its schema is not the one that this version
+                reads.
         """
-        from flopcount.report import json
-
-        return json.read(text)
-
-
-def sum_rows(rows: Iterable[Row]) -> tuple[dict[str, Cost], dict[str, Cost]]:
-    """Costs of ``rows`` added up by phase, and their backward arithmetic by gradient."""
-    phases = dict.fromkeys(PHASES, ZERO)
-    gradients = dict.fromkeys(GRADIENTS, ZERO)
-    for row in rows:
-        phases[row.phase] += row.cost
-        for name, cost in row.gradients.items():
-            gradients[name] += cost
-    return phases, gradients
+        return cls(*json.read(text))
 
 
 def _sums(rows: Iterable[Row], key: Callable[[Row], str]) -> dict[str, Cost]:
-    """Costs of ``rows`` added up by ``key``, the most expensive first."""
+    """The cost of ``rows`` by ``key``, the most expensive first."""
     sums: dict[str, Cost] = {}
     for row in rows:
         sums[key(row)] = sums.get(key(row), ZERO) + row.cost
     return dict(sorted(sums.items(), key=lambda item: (-item[1].flops, -item[1].bytes)))
-
-
-def snapshot(ledger: Ledger, attribution: Attribution) -> Report:
-    """The report of what ``ledger`` holds, for the modules that ran under ``attribution``."""
-    entries = tuple(
-        Row(*key, entry.calls, entry.cost, dict(entry.gradients), entry.uncounted)
-        for key, entry in ledger.entries.items()
-    )
-    ran = {entry.module for entry in entries}
-    scopes = [*attribution.scopes(), attribution.unattributed]
-    shown = {attribution.root, attribution.model}
-    for scope in scopes:
-        if scope.calls or scope.path in ran:
-            shown.update(scope.lineage())
-    modules = []
-    for scope in filter(shown.__contains__, scopes):
-        scope.measure()
-        modules.append(Module(scope.path, scope.name, scope.type, scope.calls, scope.params))
-    roots = [scope for scope in attribution.root.children.values() if scope in shown]
-    model = attribution.model or (roots[0] if len(roots) == 1 else None)
-    path = model.path if model else None
-    return Report(tuple(modules), entries, path, dict(attribution.unwatched))

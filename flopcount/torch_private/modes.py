@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch._subclasses import fake_tensor
 from torch.utils import _python_dispatch as dispatch
-from torch.utils import _pytree as pytree
 
 TorchDispatchMode = dispatch.TorchDispatchMode
 """What sees every op while it is open."""
@@ -37,9 +36,6 @@ def has_data(tensor: torch.Tensor) -> bool:
         return False
     return True
 
-
-tree_leaves = pytree.tree_leaves
-"""What is in nested lists, tuples, dictionaries, and other containers that torch knows."""
 
 no_autocast = torch._C._DisableAutocast
 """A context in which no op casts its arguments, whatever the program asked for."""

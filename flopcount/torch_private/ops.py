@@ -19,8 +19,17 @@ CustomOpDef = custom_ops.CustomOpDef
 DENSE_LAYOUTS = frozenset({torch.strided, torch._mkldnn})  # type: ignore[attr-defined]
 """Layouts of tensors that hold every element of their shape: torch's own, and oneDNN's."""
 
-COO_PARTS = torch.Tensor._values, torch.Tensor._indices
-"""What a COO tensor holds, whether or not it is coalesced."""
+_ROWS = torch.Tensor.values, torch.Tensor.crow_indices, torch.Tensor.col_indices
+_COLUMNS = torch.Tensor.values, torch.Tensor.ccol_indices, torch.Tensor.row_indices
+
+SPARSE_PARTS: dict[torch.layout, tuple[Callable[[torch.Tensor], torch.Tensor], ...]] = {
+    torch.sparse_coo: (torch.Tensor._values, torch.Tensor._indices),  # coalesced or not
+    torch.sparse_csr: _ROWS,
+    torch.sparse_bsr: _ROWS,
+    torch.sparse_csc: _COLUMNS,
+    torch.sparse_bsc: _COLUMNS,
+}
+"""How each sparse layout keeps its values, and where they are."""
 
 
 DispatchKey = torch._C.DispatchKey
@@ -69,14 +78,29 @@ def schema_of(op: Any) -> Any:
     return getattr(op, "_schema", None)
 
 
+def arguments_of(op: Any) -> list[Any]:
+    """The parameters of an overload, as its schema lists them; none for a higher-order op."""
+    schema = schema_of(op)
+    return [] if schema is None else list(schema.arguments)
+
+
+def is_higher_order(op: Any) -> bool:
+    """Whether ``op`` calls functions that it is given, and so has no schema."""
+    return schema_of(op) is None
+
+
+def returns_alias(op: OpOverload) -> bool:
+    """Whether a result of ``op`` shares the memory of an argument."""
+    return any(result.alias_info is not None for result in schema_of(op).returns)
+
+
 def parameter_names(op: Any) -> frozenset[str]:
     """The parameters of an op, of all its overloads for a packet; none for a mere name."""
     if isinstance(op, CustomOpDef):
         op = op._opoverload
     packet = isinstance(op, OpOverloadPacket)
     overloads = [getattr(op, name) for name in op.overloads()] if packet else [op]
-    schemas = [schema for schema in map(schema_of, overloads) if schema is not None]
-    return frozenset(argument.name for schema in schemas for argument in schema.arguments)
+    return frozenset(argument.name for op in overloads for argument in arguments_of(op))
 
 
 def has_kernel(op: OpOverload, key: str) -> bool:

@@ -11,7 +11,7 @@ from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import flopcount
-from flopcount.report.report import ModuleNode
+from flopcount.report.tree import ModuleNode
 from tests.invariants import check
 
 N, D, M = 4, 3, 5

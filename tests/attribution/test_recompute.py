@@ -80,7 +80,7 @@ def test_a_thread_that_another_one_sent_does_not_take_its_nodes_for_recomputed_o
 ) -> None:
     """As on an accelerator, whose backward runs in a thread that numbers what it recomputes."""
     attribution = Attribution()
-    here, other = attribution.local.thread, ThreadState(attribution.unattributed, attribution)
+    here, other = attribution.local.thread, ThreadState(attribution.tree.unattributed, attribution)
     here.depth, other.is_stranger = depth, False
     attribution.add(other)
     recomputed, made = Scope("recomputed", None), Scope("made", None)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from benchmarks.models import Product
+from tests.models import Product
 
 
 class Fault(Exception):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from flopcount.report.report import ModuleNode, Report
+from flopcount.report.report import Report
+from flopcount.report.tree import ModuleNode
 
 U = 2 * 4 * 8 * 8
 """4 × 8 dot products of length 8, two operations a MAC. Backward: 1 U for the weight's gradient,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
 from typing import Any
 
 import pytest
@@ -14,10 +13,10 @@ from torch import Tensor, nn
 
 pytest.importorskip("tqdm")
 
-from benchmarks import accuracy, figures
-from benchmarks.accuracy import language_papers, products, steps, vit_papers
+from benchmarks import accuracy, results
+from benchmarks.accuracy import products, steps
 from benchmarks.accuracy.by_hand import ByHand, Macs
-from benchmarks.accuracy.papers import CUT, formula, printed
+from benchmarks.accuracy.papers import CUT, formula, language, printed, table, vit
 from benchmarks.accuracy.verdicts import AGREES, ALONE, EXPLAINED, UNEXPLAINED, UNKNOWN
 from flopcount import FlopcountError
 from flopcount.cli import torchvision_models
@@ -190,12 +189,13 @@ def test_a_formulas_terms_are_the_whole_difference() -> None:
 
 
 def test_megatrons_formula_is_exact() -> None:
-    for found in language_papers.megatron(["1.7"]):
+    for found in language.megatron(table("megatron", 1).rows):
         assert found["verdict"] == AGREES
 
 
 def test_a_vits_flops_are_those_of_its_paper_to_the_last_digit() -> None:
-    found = list(vit_papers.scaling([("B", 16), ("L", 16)]))
+    rows = [row for row in table("vit_scaling").rows if row["shape"] in "BL" and row["patch"] == 16]
+    found = list(vit.scaling(rows))
     assert [row["printed"] for row in found] == ["35.1", "111.3", "122.9", "382.8"]
     assert {row["verdict"] for row in found} == {AGREES}
 
@@ -203,52 +203,73 @@ def test_a_vits_flops_are_those_of_its_paper_to_the_last_digit() -> None:
 def test_a_figure_that_no_reading_has_is_unknown_and_one_that_the_paper_contradicts_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    build = partial(nn.Linear, 224, 10**6)
+    monkeypatch.setitem(vit.BUILDERS, "linear", lambda shape, scale: nn.Linear(shape, scale))
     # 3·224·224 MACs for each output, forward; 303 million images; weights' gradients as many
     step, images = 2 * 2 * 3 * 224 * 224 * 10**6, 303e6 / 1e18
-    figures = {1: str(round(step * images)), 2: "1", 3: "2"}
-    monkeypatch.setattr(vit_papers, "EXAFLOPS", {"one": (build, figures), "two": (build, {1: "1"})})
-    rows = list(vit_papers.compute(["one", "two"]))
-    assert [row["verdict"] for row in rows] == [AGREES, ALONE, ALONE, UNKNOWN]
-    assert "to three forward passes" in rows[-1]["reasons"][0]
+    figures = {("one", 1): str(round(step * images)), ("one", 2): "1", ("one", 3): "2"}
+    figures |= {("two", 1): "1"}
+    of_model = {"kind": "linear", "shape": 224, "scale": 10**6}
+    rows = [
+        {"model": model, "epochs": epochs, "printed": digits, **of_model}
+        for (model, epochs), digits in figures.items()
+    ]
+    found = list(vit.compute(rows))
+    assert [row["verdict"] for row in found] == [AGREES, ALONE, ALONE, UNKNOWN]
+    assert "to three forward passes" in found[-1]["reasons"][0]
+
+
+def test_a_row_keeps_what_another_count_disagrees_about() -> None:
+    rows = [
+        {"name": "a", "flopcount": (1, 2), "torch": (1, 2), "by hand": (1, 2), "reasons": {}},
+        {"name": "b", "flopcount": (1, 2), "torch": (1, 3), "by hand": (0, 2), "recompute": 0},
+    ]
+    assert accuracy.by_name(rows) == {
+        "a": {"flopcount": (1, 2)},
+        "b": {"flopcount": (1, 2), "torch": (1, 3), "by hand": (0, 2)},
+    }
+
+
+def test_no_row_is_lost_to_another_of_its_name() -> None:
+    with pytest.raises(AssertionError):
+        accuracy.by_name([{"name": "a", "flopcount": 1}, {"name": "a", "flopcount": 2}])
 
 
 # -- what was recorded
 
 
-def recorded() -> figures.Figures:
-    return figures.read("accuracy")
+def recorded() -> results.Figures:
+    return results.load("accuracy")
 
 
 def test_every_recorded_row_is_explained() -> None:
-    assert all(target.holds for target in accuracy.targets(recorded()))
-    assert len(recorded()["architectures"]["timm"]) >= 200
-    assert len(recorded()["architectures"]["Hugging Face"]) >= 25
-    assert len(recorded()["published"]) >= 166
+    found = recorded()
+    assert all(target.holds for target in accuracy.targets(found))
+    assert len(found["steps"]["timm"]) >= 200
+    assert len(found["steps"]["Hugging Face"]) >= 25
+    assert len(found["published"]) >= 166
 
 
 @pytest.mark.parametrize("family", ["torchvision", "timm", "Hugging Face"])
 def test_an_unexplained_row_fails_the_target(family: str) -> None:
     found = recorded()
-    found["architectures"][family][-1]["verdict"] = UNEXPLAINED
+    name = list(found["steps"][family])[-1]
+    found["steps"][family][name]["verdict"] = UNEXPLAINED
     missed = [target for target in accuracy.targets(found) if not target.holds]
     assert len(missed) == 1
-    assert found["architectures"][family][-1]["name"] in missed[0].found
+    assert name in missed[0].found
 
 
 def test_an_uncounted_op_fails_the_target() -> None:
     found = recorded()
-    found["published"][0]["uncounted"] = {"mylib::op": 1}
+    next(iter(found["published"].values()))["uncounted"] = {"mylib::op": 1}
     assert [target.found for target in accuracy.targets(found) if not target.holds] == ["mylib::op"]
 
 
-def test_every_row_is_shown() -> None:
+def test_every_table_of_a_paper_is_shown() -> None:
     found = recorded()
-    text = accuracy.detail(found)
-    rows = found["published"] + found["papers"]
-    rows += [each for family in found["architectures"].values() for each in family]
-    assert all(each["name"] in text for each in rows)
-    assert accuracy.section(found).count("\n| ") < 40
+    text = accuracy.show(found)
+    assert all(source in text for source in found["papers"])
+    assert len(text.splitlines()) < 70
 
 
 def test_each_module_of_timm_is_among_the_chosen() -> None:

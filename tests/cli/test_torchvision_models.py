@@ -57,10 +57,10 @@ def test_missing_schemas_are_defined_and_the_import_tried_again(
     answers = [RuntimeError(torchvision_models.CPU_BUILD), torchvision]
 
     def answer(name: str) -> Any:
-        found = answers.pop(0)
-        if isinstance(found, Exception):
-            raise found
-        return found
+        result = answers.pop(0)
+        if isinstance(result, Exception):
+            raise result
+        return result
 
     monkeypatch.setattr(torchvision_models, "_libraries", [])
     monkeypatch.setattr(torchvision_models, "import_module", answer)

@@ -10,7 +10,6 @@ import itertools
 import math
 from collections.abc import Callable, Iterator
 from functools import partial
-from importlib import import_module
 from typing import Any
 
 import pytest
@@ -20,10 +19,7 @@ from torch import Tensor
 import flopcount
 from flopcount import Cost, FlopCounter
 from flopcount.counter.signature import signer
-from flopcount.formulas import bytes as traffic
-from flopcount.formulas import plan, registry
-
-PLANS = import_module("flopcount.formulas.plan")
+from flopcount.formulas import plan, plan_of, registry
 
 aten = torch.ops.aten
 x = torch.ones(1000)
@@ -32,11 +28,9 @@ libraries = itertools.count()
 
 
 @pytest.fixture(autouse=True)
-def rules_are_put_back(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(registry, "_rules", dict(registry._rules))
-    yield
-    registry._rules["aten::no such op"] = registry.Rule(None, traffic.nothing)
-    plan(aten.mm.default)  # plans that were made under the test's rules go
+def rules_are_put_back() -> Iterator[None]:
+    with registry.replaced():
+        yield
 
 
 def new_op(schema: str) -> Any:
@@ -86,9 +80,9 @@ class TestEveryWayToRegister:
         self.check(lambda keep: op(x, keep))
 
     def test_the_decorator_on_an_op_of_torchs_own(self) -> None:
-        del registry._rules["aten::lerp"]  # as if we had none
-        flopcount.formula(aten.lerp)(lambda a, b, weight, *, out: kept(a, weight, out=out))
-        self.check(lambda keep: torch.lerp(x, x, keep))
+        with registry.replaced(lambda name, rule: None if name == "aten::lerp" else rule):
+            flopcount.formula(aten.lerp)(lambda a, b, weight, *, out: kept(a, weight, out=out))
+            self.check(lambda keep: torch.lerp(x, x, keep))
 
     def test_formulas_of_one_counter_for_an_op_of_a_library(self) -> None:
         op = new_op("float keep")
@@ -260,9 +254,8 @@ class TestOurOwnFormulas:
         with FlopCounter():
             CALLS[name](0.7)  # its bill is there when the other number comes
         with_bills = cost()
-        for known in PLANS._plans.values():
-            known.bills.clear()
-        assert cost() == with_bills
+        with registry.replaced():  # plans are made anew
+            assert cost() == with_bills
 
     @pytest.mark.parametrize(
         ("scaling", "size"), [(1.3, 13), (1.7, 17), (2.0, 20)], ids=["1.3", "1.7", "2"]
@@ -299,7 +292,7 @@ class TestMemory:
     def test_a_users_formula_that_sees_a_new_number_at_every_step(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(PLANS, "BILL_LIMIT", 64)
+        monkeypatch.setattr(plan, "BILL_LIMIT", 64)
         monkeypatch.setattr("flopcount.counter.counter.TALLY_LIMIT", 64)
         op = self.op_of_many_numbers()
         with FlopCounter() as counter:
@@ -307,10 +300,10 @@ class TestMemory:
                 op(x, float(step))
                 assert len(counter._local.thread.tally) <= 64
         assert counter.report().total.flops == self.STEPS * (self.STEPS - 1) // 2
-        assert len(plan(op.default).bills) <= 64
+        assert len(plan_of(op.default).bills) <= 64
 
     def test_one_of_a_single_counter(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(PLANS, "BILL_LIMIT", 64)
+        monkeypatch.setattr(plan, "BILL_LIMIT", 64)
         monkeypatch.setattr("flopcount.counter.counter.TALLY_LIMIT", 64)
         cost = {aten.mul: lambda a, b, *, out: Cost(arith=int(b))}
         with FlopCounter(formulas=cost) as counter:
@@ -330,6 +323,6 @@ class TestMemory:
 
 def test_an_argument_of_an_unknown_kind_has_no_signature() -> None:
     """What cannot be compared may not be taken for equal."""
-    decided = plan(aten.relu.default)
+    decided = plan_of(aten.relu.default)
     assert signer(decided)("here", decided, (x, object()), {}, x) is None
     assert signer(decided)("here", decided, (x,), {"option": object()}, x) is None

@@ -10,7 +10,7 @@ from torch import nn
 
 from flopcount import FlopCounter
 from flopcount.counter.signature import signer
-from flopcount.formulas import plan
+from flopcount.formulas import plan_of
 from tests.models import SMALL
 
 aten = torch.ops.aten
@@ -19,7 +19,7 @@ image, whole = torch.ones(1, 1, 10, 10), torch.ones(2, 3, dtype=torch.int64)
 
 
 def key(op: Any, *args: Any, **kwargs: Any) -> Any:
-    return signer(plan(op))("here", plan(op), args, kwargs, op(*args, **kwargs))
+    return signer(plan_of(op))("here", plan_of(op), args, kwargs, op(*args, **kwargs))
 
 
 ALIKE: dict[str, tuple[Any, Any]] = {

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import gc
 import inspect
-import sys
 import warnings
 import weakref
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 import flopcount
 from flopcount import Cost, FlopCounter, UncountedOpWarning
-from flopcount.formulas import Uncountable, plan, registry
+from flopcount.formulas import Uncountable, plan, plan_of, registry
 
 
 def test_reset_lets_go_of_everything() -> None:
@@ -60,11 +60,11 @@ def test_a_second_counter_finds_the_bills_of_the_first() -> None:
 
 
 def test_the_bills_of_an_op_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys.modules["flopcount.formulas.plan"], "BILL_LIMIT", 10)
+    monkeypatch.setattr(plan, "BILL_LIMIT", 10)
     with FlopCounter() as counter:
         for size in range(1, 40):
             torch.ones(size).relu()
-    assert len(plan(torch.ops.aten.relu.default).bills) <= 10
+    assert len(plan_of(torch.ops.aten.relu.default).bills) <= 10
     assert counter.report().total.compare == sum(range(1, 40))
 
 
@@ -84,10 +84,8 @@ def test_a_formula_that_is_registered_between_two_blocks_counts_in_the_second() 
     assert counter.report().uncounted == {"upkeep_test.later": 1}
 
 
-def test_a_formula_that_is_registered_late_replaces_the_handler_that_torch_knows(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(registry, "_rules", dict(registry._rules))
+@registry.replaced()
+def test_a_formula_that_is_registered_late_replaces_the_handler_that_torch_knows() -> None:
     counter, x = FlopCounter(), torch.ones(6)
     with counter:
         x.view(2, 3)  # a view: it passes
@@ -99,10 +97,8 @@ def test_a_formula_that_is_registered_late_replaces_the_handler_that_torch_knows
     assert counter.report().total.arith == 10
 
 
-def test_a_formula_that_is_registered_inside_a_block_counts_at_once(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(registry, "_rules", dict(registry._rules))
+@registry.replaced()
+def test_a_formula_that_is_registered_inside_a_block_counts_at_once() -> None:
     x = torch.ones(6)
     with FlopCounter():
         x.view(2, 3)
@@ -110,6 +106,21 @@ def test_a_formula_that_is_registered_inside_a_block_counts_at_once(
         flopcount.formula(torch.ops.aten.view)(lambda x, *args, out: Cost(arith=5))
         x.view(2, 3)
     assert counter.report().total.arith == 5
+
+
+def test_a_formula_that_takes_the_place_of_another_counts_at_once() -> None:
+    x = torch.ones(6)
+    costs = []
+    with FlopCounter() as counter:
+        x.exp()
+        costs.append(counter.report().total.special)
+        twice = partial(replace, formula=lambda x, *, out: Cost(special=2 * x.numel()))
+        with registry.replaced(lambda name, rule: twice(rule) if name == "aten::exp" else rule):
+            x.exp()
+            costs.append(counter.report().total.special)
+        x.exp()
+        costs.append(counter.report().total.special)
+    assert costs == [6, 6 + 12, 6 + 12 + 6]
 
 
 def test_a_bill_is_that_of_the_default_dtype() -> None:

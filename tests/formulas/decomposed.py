@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_map_only
 
 import flopcount
 from flopcount import Cost
-from flopcount.formulas import plan
+from flopcount.formulas import plan_of
 from flopcount.formulas.steps import elementwise, fold
 
 Formula = Callable[..., Cost]
@@ -90,6 +90,6 @@ def measured(op: Any, *args: Any, **kwargs: Any) -> Cost:
 
 def billed(op: Any, *args: Any, out: Any = None) -> Cost:
     """What the counter would say of a call that only an accelerator can make, without bytes."""
-    answer = plan(op).bill(args, {}, out)
+    answer = plan_of(op).bill(args, {}, out)
     assert answer.counted, f"{op} is uncounted"
     return plain(answer.cost)

@@ -8,9 +8,9 @@ from pathlib import Path
 from flopcount.formulas import ops
 
 REGISTERED = """
+import flopcount.formulas
 from flopcount.formulas import registry
-for rules in (registry._rules, registry._sparse_rules, registry._nested_rules):
-    print(*rules, sep="\\n")
+print(*(name for name, _, _ in registry.rules()), sep="\\n")
 """
 """A program of its own, as tests register ops of their own."""
 

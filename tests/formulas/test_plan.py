@@ -10,7 +10,7 @@ import torch
 
 from flopcount import FlopCounter
 from flopcount.cost import ZERO
-from flopcount.formulas import Decision, plan
+from flopcount.formulas import Decision, plan_of
 from flopcount.torch_private.ops import all_overloads, schema_of
 
 aten = torch.ops.aten
@@ -28,14 +28,14 @@ def bound(overload: Any, *, whole: bool) -> bool:
         else:
             given.append(None)
     try:
-        signature(plan(overload).formula).bind(*given, **named, out=None)
+        signature(plan_of(overload).rule.formula).bind(*given, **named, out=None)
     except TypeError:
         return False
     return True
 
 
 def test_every_formula_takes_the_arguments_of_all_overloads_of_its_op() -> None:
-    counted = [op for op in all_overloads() if plan(op).decision is Decision.FORMULA]
+    counted = [op for op in all_overloads() if plan_of(op).decision is Decision.FORMULA]
     assert len(counted) > 1000
     assert [op.name() for op in counted if not bound(op, whole=True)] == []
     assert [op.name() for op in counted if not bound(op, whole=False)] == []

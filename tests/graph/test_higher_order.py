@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor, fx, nn, ops
-from torch.export import export
+from torch.export import Dim, export
 from torch.fx.experimental.proxy_tensor import make_fx
 
 import flopcount
@@ -75,6 +75,20 @@ def test_map_runs_its_body_for_each_slice_and_scan_too() -> None:
     assert report.total.arith == 5 * (4 * 8 + 4 * 8)  # a sum and a product for each slice
     calls = {row.op: row.calls for row in report.entries}
     assert (calls["aten.mm"], calls["aten.add"], calls["aten.mul"]) == (5, 5, 5)
+
+
+def test_a_loop_over_a_symbolic_number_of_slices_needs_its_size() -> None:
+    from torch._higher_order_ops.map import map as map_slices
+
+    class Loop(nn.Module):
+        def forward(self, x: Tensor, w: Tensor) -> Tensor:
+            return map_slices(lambda row: row @ w, x)
+
+    shapes = ({0: Dim("slices", min=2)}, None)
+    program = export(Loop(), (torch.ones(5, 4, 8), torch.ones(8, 8)), dynamic_shapes=shapes)
+    with pytest.raises(ValueError, match=r"slices is dimension 0 of input x$"):
+        count_graph(program)
+    assert count_graph(program, sizes={"slices": 7}).total.macs == 7 * U
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Phases of graphs whose tags do not tell all: of functions with a backward of their own, or in it.
+"""Phases of traced steps, with and without tags, and of functions with a backward of their own.
 
 ``U`` are the products of a layer: forward is one U, backward two, for its input and its weight.
 """
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch._functorch.partitioners import default_partition, min_cut_rematerialization_partition
 from torch.func import grad
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils.checkpoint import (
     CheckpointPolicy,
     checkpoint,
@@ -19,10 +20,10 @@ from torch.utils.checkpoint import (
 )
 
 import flopcount
-from benchmarks.models import Product
 from flopcount import Report, count_graph
-from tests.graph.graphs import Partition, U, compiled
+from tests.graph.graphs import Partition, U, compiled, macs
 from tests.invariants import check
+from tests.models import Product
 
 aten = torch.ops.aten
 
@@ -101,7 +102,7 @@ def linear() -> nn.Module:
     return nn.Linear(8, 8, bias=False)
 
 
-def given() -> Tensor:
+def layer_input() -> Tensor:
     return torch.randn(4, 8, requires_grad=True)
 
 
@@ -120,6 +121,103 @@ def units(*reports: Report) -> list[dict[str, float]]:
         {phase: cost.macs / U for phase, cost in report.phases.items() if cost.macs}
         for report in reports
     ]
+
+
+class TestSteps:
+    class Checkpointed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a = nn.Linear(8, 8, bias=False)
+            self.b = nn.Linear(8, 8, bias=False)
+
+        def inner(self, x: Tensor) -> Tensor:
+            return self.b(torch.sin(self.a(x)))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return checkpoint(self.inner, x, use_reentrant=False).sum()
+
+    def test_what_a_checkpoint_recomputes_is_told_from_backward(self) -> None:
+        """As eagerly: a runs again, since b's gradient needs its sine; b does not."""
+        model, x = self.Checkpointed(), torch.randn(4, 8, requires_grad=True)
+        partition = min_cut_rematerialization_partition
+        graphs = compiled(model, x, partition=partition)
+        report = count_graph(graphs["forward"], graphs["backward"])
+        check(report, plain=True)
+        assert macs(report) == {
+            "": {"forward": 2 * U, "backward": 4 * U, "recompute": U},
+            "a": {"forward": U, "backward": 2 * U, "recompute": U},
+            "b": {"forward": U, "backward": 2 * U},
+        }
+        assert report.phases["recompute"].special == 4 * 8  # the sine, again
+        assert macs(report) == macs(flopcount.count(model, x))
+        assert "recompute" not in macs(count_graph(graphs["joint"]))[""]
+
+    def test_a_compiled_checkpoint_recomputes_its_result_where_what_follows_needs_it(self) -> None:
+        """Eagerly the sine saves its input: it is outside of the checkpoint."""
+        layer, x = nn.Linear(8, 8), torch.randn(4, 8)
+
+        def step(x: Tensor) -> Tensor:
+            return checkpoint(layer, x, use_reentrant=False).sin()
+
+        graphs = compiled(step, x)
+        report = count_graph(graphs["forward"], graphs["backward"])
+        assert report.phases["recompute"].macs == U
+        assert "recompute" not in macs(flopcount.count(step, x))[""]
+
+    @pytest.mark.parametrize(
+        ("partition", "recomputed"),
+        [(default_partition, 0), (min_cut_rematerialization_partition, 2)],
+        ids=["the default partition saves them", "a min-cut computes them again"],
+    )
+    def test_cosines_between_a_sine_and_its_gradient(
+        self, partition: Partition, recomputed: int
+    ) -> None:
+        """Backward needs x, cos x and cos cos x: a min-cut keeps x alone."""
+        x = torch.randn(100, requires_grad=True)
+        graphs = compiled(lambda x: x.cos().cos().cos(), x, partition=partition)
+        phases = count_graph(graphs["forward"], graphs["backward"]).phases
+        assert phases["forward"].special == 300
+        assert phases["backward"].special == 300  # the sine of each
+        assert phases["recompute"].special == recomputed * 100
+
+    def test_a_joint_graph_of_a_function_has_both(self) -> None:
+        from torch._functorch.aot_autograd import aot_export_joint_simple
+
+        x, w = torch.randn(4, 8), torch.randn(8, 8, requires_grad=True)
+        joint = aot_export_joint_simple(lambda x, w: (torch.relu(x @ w),), [x, w], trace_joint=True)
+        report = count_graph(joint)
+        assert macs(report) == {"": {"forward": U, "backward": U}}
+        assert {phase: cost.compare for phase, cost in report.phases.items() if cost.compare} == {
+            "forward": 4 * 8,
+            "backward": 4 * 8,
+        }
+
+    def test_without_tags_backward_begins_where_autograd_does(self) -> None:
+        """``aot_export_module`` traces its joint graph twice, and loses the tags."""
+        from torch._functorch.aot_autograd import aot_export_module
+
+        class Loss(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.a, self.b = (nn.Linear(8, 8, bias=False) for _ in range(2))
+
+            def forward(self, x: Tensor) -> tuple[Tensor]:
+                return (self.b(self.a(x).sin()).sum(),)
+
+        joint, _ = aot_export_module(
+            Loss(), [torch.ones(4, 8)], trace_joint=True, output_loss_index=0
+        )
+        # the gradients of both weights, and of the sine between
+        assert macs(count_graph(joint)) == {"": {"forward": 2 * U, "backward": 3 * U}}
+
+    def test_where_there_are_tags_a_one_begins_no_backward(self) -> None:
+        x, w = torch.randn(4, 8), torch.randn(8, 8, requires_grad=True)
+        graphs = compiled(lambda x, w: (x * torch.ones_like(x.sum())) @ w, x, w)
+        assert macs(count_graph(graphs["forward"])) == {"": {"forward": U}}
+
+    def test_a_mask_of_ones_begins_no_backward(self) -> None:
+        graph = make_fx(lambda x: torch.tril(torch.ones_like(x)) @ x)(torch.ones(8, 8))
+        assert macs(count_graph(graph)) == {"": {"forward": 8 * 8 * 8}}
 
 
 class TestFunctions:
@@ -143,12 +241,12 @@ class TestFunctions:
     ) -> None:
         layers = [linear()] * before + [Layer(function)] + [linear()] * after
         model = nn.Sequential(*layers, Sine())
-        graphs = compiled(model, given(), partition=partition)
+        graphs = compiled(model, layer_input(), partition=partition)
         joint = count_graph(graphs["joint"])
         parts = count_graph(graphs["forward"], graphs["backward"])
         linears = before + after
         expected = {"forward": forward + linears, "backward": backward + 2 * linears}
-        eager = flopcount.count(model, given())
+        eager = flopcount.count(model, layer_input())
         assert units(joint, parts, eager) == [expected] * 3
         assert products(joint) == products(parts) == products(eager)
         for report in (joint, parts):
@@ -173,10 +271,10 @@ class TestFunctions:
         The function comes first, so that its gradients are what the backward returns."""
         between = [nn.Dropout(0.1)] if dropout else []
         model = Checkpointed(Layer(function), Sine(), *between, linear(), Sine())
-        graphs = compiled(model, given(), partition=partition)
+        graphs = compiled(model, layer_input(), partition=partition)
         parts = count_graph(graphs["forward"], graphs["backward"])
         expected = {"forward": 2, "backward": backward + 2, "recompute": 2}
-        eager = flopcount.count(model, given())
+        eager = flopcount.count(model, layer_input())
         again = {"backward": backward + 2, "recompute": 2}
         in_backward = sum(node.target is aten.mm.default for node in graphs["backward"].graph.nodes)
         if in_backward == backward + 2 + 1:  # torch 2.11 keeps what a function has made
@@ -203,7 +301,7 @@ class TestFunctions:
         model = Checkpointed(
             *layers, context_fn=lambda: create_selective_checkpoint_contexts(policy)
         )
-        graphs = compiled(model, given(), partition=partition)
+        graphs = compiled(model, layer_input(), partition=partition)
         parts = count_graph(graphs["forward"], graphs["backward"])
         assert units(parts) == [{"forward": 2, "backward": 4}]
         assert parts.phases["recompute"].special == 2 * 4 * 8
@@ -211,7 +309,7 @@ class TestFunctions:
     @PARTITIONS
     def test_a_backward_that_returns_copies_recomputes_them(self, partition: Partition) -> None:
         """The forward makes no gradients, since the checkpoint does not keep them."""
-        graphs = compiled(Checkpointed(Layer(Early)), given(), partition=partition)
+        graphs = compiled(Checkpointed(Layer(Early)), layer_input(), partition=partition)
         copies = [node for node in graphs["backward"].graph.nodes if node.op == "call_function"]
         if not any("autograd_backward" in node.meta for node in copies):
             pytest.skip("this torch does not mark what its partitioners cut out")
@@ -254,9 +352,9 @@ class TestGradientsOfForward:
         def step(x: Tensor) -> Tensor:
             return grad(lambda x: (x @ weight).sin().sum())(x) @ weight
 
-        graphs = compiled(step, given())
+        graphs = compiled(step, layer_input())
         parts = count_graph(graphs["forward"], graphs["backward"])
-        eager = flopcount.count(step, given())
+        eager = flopcount.count(step, layer_input())
         expected = {"forward": 2, "backward": 1 + 6}
         assert units(count_graph(graphs["joint"]), parts, eager) == [expected] * 3
         assert units(count_graph(graphs["forward"])) == [{"forward": 2, "backward": 1}]

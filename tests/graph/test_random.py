@@ -125,8 +125,8 @@ def test_an_op_with_a_state_costs_what_it_costs_alone(
     if keeper is None:
         pytest.skip(f"this torch has no {name}")
     traced = make_fx(torch.exp, tracing_mode="symbolic" if dynamic else "real")(torch.ones(32))
-    (given,) = traced.graph.find_nodes(op="placeholder")
-    value = given.meta["val"]
+    (traced_input,) = traced.graph.find_nodes(op="placeholder")
+    value = traced_input.meta["val"]
     meta = {"nn_module_stack": {"noise": ("L['m'].noise", Noise)}, "val": value}
     graph = fx.Graph()
     x = graph.placeholder("x")

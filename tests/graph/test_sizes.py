@@ -146,7 +146,7 @@ class TestBadSizes:
     def test_a_batch_of_one_is_not_traced_with_others(self) -> None:
         exported = export(nn.ReLU(), (torch.ones(4),), dynamic_shapes=({0: Dim("batch", min=1)},))
         message = (
-            "batch = 1, but the graph holds for sizes of 2 and more; torch traces 0 and 1 apart: "
+            "batch = 1, but the graph holds for sizes of 2 or more; torch specializes on 0 and 1: "
             "to count 1, trace the program with a size of 1"
         )
         with pytest.raises(ValueError, match=f"^{message}$"):
@@ -174,7 +174,7 @@ class TestBadSizes:
             (
                 {"batch": 1},
                 ValueError,
-                "from 2 to 64; torch traces 0 and 1 apart: to count 1, trace",
+                "from 2 to 64; torch specializes on 0 and 1: to count 1, trace",
             ),
             ({"batch": -4}, ValueError, "batch = -4 is negative"),
             ({"batch": 4.0}, TypeError, "a whole number as the size 'batch', got 4.0"),

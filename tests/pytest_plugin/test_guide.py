@@ -1,4 +1,4 @@
-"""What the README shows of a changed baseline is what pytest says."""
+"""What the guide shows of a changed baseline is what pytest says."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 import pytest
 
 from tests.conftest import IS_INSTALLED
-from tests.test_readme import SECTIONS
+from tests.test_readme import PAGES
 
 PLUGIN = () if IS_INSTALLED else ("-p", "flopcount.pytest_plugin")
 
@@ -16,9 +16,9 @@ def test_a_changed_baseline_looks_as_is_shown(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "100")
-    section = SECTIONS["Budgets in pytest"]
-    tests = "\n".join(re.findall(r"```python\n(.*?)```", section, flags=re.DOTALL))
-    (shown,) = re.findall(r"```text\n(.*?)```", section, flags=re.DOTALL)
+    page = PAGES["docs/budgets.md"]
+    tests = "\n".join(re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL))
+    (shown,) = re.findall(r"```text\n(.*?)```", page, flags=re.DOTALL)
     for width, option in (("256", "--flops-update"), ("320", "--flops-fail-on=change")):
         pytester.makepyfile(test_step=tests.replace("256", width))
         result = pytester.runpytest_inprocess(*PLUGIN, option, "-k", "cost")

@@ -15,8 +15,8 @@ import flopcount
 from flopcount import Cost, FlopCounter, Report
 from flopcount.attribution.phase import PHASES
 from flopcount.cost import ZERO
-from flopcount.errors import FlopcountError
-from flopcount.report.report import Module, Row, UnknownModuleError
+from flopcount.errors import FlopcountError, UnknownModuleError
+from flopcount.report.tree import Module, Row
 from tests.invariants import check
 
 N, D, H, M = 4, 8, 16, 2
@@ -81,25 +81,25 @@ class TestTotals:
         with FlopCounter() as counter:
             x = torch.ones(N, D, requires_grad=True)
             checkpoint(layer, x, use_reentrant=True).sum().backward()
-        found = counter.report()
-        assert found.model_flops == 3 * 2 * BODY
-        assert found.hardware_flops == 4 * 2 * BODY
+        counted = counter.report()
+        assert counted.model_flops == 3 * 2 * BODY
+        assert counted.hardware_flops == 4 * 2 * BODY
 
     def test_products_of_an_optimizer_are_no_model_flops(self) -> None:
         rows = tuple(
             Row("", phase, "aten.mm", "float32", 1, Cost(macs=macs))
             for phase, macs in zip(PHASES, (1, 10, 100, 1000), strict=True)
         )
-        found = Report((Module("", "", "", 0, 0),), rows)
-        assert found.model_flops == 2 * 11
-        assert found.hardware_flops >= 2 * 111
+        counted = Report((Module("", "", "", 0, 0),), rows)
+        assert counted.model_flops == 2 * 11
+        assert counted.hardware_flops >= 2 * 111
 
     @pytest.mark.parametrize("dtype", ["int8", "int64", "quint8", "bool"])
     def test_integer_products_are_no_flops(self, dtype: str) -> None:
         row = Row("", "forward", "aten.mm", dtype, 1, Cost(macs=5))
-        found = Report((Module("", "", "", 0, 0),), (row,))
-        assert found.model_flops == found.hardware_flops == 0
-        assert found.total.macs == 5
+        counted = Report((Module("", "", "", 0, 0),), (row,))
+        assert counted.model_flops == counted.hardware_flops == 0
+        assert counted.total.macs == 5
 
     @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float8_e4m3fn", "complex64"])
     def test_floating_point_products_are(self, dtype: str) -> None:
@@ -142,10 +142,10 @@ class TestModules:
         assert report.model.gradients["input"] == Cost(macs=HEAD, dots=N * H, compare=N * H)
 
     def test_by_module(self, report: Report) -> None:
-        found = report.by_module()
-        assert list(found) == [node.path for node in report.root.walk()]
-        assert found["body"] == report["body"].total
-        assert found["<block>"] == report.total
+        costs = report.by_module()
+        assert list(costs) == [node.path for node in report.root.walk()]
+        assert costs["body"] == report["body"].total
+        assert costs["<block>"] == report.total
 
     def test_getitem_of_nothing_names_what_is_near(self, report: Report) -> None:
         with pytest.raises(
@@ -163,14 +163,14 @@ class TestModules:
     def test_a_model_that_did_not_run_is_there(self) -> None:
         with FlopCounter(Net()) as counter:
             torch.ones(3) + 1
-        found = counter.report()
-        assert (found.model.name, found.model.calls, found.model.total) == ("Net", 0, ZERO)
+        counted = counter.report()
+        assert (counted.model.name, counted.model.calls, counted.model.total) == ("Net", 0, ZERO)
 
     def test_an_empty_report(self) -> None:
-        found = FlopCounter().report()
-        assert found.total == ZERO
-        assert found.model is found.root
-        assert found.rows() == []
+        counted = FlopCounter().report()
+        assert counted.total == ZERO
+        assert counted.model is counted.root
+        assert counted.rows() == []
 
     def test_children_keep_the_order_of_their_first_call(self) -> None:
         model = nn.ModuleDict({name: nn.Identity() for name in "abc"})
@@ -182,11 +182,11 @@ class TestModules:
 
 class TestTables:
     def test_by_operator(self, report: Report) -> None:
-        found = report.by_operator()
-        assert found["aten.addmm"].macs == BODY + HEAD
-        assert found["aten.mm"].macs == BODY + 2 * HEAD
-        assert found["aten.relu"].compare == N * H
-        flops = [cost.flops for cost in found.values()]
+        costs = report.by_operator()
+        assert costs["aten.addmm"].macs == BODY + HEAD
+        assert costs["aten.mm"].macs == BODY + 2 * HEAD
+        assert costs["aten.relu"].compare == N * H
+        flops = [cost.flops for cost in costs.values()]
         assert flops == sorted(flops, reverse=True)
 
     def test_by_dtype(self, report: Report) -> None:
@@ -197,18 +197,18 @@ class TestTables:
             torch.ones(3, 4) @ torch.ones(4, 5)
             torch.ones(3, 4, dtype=torch.int32) @ torch.ones(4, 5, dtype=torch.int32)
             torch.ones(3, dtype=torch.int64) + 1
-        found = counter.report().by_dtype()
-        assert found["float32"].macs == found["int32"].macs == 3 * 4 * 5
-        assert found["int64"].flops == 0
-        assert found["int64"].bytes > 0
+        costs = counter.report().by_dtype()
+        assert costs["float32"].macs == costs["int32"].macs == 3 * 4 * 5
+        assert costs["int64"].flops == 0
+        assert costs["int64"].bytes > 0
 
     def test_by_module_and_operator(self, report: Report) -> None:
-        found = report.by_module_and_operator()
-        assert list(found) == list(report.by_module())
-        assert found["head"]["aten.addmm"].macs == HEAD
-        assert found["body"]["aten.addmm"].macs == BODY
-        assert found[""]["aten.addmm"].macs == BODY + HEAD
-        for path, sums in found.items():
+        costs = report.by_module_and_operator()
+        assert list(costs) == list(report.by_module())
+        assert costs["head"]["aten.addmm"].macs == HEAD
+        assert costs["body"]["aten.addmm"].macs == BODY
+        assert costs[""]["aten.addmm"].macs == BODY + HEAD
+        for path, sums in costs.items():
             assert sum(sums.values(), ZERO) == report[path].total
 
     def test_rows_are_plain_and_complete(self, report: Report) -> None:
@@ -275,8 +275,8 @@ class TestJson:
 
     def test_uncounted_ops_and_no_model_come_back(self) -> None:
         row = Row("", "forward", "lib.a", "float32", 2, ZERO, uncounted=2)
-        found = Report((Module("", "", "", 0, 0),), (row,), None)
-        assert Report.from_json(found.to_json()) == found
+        counted = Report((Module("", "", "", 0, 0),), (row,), None)
+        assert Report.from_json(counted.to_json()) == counted
 
     @pytest.mark.parametrize(
         "text",

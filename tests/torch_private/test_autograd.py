@@ -29,7 +29,7 @@ from flopcount.torch_private.autograd import (
     will_execute,
 )
 from flopcount.torch_private.frames import backward_calls, checkpoint_recomputes, open_calls
-from flopcount.torch_private.modes import is_traceable_wrapper_subclass_type, tree_leaves
+from flopcount.torch_private.modes import is_traceable_wrapper_subclass_type
 from tests.torch_private.ops import Ops
 
 aten = torch.ops.aten
@@ -254,10 +254,6 @@ def test_a_node_keeps_notes_as_long_as_it_lives(x: Tensor) -> None:
     assert z.grad_fn is not None
     assert notes_of(z.grad_fn) == {}
     assert notes_of(z.grad_fn.next_functions[0][0]) == {"ours": 1}
-
-
-def test_leaves_are_found_in_what_a_module_takes_or_returns() -> None:
-    assert tree_leaves(({"a": [1, None]}, (2,))) == [1, None, 2]
 
 
 class TestFrames:

@@ -21,8 +21,8 @@ from flopcount.torch_private.modes import (
     without_modes,
 )
 from flopcount.torch_private.ops import (
-    COO_PARTS,
     DENSE_LAYOUTS,
+    SPARSE_PARTS,
     CustomOpDef,
     HigherOrderOperator,
     OpOverload,
@@ -160,7 +160,7 @@ class TestNamesOfOps:
 def test_a_coo_tensor_holds_values_and_their_places() -> None:
     twice = torch.sparse_coo_tensor(torch.tensor([[1, 1]]), torch.tensor([2.0, 3.0]), (4,))
     assert not twice.is_coalesced()
-    values, places = (part(twice) for part in COO_PARTS)
+    values, places = (part(twice) for part in SPARSE_PARTS[torch.sparse_coo])
     assert (values.tolist(), places.tolist()) == ([2, 3], [[1, 1]])
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.programs.catalogue import Composed
+from tests.programs.catalogue import Composed
 
 __all__ = ["LAYERS", "Build", "Case", "Made", "alone", "layer", "matrix", "x"]
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from benchmarks.peers.cases.catalogue import Made, alone, layer, x
-from benchmarks.programs.catalogue import Composed
+from tests.programs.catalogue import Composed
 
 # -- convolutions: outputs × length of the dot product that each is
 

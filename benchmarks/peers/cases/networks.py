@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from benchmarks import models
 from benchmarks.peers.cases.catalogue import Build, Case, Made
-from benchmarks.programs.catalogue import Composed
 from flopcount.cli import torchvision_models
+from tests import models
+from tests.programs.catalogue import Composed
 
 __all__ = ["NETWORKS", "published"]
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from benchmarks.peers.cases.catalogue import Made, layer, matrix, x
-from benchmarks.programs.catalogue import Composed
+from tests.programs.catalogue import Composed
 
 
 @layer(N := 4 * 8 * 16, 2 * N)

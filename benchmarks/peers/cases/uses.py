@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.utils.checkpoint import checkpoint
 
-from benchmarks.models import Product
 from benchmarks.peers.cases.catalogue import Made, alone, layer, matrix, x
-from benchmarks.programs.catalogue import Composed
+from tests.models import Product
+from tests.programs.catalogue import Composed
 
 U = 4 * 8 * 8
 """One layer, forward."""

@@ -16,6 +16,7 @@ from torch import Tensor, ops
 
 from flopcount.cost import ZERO, Cost
 from flopcount.formulas import bytes as traffic
+from flopcount.formulas.call import Call
 from flopcount.formulas.ops.normalization import inverse_root, normalize, scale_shift, statistics
 from flopcount.formulas.registry import Gradients, formula
 from flopcount.formulas.steps import fold
@@ -36,12 +37,11 @@ AVERAGING = ("momentum", "exponential_average_factor")
 """The weight of the newest batch: 1/n in the n-th batch where all batches weigh the same."""
 
 
-def batch_norm_traffic(
-    args: Sequence[Any], kwargs: dict[str, Any], out: Any, mutated: Sequence[Any]
-) -> tuple[int, int]:
-    """In training the running statistics are written, too, whatever the schema says."""
-    _, _, _, mean, var, training, *_ = args
-    return traffic.operands_and_results(args, kwargs, out, [mean, var] if training else [])
+def batch_norm_traffic(call: Call) -> tuple[int, int]:
+    """In training the running statistics are written too, whatever the schema says."""
+    _, _, _, mean, var, training, *_ = call.args
+    running = [mean, var] if training else []
+    return traffic.read_and_written(call.operands, [call.out, *running])
 
 
 @formula(
@@ -126,13 +126,11 @@ def batch_norm_backward(
     )
 
 
-def batch_norm_backward_traffic(
-    args: Sequence[Any], kwargs: dict[str, Any], out: Any, mutated: Sequence[Any]
-) -> tuple[int, int]:
+def batch_norm_backward_traffic(call: Call) -> tuple[int, int]:
     """Training reads the batch's statistics, evaluation the running ones."""
-    training = args[7]
-    moved = traffic.reading_all_but(*((3, 4) if training else (5, 6)))
-    return moved(args, kwargs, out, mutated)
+    training = call.args[7]
+    unread = (3, 4) if training else (5, 6)
+    return traffic.reading_all_but(*unread)(call)
 
 
 @formula(

@@ -15,6 +15,7 @@ from torch import Tensor, ops
 
 from flopcount.cost import ZERO, Cost
 from flopcount.formulas import bytes as traffic
+from flopcount.formulas.call import Call
 from flopcount.formulas.registry import Formula, Gradients, formula
 from flopcount.formulas.steps import dot_products, elementwise, fold
 
@@ -43,13 +44,11 @@ def convolution(
     return cost if bias is None else cost + elementwise(out, add=1)
 
 
-def convolution_backward_traffic(
-    args: Sequence[Any], kwargs: dict[str, Any], out: Any, mutated: Sequence[Any]
-) -> tuple[int, int]:
+def convolution_backward_traffic(call: Call) -> tuple[int, int]:
     """The weight is read for the input gradient only, the input for the weight's only."""
-    grad, x, weight, *_, (for_input, for_weight, _) = args
+    grad, x, weight, *_, (for_input, for_weight, _) = call.args
     operands = [grad, x if for_weight else None, weight if for_input else None]
-    return traffic.operands_and_results(operands, {}, out, mutated)
+    return traffic.read_and_written(operands, call.results)
 
 
 @formula(aten.convolution_backward, traffic=convolution_backward_traffic)

@@ -11,10 +11,11 @@ from torch import Tensor
 
 from flopcount.cost import ZERO, Cost
 from flopcount.formulas import bytes as traffic
+from flopcount.formulas.call import Call
 from flopcount.formulas.ops.movement import moves
 from flopcount.formulas.ops.norms import renorm_steps
 from flopcount.formulas.ops.pointwise import scaling_steps
-from flopcount.formulas.registry import Gradients, formula
+from flopcount.formulas.registry import Gradients, Traffic, formula
 from flopcount.formulas.steps import contraction, elementwise, fold
 
 # -- looked up: only the part of the table that reaches the result is read
@@ -36,23 +37,21 @@ def unsafe_masked_index(x: Tensor, mask: Tensor, *args: Any, out: Tensor) -> Cos
 
 def placing(
     placed: Callable[..., int], adds: Callable[..., bool] = lambda *args, **kwargs: True
-) -> Callable[..., tuple[int, int]]:
+) -> Traffic:
     """Bytes of an op that puts ``placed`` values into its first argument, or into a copy of it.
 
     In place only the elements that are met are written, and read only if the op ``adds``.
     """
 
-    def bytes_moved(
-        args: Sequence[Any], kwargs: dict[str, Any], out: Any, mutated: Sequence[Any]
-    ) -> tuple[int, int]:
-        target = args[0]
-        read, _ = traffic.refilled(args, kwargs, None, ())
-        if not any(target is changed for changed in mutated):
-            return read + traffic.size(target), traffic.size(out)
-        moved = min(placed(*args) * target.dtype.itemsize, traffic.size(target))
-        return read + moved * adds(*args, **kwargs), moved
+    def placing_traffic(call: Call) -> tuple[int, int]:
+        target, *values = call.operands
+        read, whole = traffic.read_and_written(values, [target])
+        if not any(target is changed for changed in call.mutated):
+            return read + whole, traffic.size(call.out)
+        written = min(placed(*call.args) * target.dtype.itemsize, whole)
+        return read + (written if adds(*call.args, **call.kwargs) else 0), written
 
-    return bytes_moved
+    return placing_traffic
 
 
 def at_index(target: Tensor, dim: int, index: Tensor, *args: Any) -> int:
@@ -247,12 +246,10 @@ SUM, MEAN, MAX = 0, 1, 2
 """The modes of embedding_bag."""
 
 
-def rows_of_bags(
-    args: Sequence[Any], kwargs: dict[str, Any], out: Any, mutated: Sequence[Any]
-) -> tuple[int, int]:
+def rows_of_bags(call: Call) -> tuple[int, int]:
     """Of the weights, the rows that the bags name are read."""
-    weight, indices, *_ = args
-    read, written = traffic.refilled(args, kwargs, out, mutated)
+    weight, indices, *_ = call.args
+    read, written = traffic.refilled(call)
     rows = indices.numel() * weight.shape[1] * weight.dtype.itemsize
     return read + min(rows, traffic.size(weight)), written
 

@@ -6,13 +6,11 @@ A loss of so many steps for each element is then reduced: not at all, to a mean 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 from torch import Tensor, broadcast_shapes
 
 from flopcount.cost import ZERO, Cost
 from flopcount.formulas import bytes as traffic
+from flopcount.formulas.call import Call
 from flopcount.formulas.registry import Gradients, formula
 from flopcount.formulas.steps import elementwise, fold
 
@@ -150,12 +148,10 @@ def soft_margin_loss_backward(
 # -- many classes: only the target's element of each sample takes part
 
 
-def one_of_each_sample(
-    args: Sequence[Any], kwargs: dict[str, Any], out: Any, mutated: Sequence[Any]
-) -> tuple[int, int]:
+def one_of_each_sample(call: Call) -> tuple[int, int]:
     """Of the first operand, an element for each of the second."""
-    x, t, *_ = args
-    read, written = traffic.refilled(args, kwargs, out, mutated)
+    x, t, *_ = call.args
+    read, written = traffic.refilled(call)
     return read + t.numel() * x.dtype.itemsize, written
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod
-from typing import Any
 
 from torch import Tensor, ops
 
 from flopcount.cost import ZERO, Cost
 from flopcount.formulas import bytes as traffic
+from flopcount.formulas.call import Call
 from flopcount.formulas.ops.activations import GELU
 from flopcount.formulas.ops.pointwise import scaling_steps
 from flopcount.formulas.registry import Gradients, formula
@@ -121,13 +121,11 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, out: Tensor
     return affine(out, weight.shape[-1], bias)
 
 
-def linear_backward_traffic(
-    args: Sequence[Any], kwargs: dict[str, Any], out: Any, mutated: Sequence[Any]
-) -> tuple[int, int]:
+def linear_backward_traffic(call: Call) -> tuple[int, int]:
     """The weight is read for the input gradient only, the input for the weight's only."""
-    x, grad, weight, (for_input, for_weight, _) = args
+    x, grad, weight, (for_input, for_weight, _) = call.args
     operands = [grad, x if for_weight else None, weight if for_input else None]
-    return traffic.operands_and_results(operands, {}, out, mutated)
+    return traffic.read_and_written(operands, call.results)
 
 
 @formula("aten::linear_backward", traffic=linear_backward_traffic)

@@ -30,7 +30,7 @@ from flopcount.torch_private.ops import component_shapes
 def matmul(a: Tensor, b: Tensor, *, out: Tensor) -> Cost:
     """(…, m, k) @ (…, k, n) for each component: a dot product of length k for each element."""
     cost = ZERO
-    for times, (x, _), _, product in components([a, b], {}, out):
+    for times, (x, _, product) in components(a, b, out):
         cost += times * contraction(dots=product.numel(), length=x.shape[-1])
     return cost
 
@@ -41,7 +41,7 @@ def matmul_backward(
 ) -> Gradients:
     """da = g·bᵀ, dot products of length n for each component; db = aᵀ·g, of length m."""
     cost, (for_a, for_b) = ZERO, mask
-    for times, (g, x, y), _, _ in components([grad, a, b], {}, None):
+    for times, (g, x, y) in components(grad, a, b):
         into_a = contraction(dots=x.numel(), length=g.shape[-1])
         into_b = contraction(dots=y.numel(), length=g.shape[-2])
         cost += times * ((into_a if for_a else ZERO) + (into_b if for_b else ZERO))

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from flopcount.cost import ZERO, Cost
 from flopcount.formulas import bytes as traffic
+from flopcount.formulas.call import Call
 from flopcount.formulas.registry import formula
 from flopcount.formulas.steps import elementwise
 
@@ -26,19 +27,18 @@ HYPERPARAMETERS = (
 """Numbers of a step, which schedules change: only whether one is 0 or 1 matters."""
 
 
-def fused_traffic(
-    args: Sequence[Any], kwargs: dict[str, Any], out: Any, mutated: Sequence[Any]
-) -> tuple[int, int]:
+def fused_traffic(call: Call) -> tuple[int, int]:
     """Gradients, the second argument, are changed only when a scaler's factor is taken out.
 
     In its first step, momentum is written without being read.
     """
-    grads, momenta = args[1:3]
-    changed = [
-        each for each in mutated if each is not grads or kwargs.get("grad_scale") is not None
-    ]
-    operands = [each for each in args if each is not momenta or not kwargs.get("is_first_step")]
-    return traffic.operands_and_results(operands, kwargs, out, changed)
+    _, grads, momenta, *_ = call.args
+    operands, results = call.operands, call.results
+    if call.kwargs.get("is_first_step"):
+        operands = [value for value in operands if value is not momenta]
+    if call.kwargs.get("grad_scale") is None:
+        results = [value for value in results if value is not grads]
+    return traffic.read_and_written(operands, results)
 
 
 def per_element(params: Tensors, **steps: int) -> Cost:

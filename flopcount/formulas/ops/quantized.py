@@ -7,7 +7,7 @@ only where floats become integers or integers floats.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -15,11 +15,13 @@ from torch import ScriptObject, Tensor
 
 from flopcount.cost import ZERO, Cost
 from flopcount.formulas import bytes as traffic
+from flopcount.formulas.call import Call
 from flopcount.formulas.ops.convolution import meetings
 from flopcount.formulas.ops.lowprecision import quantized_rows
 from flopcount.formulas.ops.matmul import affine, linear
 from flopcount.formulas.registry import formula, free
 from flopcount.formulas.steps import contraction, elementwise
+from flopcount.torch_private.tensors import tensors_in
 
 
 def operands(values: Iterable[Any]) -> Iterator[Tensor]:
@@ -29,21 +31,19 @@ def operands(values: Iterable[Any]) -> Iterator[Tensor]:
         if isinstance(value, (list, tuple)):
             yield from operands(value)
         elif not isinstance(value, ScriptObject):
-            yield from traffic.tensors([value])
+            yield from tensors_in(value)
         elif not hasattr(value, "unpack"):  # both weights of a recurrent layer
             yield from operands(opaque.__getstate__())
         else:
             weight, bias = opaque.unpack()
             if not weight.is_quantized:  # kept in 16 bits, and unpacked to 32
                 weight = torch.empty_like(weight, dtype=torch.half, device="meta")
-            yield from traffic.tensors([weight, bias])
+            yield from tensors_in(weight, bias)
 
 
-def packed_traffic(
-    args: Sequence[Any], kwargs: dict[str, Any], out: Any, mutated: Sequence[Any]
-) -> tuple[int, int]:
+def packed_traffic(call: Call) -> tuple[int, int]:
     """Weights and biases are read too, which come in opaque objects."""
-    return traffic.operands_and_results([*operands(args)], kwargs, out, mutated)
+    return traffic.read_and_written(operands(call.operands), call.results)
 
 
 def packed_products(x: Tensor, packed: Any, out: Tensor) -> Cost:
@@ -160,13 +160,13 @@ def quantized_matmul(a: Tensor, b: Tensor, *args: object, out: Tensor) -> Cost:
 @formula("aten::quantize_per_tensor", "aten::quantize_per_channel")
 def quantize(x: Any, *args: object, out: Any) -> Cost:
     """round(x / scale); adding the zero point and clamping are done with integers."""
-    return sum((elementwise(t, div=1, compare=1) for t in traffic.tensors([out])), ZERO)
+    return sum((elementwise(t, div=1, compare=1) for t in tensors_in(out)), ZERO)
 
 
 @formula("aten::dequantize")
 def dequantize(q: Any, *, out: Any) -> Cost:
     """(q - zero_point)·scale: a difference of integers, and a product."""
-    return sum((elementwise(t, mul=1) for t in traffic.tensors([out])), ZERO)
+    return sum((elementwise(t, mul=1) for t in tensors_in(out)), ZERO)
 
 
 # integers made of integers

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from flopcount.cost import ZERO, Cost
 from flopcount.formulas import bytes as traffic
+from flopcount.formulas.call import Call
 from flopcount.formulas.ops.recurrent_cells import CELLS, Cell
 from flopcount.formulas.registry import Gradients, formula, free
 from flopcount.formulas.steps import contraction, fold
@@ -104,12 +105,11 @@ def one_pass(x: Tensor, weight: Tensor, hx: Tensor, mode: int, hidden: int, bias
     )
 
 
-def real_biases_traffic(
-    args: Sequence[Any], kwargs: dict[str, Any], out: Any, mutated: Sequence[Any]
-) -> tuple[int, int]:
+def real_biases_traffic(call: Call) -> tuple[int, int]:
     """Where there are no biases, zeros in the shape of the weights stand in for them."""
-    operands = [x for place, x in enumerate(args) if place not in (3, 4) or x.dim() == 1]
-    return traffic.operands_and_results(operands, kwargs, out, mutated)
+    x, w, u, *biases = call.args[:5]
+    real = [bias for bias in biases if bias.dim() == 1]
+    return traffic.read_and_written([x, w, u, real, *call.operands[5:]], call.results)
 
 
 @formula("aten::mkldnn_rnn_layer", traffic=real_biases_traffic)
@@ -230,12 +230,10 @@ def stacked(
     )
 
 
-def flat_weights_traffic(
-    args: Sequence[Any], kwargs: dict[str, Any], out: Any, mutated: Sequence[Any]
-) -> tuple[int, int]:
+def flat_weights_traffic(call: Call) -> tuple[int, int]:
     """The buffer of all weights, which comes in and goes out, holds those that are in the list."""
-    operands = [x for place, x in enumerate(args) if place != 3]
-    return traffic.operands_and_results(operands, kwargs, out[:4], mutated)
+    operands = call.operands
+    return traffic.read_and_written([*operands[:3], *operands[4:]], [call.out[:4], *call.mutated])
 
 
 @formula("aten::_cudnn_rnn", traffic=flat_weights_traffic)

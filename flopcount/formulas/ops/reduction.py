@@ -6,13 +6,13 @@ For ops that keep their shape, m counts the rows along the dimension that they w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, ops
 
 from flopcount.cost import Cost
 from flopcount.formulas import bytes as traffic
+from flopcount.formulas.call import Call
 from flopcount.formulas.registry import formula
 from flopcount.formulas.steps import elementwise, fold
 
@@ -135,11 +135,9 @@ def cummax(x: Tensor, dim: int, *, out: tuple[Tensor, Tensor]) -> Cost:
     return Cost(compare=fold(x.numel(), rows(x, dim)))
 
 
-def first_alone(
-    args: Sequence[Any], kwargs: dict[str, Any], out: Any, mutated: Sequence[Any]
-) -> tuple[int, int]:
+def first_alone(call: Call) -> tuple[int, int]:
     """Of the operands, all but the first are places for results."""
-    return traffic.operands_and_results(args[:1], {}, None, mutated)
+    return traffic.read_and_written(call.args[:1], call.mutated)
 
 
 @formula("aten::_cummax_helper", "aten::_cummin_helper", traffic=first_alone)

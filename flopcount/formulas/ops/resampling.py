@@ -15,6 +15,7 @@ from torch import Tensor, ops
 
 from flopcount.cost import Cost
 from flopcount.formulas import bytes as traffic
+from flopcount.formulas.call import Call
 from flopcount.formulas.registry import Formula, Gradients, formula, free
 from flopcount.formulas.steps import elementwise
 
@@ -198,11 +199,9 @@ formula("aten::_upsample_lanczos2d_aa_backward")(antialias_backward(3))
 # padding and reordering
 
 
-def padded_traffic(
-    args: Sequence[Any], kwargs: dict[str, Any], out: Any, mutated: Sequence[Any]
-) -> tuple[int, int]:
+def padded_traffic(call: Call) -> tuple[int, int]:
     """Padding that takes away reads only what is left."""
-    read, written = traffic.operands_and_results(args, kwargs, out, mutated)
+    read, written = traffic.operands_and_results(call)
     return min(read, written), written
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from flopcount.cost import Cost
 from flopcount.formulas import bytes as traffic
-from flopcount.formulas.bytes import is_sparse
+from flopcount.formulas.call import Call, is_sparse
 from flopcount.formulas.ops.matmul import added
 from flopcount.formulas.ops.norms import norm_steps
 from flopcount.formulas.ops.pointwise import scaling_steps, weighted_sum
@@ -163,14 +163,11 @@ on_values("aten::erf", "aten::erfinv", "aten::relu", "aten::threshold_backward")
 on_values("aten::mul", "aten::div", "aten::floor_divide", "aten::pow", "aten::sqrt", "aten::square")
 
 
-def met(
-    args: Sequence[Any], kwargs: dict[str, Any], out: Any, mutated: Sequence[Any]
-) -> tuple[int, int]:
+def met(call: Call) -> tuple[int, int]:
     """Of a dense target that is added to in place, only what meets a stored value is touched."""
-    target, x, *_ = args
-    read, written = traffic.operands_and_results(args, kwargs, out, mutated)
-    if not mutated or is_sparse(target):
-        return read, written
+    target, x, *_ = call.args
+    if not call.mutated or is_sparse(target):
+        return traffic.operands_and_results(call)
     touched = min(traffic.size(values(x)), traffic.size(target))
     return traffic.size(x) + touched, touched
 
@@ -253,12 +250,11 @@ def sparse_log_softmax_backward(
 # -- copies
 
 
-def sampled(
-    args: Sequence[Any], kwargs: dict[str, Any], out: Any, mutated: Sequence[Any]
-) -> tuple[int, int]:
+def sampled(call: Call) -> tuple[int, int]:
     """The mask lends its indices, and what they name is read of the first operand."""
-    _, *indices = traffic.sparse_parts(args[1])
-    return traffic.size(values(out)) + sum(map(traffic.size, indices)), traffic.size(out)
+    _, *indices = traffic.sparse_parts(call.args[1])
+    read = traffic.size(values(call.out)) + sum(map(traffic.size, indices))
+    return read, traffic.size(call.out)
 
 
 free("aten::sparse_mask", traffic=sampled)

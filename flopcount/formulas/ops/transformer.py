@@ -44,8 +44,7 @@ def batches(*tensors: Tensor) -> Iterator[tuple[int, Sequence[Tensor]]]:
     if not tensors[0].is_nested:
         yield 1, tensors
         return
-    for times, parts, _, _ in components(tensors, {}, None):
-        yield times, parts
+    yield from components(*tensors)
 
 
 def padding(sequences: Tensor, num_head: int, size: int) -> Cost:

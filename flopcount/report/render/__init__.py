@@ -1,30 +1,36 @@
-"""What people see. Each file is one format, and sees a Report and nothing else."""
+"""What people see. Each file is one format: it names its endings, and renders a Report as text."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from pkgutil import resolve_name
+from importlib import import_module
+from operator import methodcaller
+from pkgutil import iter_modules
+from typing import TYPE_CHECKING
 
-from flopcount.report.report import Report
+if TYPE_CHECKING:
+    from flopcount.report.report import Report
 
-__all__ = ["FORMATS", "renderer"]
+__all__ = ["renderer", "renderers"]
 
-FORMATS = {
-    ".speedscope.json": "render.speedscope:render",
-    ".trace.json": "render.chrome_trace:render",
-    ".json": "json:write",
-    ".csv": "render.csv:render",
-    ".html": "render.html:render",
-    ".md": "render.markdown:render",
-    ".txt": "render.table:render",
-}
-"""Endings of file names, the longer before those that end them, and what renders them."""
+
+def renderers() -> dict[str, Callable[[Report], str]]:
+    """What renders each ending of a file name, long endings before those that they end in."""
+    functions = {".json": methodcaller("to_json")}  # the report itself, to be read again
+    for info in iter_modules(__path__):
+        module = import_module(f"{__name__}.{info.name}")
+        functions |= dict.fromkeys(module.ENDINGS, module.render)
+    return dict(sorted(functions.items(), key=lambda item: -len(item[0])))
 
 
 def renderer(path: str) -> Callable[[Report], str]:
-    """The function that writes the format which the ending of ``path`` names."""
-    for ending, function in FORMATS.items():
+    """What renders the format that the ending of ``path`` names.
+
+    Raises:
+        ValueError: no format has this ending; names the endings that there are.
+    """
+    functions = renderers()
+    for ending, render in functions.items():
         if path.endswith(ending):
-            render: Callable[[Report], str] = resolve_name(f"flopcount.report.{function}")
             return render
-    raise ValueError(f"no format for {path!r}; known endings: {', '.join(FORMATS)}")
+    raise ValueError(f"no format for {path!r}; known endings: {', '.join(functions)}")

@@ -1,14 +1,19 @@
-"""Chrome trace: nested slices for Perfetto, in which a microsecond stands for a million FLOPs."""
+"""Chrome trace: nested slices for Perfetto, where a microsecond stands for a million FLOPs."""
 
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flopcount.attribution.phase import PHASES
-from flopcount.report.report import ModuleNode, Report
 
-__all__ = ["render"]
+if TYPE_CHECKING:
+    from flopcount.report.report import Report
+    from flopcount.report.tree import ModuleNode
+
+__all__ = ["ENDINGS", "render"]
+
+ENDINGS = (".trace.json",)
 
 FLOPS_A_MICROSECOND = 1_000_000
 

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
+from typing import TYPE_CHECKING
 
-from flopcount.report.report import Report
+if TYPE_CHECKING:
+    from flopcount.report.report import Report
 
-__all__ = ["render"]
+__all__ = ["ENDINGS", "render"]
+
+ENDINGS = (".csv",)
 
 
 def render(report: Report) -> str:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from flopcount.report.render import table
-from flopcount.report.report import Report
+from typing import TYPE_CHECKING
 
-__all__ = ["render"]
+from flopcount.report.render import table
+
+if TYPE_CHECKING:
+    from flopcount.report.report import Report
+
+__all__ = ["ENDINGS", "render"]
+
+ENDINGS = (".md",)
 
 
 def render(report: Report) -> str:

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
 from flopcount.attribution.phase import PHASES
-from flopcount.report.report import ModuleNode, Report
 
-__all__ = ["render"]
+if TYPE_CHECKING:
+    from flopcount.report.report import Report
+    from flopcount.report.tree import ModuleNode
+
+__all__ = ["ENDINGS", "render"]
+
+ENDINGS = (".speedscope.json",)
 
 SCHEMA = "https://www.speedscope.app/file-format-schema.json"
 
 
 def render(report: Report) -> str:
-    """A sampled profile for each phase that ran, its weights FLOPs, its stacks modules and ops."""
+    """A sampled profile for each phase that ran: stacks of modules and ops, weighed by FLOPs."""
     frames: dict[str, int] = {}
     samples: dict[str, list[tuple[list[int], int]]] = {phase: [] for phase in PHASES}
 

@@ -157,7 +157,7 @@ def test_the_gradients_of_prelu_are_the_inputs_and_the_weights() -> None:
 
 def test_what_the_forward_pass_of_log_sigmoid_did_not_save_is_computed_again() -> None:
     """On an accelerator there is no e^-|x|: an absolute value, a negation, an evaluation."""
-    plan = flopcount.formulas.plan(aten.log_sigmoid_backward.default)
+    plan = flopcount.formulas.plan_of(aten.log_sigmoid_backward.default)
     saved, empty = (plan.bill((B, A, z), {}, A) for z in (SAVED, A[:0]))
     assert (saved.recompute, empty.recompute.flops) == (Cost(), 3 * n)
     assert empty.cost.flops == saved.cost.flops == (2 + 1 + 1 + 1) * n

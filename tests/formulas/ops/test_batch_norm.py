@@ -13,7 +13,7 @@ from torch import Tensor, nn, ops
 
 import flopcount
 from flopcount import Cost, Report
-from flopcount.formulas import plan
+from flopcount.formulas import plan_of
 from tests.formulas.counting import counting, floats, numbers
 from tests.formulas.decomposed import billed, decomposed_cost, measured, plain
 
@@ -244,5 +244,5 @@ def test_statistics_of_processes_are_joined() -> None:
         0.1 * (variance * (40 / 39)) + (1 - 0.1) * running_var
     twice = processes * C  # the loop subtracts the joint mean twice for its square
     assert cost == Cost(arith=tally.arith - twice)
-    moved = plan(op).bill((x, means, rstds, mean, var, 0.1, EPS, counts), {}, (mean, var)).cost
+    moved = plan_of(op).bill((x, means, rstds, mean, var, 0.1, EPS, counts), {}, (mean, var)).cost
     assert moved.read == 4 * (2 * processes * C + 2 * C + processes)  # of x only the dtype

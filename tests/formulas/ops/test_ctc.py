@@ -12,7 +12,7 @@ from torch import Tensor
 
 import flopcount
 from flopcount import Cost
-from flopcount.formulas import plan
+from flopcount.formulas import plan_of
 from tests.formulas.counting import Number, counting, floats, numbers
 from tests.formulas.decomposed import billed
 
@@ -123,7 +123,7 @@ def test_lengths_in_tensors_are_read_at_each_call() -> None:
 def test_lengths_without_values_are_unknown() -> None:
     log_probs = torch.empty(FRAMES, SAMPLES, CLASSES, device="meta")
     lengths = torch.empty(SAMPLES, dtype=torch.int64, device="meta")
-    bill = plan(aten._ctc_loss.Tensor).bill([log_probs, log_probs, lengths, lengths], {}, ())
+    bill = plan_of(aten._ctc_loss.Tensor).bill([log_probs, log_probs, lengths, lengths], {}, ())
     assert bill.unknown == "lengths of sequences are values, and here there are none"
 
 

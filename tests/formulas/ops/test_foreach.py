@@ -94,7 +94,7 @@ def test_the_largest_of_each_list_is_found_by_a_comparison_less_than_elements() 
 
 
 def test_every_op_on_lists_that_torch_has_is_decided() -> None:
-    from flopcount.formulas import Decision, plan
+    from flopcount.formulas import Decision, plan_of
 
     packets = {
         name.split(".")[0].removeprefix("aten::")
@@ -105,6 +105,6 @@ def test_every_op_on_lists_that_torch_has_is_decided() -> None:
         name
         for name in packets
         for overload in getattr(torch.ops.aten, name).overloads()
-        if plan(getattr(getattr(torch.ops.aten, name), overload)).decision is Decision.UNCOUNTED
+        if plan_of(getattr(getattr(torch.ops.aten, name), overload)).decision is Decision.UNCOUNTED
     }
     assert undecided <= {"_foreach_powsum"}

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from flopcount import Cost, FlopCounter, Report
-from flopcount.formulas import plan
+from flopcount.formulas import plan_of
 from tests.formulas.counting import Number, counting, dot, numbers, opened, total
 from tests.formulas.decomposed import billed
 
@@ -312,6 +312,6 @@ def test_rows_quantised_on_the_fly(block: int) -> None:
 def test_floats_times_integers_of_a_scale_for_each_column(options: Any, more: Cost) -> None:
     x, weight = torch.rand(4, 8), torch.ones(8, 3, dtype=torch.int8)
     op = aten._mixed_dtypes_linear.default
-    bill = plan(op).bill((x, weight, torch.rand(3)), options, torch.rand(4, 3))
+    bill = plan_of(op).bill((x, weight, torch.rand(3)), options, torch.rand(4, 3))
     assert bill.counted
     assert plain(bill.cost) == Cost(macs=4 * 3 * 8, dots=4 * 3, arith=4 * 3) + more

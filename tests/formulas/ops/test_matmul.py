@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import flopcount
 from flopcount import Cost, FlopCounter
-from flopcount.formulas import plan
+from flopcount.formulas import plan_of
 from tests.formulas.counting import Tally, counting, dot, floats, numbers, opened
 from tests.formulas.naive import affine
 
@@ -32,7 +32,7 @@ def operations(cost: Cost) -> Tally:
 
 def billed_parts(op: Any, *args: Any) -> dict[str, Cost]:
     """The gradients in the bill of a call that only an accelerator can make."""
-    return plan(op).bill(args, {}, None).gradients
+    return plan_of(op).bill(args, {}, None).gradients
 
 
 sizes = st.integers(1, 6)

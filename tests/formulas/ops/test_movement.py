@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import flopcount
-from flopcount.formulas import Decision, plan
+from flopcount.formulas import Decision, plan_of
 
 aten = torch.ops.aten
 
@@ -114,7 +114,7 @@ def test_every_copying_twin_of_a_view_is_decided() -> None:
         name
         for name in names
         for overload in getattr(aten, name).overloads()
-        if plan(getattr(getattr(aten, name), overload)).decision is Decision.UNCOUNTED
+        if plan_of(getattr(getattr(aten, name), overload)).decision is Decision.UNCOUNTED
     }
     assert len(names) > 30
     assert undecided <= others

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from flopcount import Cost, FlopCounter, Gradients, Report, UncountedOpWarning, formula
-from flopcount.formulas import plan
+from flopcount.formulas import plan_of
 from flopcount.formulas.plan import UNKNOWN
 from tests.formulas.decomposed import plain
 
@@ -305,7 +305,7 @@ def test_every_op_that_torch_has_a_kernel_for_is_decided() -> None:
     undecided = set()
     for name in torch._C._dispatch_get_registrations_for_dispatch_key("NestedTensorCPU"):
         packet, _, overload = name.removeprefix("aten::").partition(".")
-        decided = plan(getattr(getattr(aten, packet), overload or "default"))
+        decided = plan_of(getattr(getattr(aten, packet), overload or "default"))
         if decided.decision in UNKNOWN and not decided.nested:
             undecided.add(packet)
     # the former is for torch's own tests, and nothing but jagged tensors reaches the latter
@@ -418,7 +418,7 @@ def test_a_formula_is_asked_for_each_component_unless_there_is_one_for_nested_te
     def cubes(x: Tensor, *, out: Tensor) -> Gradients:
         return Gradients(input=Cost(arith=x.shape[1] ** 3))
 
-    assert plan(torch.ops.nested_tests.squares.default).nested is None
+    assert plan_of(torch.ops.nested_tests.squares.default).nested is None
 
     @formula("nested_tests::squares", nested=True)
     def squares(x: Tensor, *, out: Tensor) -> Cost:
@@ -426,11 +426,11 @@ def test_a_formula_is_asked_for_each_component_unless_there_is_one_for_nested_te
 
     x = torch.nested.nested_tensor([torch.rand(length, 4) for length in LENGTHS])
     ops = torch.ops.nested_tests
-    bill = plan(ops.cubes.default).bill([x], {}, x)
+    bill = plan_of(ops.cubes.default).bill([x], {}, x)
     assert bill.cost == Cost(arith=27 + 125 + 8 + 27, read=13 * 16, written=13 * 16)
     assert plain(bill.gradients["input"]) == plain(bill.cost)
-    assert plan(ops.squares.default).bill([x], {}, x).cost.arith == 400
-    assert plan(ops.squares.default).bill([torch.rand(1, 2)], {}, x[0]).cost.arith == 8
+    assert plan_of(ops.squares.default).bill([x], {}, x).cost.arith == 400
+    assert plan_of(ops.squares.default).bill([torch.rand(1, 2)], {}, x[0]).cost.arith == 8
 
 
 # -- what only moves

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from flopcount import Cost, FlopCounter
-from flopcount.formulas import plan
+from flopcount.formulas import plan_of
 from tests.formulas.decomposed import billed
 
 if not torch.backends.mkldnn.is_available():
@@ -150,7 +150,7 @@ def test_the_gradients_of_a_linear_layer() -> None:
     parts = {"input": for_input, "weight": for_weight, "bias": cost_of(lambda: grad.sum(0))}
 
     def gradients(op: Any, *args: Any, out: Any) -> dict[str, Cost]:
-        return plan(op.default).bill(args, {}, out).gradients
+        return plan_of(op.default).bill(args, {}, out).gradients
 
     every = [True, True, True]
     whole = gradients(aten.mkldnn_linear_backward, X, grad, W, every, out=[X, W, B])

@@ -12,7 +12,7 @@ from torch import Tensor
 
 import flopcount
 from flopcount import Cost, Report
-from flopcount.formulas import plan
+from flopcount.formulas import plan_of
 from tests.formulas.decomposed import billed, plain
 
 aten = torch.ops.aten
@@ -166,8 +166,8 @@ def test_packed_sequences_without_values_are_uncounted_in_backward_too() -> None
 
 def test_tritons_attention_keeps_nothing() -> None:
     x = meta(2, 4, 6, 8)
-    bill = plan(aten._triton_scaled_dot_attention.default).bill([x, x, x], {}, x)
-    kept = plan(aten._scaled_dot_product_flash_attention.default).bill([x, x, x], {}, x)
+    bill = plan_of(aten._triton_scaled_dot_attention.default).bill([x, x, x], {}, x)
+    kept = plan_of(aten._scaled_dot_product_flash_attention.default).bill([x, x, x], {}, x)
     rows = 2 * 4 * 6
     assert plain(kept.cost) - plain(bill.cost) == Cost(arith=rows, special=rows)  # logsumexp
 

@@ -10,7 +10,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_sequence
 
 import flopcount
 from flopcount import Cost, Report
-from flopcount.formulas import plan
+from flopcount.formulas import plan_of
 from tests.formulas.counting import opened
 from tests.formulas.decomposed import plain
 
@@ -81,11 +81,11 @@ def fused(
     elif given == "the last state":
         grads[0] = None
     buffer = [] if miopen else [None]
-    forward = plan(aten.miopen_rnn.default if miopen else aten._cudnn_rnn.default).bill(
+    forward = plan_of(aten.miopen_rnn.default if miopen else aten._cudnn_rnn.default).bill(
         [x, weights, stride, *buffer, hx, cx, *settings], {}, [*results, x, x]
     )
     backward = aten.miopen_rnn_backward if miopen else aten._cudnn_rnn_backward
-    back = plan(backward.default).bill(
+    back = plan_of(backward.default).bill(
         [x, weights, stride, x, hx, cx, results[0], *grads, *settings, x, list(mask)],
         {},
         [x, hx, cx, weights],
@@ -282,7 +282,7 @@ def test_cudnns_weights_are_read_once() -> None:
     count = 3 * 6 * (4 + 6 + 1 + 1)
     buffer = torch.zeros(count, device="meta")
     results = [torch.zeros(5, 3, 6, device="meta"), first[0], x[:0], x[:0], buffer]
-    bill = plan(aten._cudnn_rnn.default).bill(
+    bill = plan_of(aten._cudnn_rnn.default).bill(
         [x, weights, 4, buffer, first[0], None, 3, 6, 0, 1, False, 0.0, True, False, [], None],
         {},
         results,

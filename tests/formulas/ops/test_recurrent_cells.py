@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import flopcount
 from flopcount import Cost
-from flopcount.formulas import plan
+from flopcount.formulas import plan_of
 from tests.formulas.counting import Number, counting
 from tests.formulas.decomposed import plain
 
@@ -77,7 +77,7 @@ def test_a_cell_is_a_loop_that_counts(
             for column in range(3)
         ]
     biases = [module.bias_ih, module.bias_hh] if biased else [None, None]
-    bill = plan(getattr(aten, op).default).bill([w, u, state, *biases], {}, [state, w])
+    bill = plan_of(getattr(aten, op).default).bill([w, u, state, *biases], {}, [state, w])
     assert plain(bill.cost) == tally.cost
     if biased:
         expected = module(x, (h, c))[0] if gates == 4 else module(x, h)
@@ -100,7 +100,7 @@ def test_an_lstm_cells_gradients_are_those_of_its_steps(given: str) -> None:
     h = o.sigmoid() * memory.tanh()
     grad_c = c if given == "h and c" else None
     op = aten._thnn_fused_lstm_cell_backward_impl.default
-    bill = plan(op).bill([h, grad_c, c, memory, w, True], {}, [w, c, None])
+    bill = plan_of(op).bill([h, grad_c, c, memory, w, True], {}, [w, c, None])
     expected = backward_cost([h, memory] if given == "h and c" else [h])
     assert plain(bill.cost) == plain(bill.gradients["input"]) == expected
     assert bill.recompute == Cost(special=2 * 3)  # tanh(c')
@@ -115,7 +115,7 @@ def test_a_gru_cells_gradients_are_those_of_its_steps(biased: bool) -> None:
     n = (a[2] + r * b[2]).tanh()
     result = n + z * (h - n)
     op = aten._thnn_fused_gru_cell_backward.default
-    bill = plan(op).bill([h, w, biased], {}, [w, w, h, None, None])
+    bill = plan_of(op).bill([h, w, biased], {}, [w, w, h, None, None])
     assert bill.gradients["input"] == backward_cost([result])
     bias = bill.gradients.get("bias", Cost())
     assert bias == Cost(arith=2 * 9 * (2 - 1) if biased else 0)

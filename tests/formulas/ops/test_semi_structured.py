@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from flopcount import Cost
-from flopcount.formulas import plan
+from flopcount.formulas import plan_of
 from tests.formulas.counting import counting, dot, numbers, opened
 from tests.formulas.decomposed import plain
 
@@ -23,7 +23,7 @@ PRODUCT = Cost(macs=M * N * K // 2, dots=M * N)
 
 def billed(op: Any, *args: Any, out: Tensor, **options: Any) -> Cost:
     """What a call costs that only an accelerator can make."""
-    bill = plan(op.default).bill(args, options, out)
+    bill = plan_of(op.default).bill(args, options, out)
     assert bill.counted, bill.unknown
     return plain(bill.cost)
 

@@ -11,7 +11,7 @@ from torch.profiler import ProfilerActivity, profile
 
 import flopcount
 from flopcount import Cost, Report
-from flopcount.formulas import Uncountable, plan
+from flopcount.formulas import Uncountable, plan_of
 from flopcount.formulas.ops.transformer import padding
 from tests.formulas.decomposed import plain
 
@@ -95,7 +95,7 @@ def test_tritons_attention_layer_costs_what_the_native_one_does() -> None:
     with flopcount.FlopCounter() as counter:
         native(x, x, x, E, H, *weights, need_weights=False)
     op = torch.ops.aten._triton_multi_head_attention.default
-    bill = plan(op).bill([x, x, x, E, H, *weights], {}, x)
+    bill = plan_of(op).bill([x, x, x, E, H, *weights], {}, x)
     assert without_bytes(bill.cost) == without_bytes(counter.report().total)
     assert bill.cost.macs == B * S * E * E * 4 + 2 * B * S * S * E
 

@@ -13,7 +13,8 @@ from torch import nn
 
 import flopcount
 from flopcount import Report
-from flopcount.report.render import FORMATS
+from flopcount.report import render
+from flopcount.report.render import renderers
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +29,7 @@ def saved(report: Report, folder: Path, ending: str) -> str:
     return path.read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("ending", FORMATS)
+@pytest.mark.parametrize("ending", renderers())
 def test_every_ending_writes_a_file(ending: str, report: Report, tmp_path: Path) -> None:
     assert saved(report, tmp_path, ending)
 
@@ -37,6 +38,13 @@ def test_an_unknown_ending_is_refused_and_writes_nothing(report: Report, tmp_pat
     with pytest.raises(ValueError, match=r"no format for .*step\.xml.*; known endings: .*\.csv"):
         report.save(tmp_path / "step.xml")
     assert not list(tmp_path.iterdir())
+
+
+def test_each_format_is_found_by_the_endings_that_it_names() -> None:
+    files = {path.stem for path in Path(render.__file__).parent.glob("[!_]*.py")}
+    homes = {function.__module__.rpartition(".")[2] for function in renderers().values()}
+    assert files == homes - {"operator"}  # a report writes its own JSON
+    assert [*renderers()].index(".speedscope.json") < [*renderers()].index(".json")
 
 
 def test_json_is_the_report_itself(report: Report, tmp_path: Path) -> None:
@@ -103,3 +111,10 @@ def test_html_is_well_formed_and_escapes_names(tmp_path: Path) -> None:
 
     Checker().feed(page)
     assert not open_tags
+
+
+def test_html_is_tables(report: Report, tmp_path: Path) -> None:
+    page = saved(report, tmp_path, ".html")
+    assert page.count("<table>") == 4  # modules, phases, layer types, ops
+    assert "<th>module" in page
+    assert "<p>every op counted</p>" in page

@@ -61,6 +61,16 @@ def test_sort_puts_the_largest_sibling_first(report: Report) -> None:
     assert names[:4] == ["Net", "small", "large", "inner"]
 
 
+def test_sort_puts_the_largest_root_first_too() -> None:
+    small, large = nn.Linear(8, 2), nn.Bilinear(8, 8, 2)
+    with flopcount.FlopCounter() as counter:
+        large(small(torch.ones(4, 8)).repeat(1, 4), torch.ones(4, 8))
+    report = counter.report()
+    assert [row[0] for row in module_table(report.table())[:2]] == ["Linear", "Bilinear"]
+    rows = module_table(report.table(sort="flops"))
+    assert [row[0] for row in rows[:2]] == ["Bilinear", "Linear"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

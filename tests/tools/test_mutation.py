@@ -1,0 +1,41 @@
+"""Every formula has a test that goes red when its result is doubled."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import flopcount.formulas
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="each trial is a fork")
+
+ROOT = Path(__file__).parents[2]
+ROOMS = sorted(path.stem for path in Path(flopcount.formulas.__file__).parent.glob("ops/*.py"))
+
+TRIAL = """
+import sys
+from tests.tools.mutation import main
+from flopcount import Cost, formula
+
+def forgotten(x, *, out):
+    return Cost(arith=1)
+
+forgotten.__module__ = "flopcount.formulas.ops.pooling"
+formula("tests::forgotten")(forgotten)
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize(
+    "rooms", [["pooling"], pytest.param(ROOMS, marks=pytest.mark.slow)], ids=["pooling", "all"]
+)
+def test_no_formula_but_one_without_tests_can_be_doubled_unnoticed(rooms: list[str]) -> None:
+    command = [sys.executable, "-c", TRIAL, *rooms]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    unnoticed = [line for line in run.stdout.splitlines() if line.endswith("tests call it)")]
+    assert unnoticed == ["pooling: tests::forgotten (0 tests call it)"], run.stdout + run.stderr
+    assert run.returncode == 1
