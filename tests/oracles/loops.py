@@ -25,8 +25,9 @@ from tests.formulas.ops import linalg_loops
 from tests.formulas.ops.test_attention import NaiveAttention
 from tests.formulas.ops.test_fft import Complex, radix_2
 from tests.formulas.ops.test_loss import BCE, MSE, BCEWithLogits, Huber, SmoothL1, SoftMargin
-from tests.formulas.ops.test_reduction import row_softmax, row_variance
+from tests.formulas.ops.test_reduction import row_variance
 from tests.formulas.ops.test_resampling import cubic_taps, linear_taps, resized_places
+from tests.formulas.ops.test_softmax import row_softmax
 from tests.oracles.cases import Step
 
 aten = ops.aten

@@ -31,13 +31,8 @@ from flopcount.formulas import registry
 
 TESTS = Path(__file__).parents[1] / "formulas"
 ELSEWHERE = {
-    "exponential": ["random"],
-    "foreach": ["optimizer"],
-    "pointwise": ["pointwise", "activations", "complex"],
-    "pooling": ["pooling", "regions"],
-    "resampling": ["resampling", "grid_sampler"],
     "attention": ["attention", "packed_attention"],
-    "optimizer": ["optimizer", "every_optimizer"],
+    "pointwise": ["pointwise", "complex"],
 }
 """Test files of rooms that have other ones than the one of their name."""
 

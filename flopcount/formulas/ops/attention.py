@@ -21,7 +21,7 @@ from typing import Any
 from torch import Tensor
 
 from flopcount.cost import ZERO, Cost
-from flopcount.formulas.ops.reduction import softmax_steps
+from flopcount.formulas.ops.softmax import softmax_steps
 from flopcount.formulas.registry import Gradients, Uncountable, formula
 from flopcount.formulas.steps import dot_products, fold, lengths
 

@@ -1,10 +1,10 @@
-"""Whether two tensors hold the same."""
+"""Whether two tensors hold the same values."""
 
 from __future__ import annotations
 
 from torch import Tensor, broadcast_shapes
 
-from flopcount.cost import Cost
+from flopcount.cost import ZERO, Cost
 from flopcount.formulas.ops.pointwise import product_steps, sum_steps
 from flopcount.formulas.registry import formula
 
@@ -12,7 +12,8 @@ from flopcount.formulas.registry import formula
 @formula("aten::equal")
 def equal(a: Tensor, b: Tensor, *, out: bool) -> Cost:
     """A comparison of each pair of elements, of complex ones two; a kernel may stop early."""
-    return Cost(compare=a.numel() * (1 + a.is_complex())) if a.shape == b.shape else Cost()
+    parts = 2 if a.is_complex() else 1
+    return Cost(compare=parts * a.numel()) if a.shape == b.shape else ZERO
 
 
 @formula("aten::allclose")
@@ -27,11 +28,11 @@ def allclose(
 ) -> Cost:
     """a = b, or |a - b| finite and at most atol + |rtol·b|; or both are no numbers.
 
-    As ``isclose`` takes it: a finite x is x = x and |x| ≠ ∞, three comparisons. With both
-    tolerances 0 only a = b is asked.
+    As in ``isclose``, x is finite where x = x and |x| ≠ ∞: three comparisons. With both tolerances
+    0 only a = b is asked.
     """
     n: int = broadcast_shapes(a.shape, b.shape).numel()
-    parts = 1 + a.is_complex()
+    parts = 2 if a.is_complex() else 1
     cost = Cost(compare=parts * n)
     if equal_nan:
         cost += Cost(compare=parts * (a.numel() + b.numel()))

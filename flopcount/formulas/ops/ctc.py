@@ -1,7 +1,7 @@
 """Connectionist temporal classification: Graves et al., ICML 2006, with logarithms throughout.
 
 A sample of T frames and S labels has 2·S + 1 states in each frame: its labels, with blanks before,
-between and after them. Lengths in tensors are read.
+between and after them. Where lengths are in tensors, their values are read.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Lengths = Sequence[int] | Tensor
 def samples(inputs: Lengths, targets: Lengths) -> Iterator[tuple[int, int]]:
     """The frames and states of each sample."""
     frames, labels = (
-        lengths(each) if isinstance(each, Tensor) else each for each in (inputs, targets)
+        lengths(sizes) if isinstance(sizes, Tensor) else sizes for sizes in (inputs, targets)
     )
     return ((t, 2 * s + 1) for t, s in zip(frames, labels, strict=True))
 
@@ -51,12 +51,15 @@ def ctc_loss(
     That is a maximum, 2 differences, 2 exponentials, an addition, a logarithm, the maximum added
     and a negation.
     """
-    each = samples(input_lengths, target_lengths)
-    return sum((recursion(log_probs, *sizes) + end(log_probs) for sizes in each), ZERO)
+    losses = (
+        recursion(log_probs, *sizes) + end(log_probs)
+        for sizes in samples(input_lengths, target_lengths)
+    )
+    return sum(losses, ZERO)
 
 
 def end(log_probs: Tensor) -> Cost:
-    """What ends one sample."""
+    """The steps after the last frame of a sample."""
     return elementwise(log_probs, 1, compare=2, add=4, special=3)
 
 
@@ -79,8 +82,8 @@ def ctc_loss_backward(
     The recursion of β runs backwards. A state's α + β is one addition, and comes to its class's sum
     by max + log(e^(a - max) + e^(b - max)): 1 comparison, 4 additions and 3 evaluations.
     """
-    each = samples(input_lengths, target_lengths)
-    return Gradients(input=sum((slope(log_probs, *sizes) for sizes in each), ZERO))
+    slopes = (slope(log_probs, *sizes) for sizes in samples(input_lengths, target_lengths))
+    return Gradients(input=sum(slopes, ZERO))
 
 
 def slope(log_probs: Tensor, frames: int, states: int) -> Cost:
@@ -102,7 +105,7 @@ def cudnn_ctc_loss(
 ) -> Gradients:
     """The loss, and its gradient at once, which waits for the factor g."""
     sizes = list(samples(input_lengths, target_lengths))
-    forward = sum((recursion(log_probs, *each) + end(log_probs) for each in sizes), ZERO)
-    backward = sum((slope(log_probs, *each) for each in sizes), ZERO)
+    forward = sum((recursion(log_probs, *size) + end(log_probs) for size in sizes), ZERO)
+    backward = sum((slope(log_probs, *size) for size in sizes), ZERO)
     factor = sum(t for t, _ in sizes) * log_probs.shape[-1]
     return Gradients(unsplit=forward, input=backward - elementwise(log_probs, factor, mul=1))

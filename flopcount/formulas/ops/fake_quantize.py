@@ -1,9 +1,9 @@
-"""Training for quantisation: floats are rounded to what few bits can tell, and stay floats.
+"""Training for quantisation: floats are rounded to the values that few bits can hold.
 
 q = clamp(round(x / s) + z, low, high), with a scale s and a zero point z for all of x or for each
 channel, and (q - z)·s is the result. Quantised tensors hold q as integers, whose arithmetic counts
-nothing; here every step is one on floats. Jacob et al., arXiv 1712.05877; Esser et al., arXiv
-1902.08153, for scales that are learned.
+nothing; here every step is arithmetic on floats. Jacob et al., arXiv 1712.05877; for scales that
+are learned Esser et al., arXiv 1902.08153.
 """
 
 from __future__ import annotations
@@ -68,9 +68,34 @@ def fake_quantize_learnable_backward(
     """dx = g where low < q < high; ds = Σ g·∂/∂s and dz = Σ g·(-s) there where it is not.
 
     ∂/∂s is low - z below, high - z above, else (y - x) / s with the result y, which is computed
-    again. For n elements with m scales: dx takes 2 selects each. ds takes 2 selects, a difference,
-    a division, a product and a sum, n - m, and 2 differences for each scale. dz takes 2 selects,
-    a product, a sum, and a negation for each. The factor of the gradients is a product for each.
+    again.
+    """
+    return learned(x, scale, zero_point, grad_factor)
+
+
+@formula("aten::_fake_quantize_learnable_per_channel_affine_backward")
+def fake_quantize_learnable_per_channel_backward(
+    grad: Tensor,
+    x: Tensor,
+    scale: Tensor,
+    zero_point: Tensor,
+    axis: int,
+    quant_min: int,
+    quant_max: int,
+    grad_factor: float = 1,
+    *,
+    out: tuple[Tensor, Tensor, Tensor],
+) -> Gradients:
+    """The same with a scale for each channel."""
+    return learned(x, scale, zero_point, grad_factor)
+
+
+def learned(x: Tensor, scale: Tensor, zero_point: Tensor, grad_factor: float) -> Gradients:
+    """dx, ds and dz for n elements with m scales.
+
+    dx takes 2 selects each. ds takes 2 selects, a difference, a division, a product and a sum,
+    n - m, and 2 differences for each scale. dz takes 2 selects, a product, a sum, and a negation
+    for each. The factor of the gradients is a product for each.
     """
     sums, after = elementwise(x, fold(x.numel(), scale.numel()), add=1), int(grad_factor != 1)
     again = rounded(x) + elementwise(zero_point, compare=1 + 2)
@@ -82,14 +107,6 @@ def fake_quantize_learnable_backward(
         bias=for_zero + elementwise(scale, compare=1, mul=after),
         recompute=again,
     )
-
-
-@formula("aten::_fake_quantize_learnable_per_channel_affine_backward")
-def fake_quantize_learnable_per_channel_backward(
-    grad: Tensor, x: Tensor, scale: Tensor, zero_point: Tensor, axis: int, *args: Any, out: Any
-) -> Gradients:
-    """The same with a scale for each channel."""
-    return fake_quantize_learnable_backward(grad, x, scale, zero_point, *args, out=out)
 
 
 @formula(

@@ -1,7 +1,7 @@
-"""Histograms: in which bin each value falls, and what the bins hold.
+"""Histograms: the bin that each value falls into, and the sum of each bin.
 
-n points of d coordinates meet b edges of bins. Edges at equal distances are a sequence, which is
-free to make, as ``linspace`` is; a value finds its bin by their distance. Given edges are
+n points have d coordinates, and bins have edges. Edges at equal distances are a sequence, which
+is free to make, as ``linspace`` is, and a value's bin follows from the distance. Other edges are
 searched. Each point adds its weight, or 1, to its bin: the result is floating-point.
 """
 
@@ -32,7 +32,7 @@ def placed(x: Tensor, dimensions: int) -> Cost:
 def searched(x: Tensor, edges: Sequence[Tensor]) -> Cost:
     """A binary search for each coordinate, among m edges ⌈log₂(m + 1)⌉ comparisons."""
     points = x.numel() // max(len(edges), 1)
-    steps = sum(each.numel().bit_length() for each in edges)
+    steps = sum(axis.numel().bit_length() for axis in edges)
     return elementwise(x, points * steps, compare=1)
 
 
@@ -53,9 +53,9 @@ def filled(x: Tensor, bins: Sequence[int], density: bool) -> Cost:
 
 @formula("aten::histc")
 def histc(x: Tensor, bins: int = 100, min: float = 0, max: float = 0, *, out: Tensor) -> Cost:
-    """A place and an addition for each value; with min = max the extent of x is found first."""
-    range = extent(x, 1) if min == max else ZERO
-    return range + placed(x, 1) + filled(x, [bins], density=False)
+    """A bin and an addition for each value; with min = max the extent of x is taken first."""
+    bounds = extent(x, 1) if min == max else ZERO
+    return bounds + placed(x, 1) + filled(x, [bins], density=False)
 
 
 @formula("aten::histogram")
@@ -68,18 +68,18 @@ def histogram(
     density: bool = False,
     out: Any,
 ) -> Cost:
-    """A histogram of one dimension, over edges that are given or at equal distances."""
+    """A histogram of one dimension, over edges in a tensor or at equal distances."""
     if isinstance(bins, Tensor):
         return searched(x, [bins]) + filled(x, [bins.numel() - 1], density)
-    found = ZERO if range is not None else extent(x, 1)
-    return found + placed(x, 1) + filled(x, [bins], density)
+    bounds = ZERO if range is not None else extent(x, 1)
+    return bounds + placed(x, 1) + filled(x, [bins], density)
 
 
 @formula("aten::_histogramdd_bin_edges")
 def histogramdd_bin_edges(
     x: Tensor, bins: Sequence[int], *, range: Sequence[float] | None = None, **options: Any
 ) -> Cost:
-    """The extent of each coordinate, where none is given."""
+    """The extent of each coordinate, unless a range is passed."""
     return ZERO if range is not None else extent(x, len(bins))
 
 
@@ -93,9 +93,9 @@ def histogramdd_from_bin_cts(
     density: bool = False,
     out: Tensor,
 ) -> Cost:
-    """A place for each coordinate, an addition for each point; the extent is found once more."""
-    found = ZERO if range is not None else extent(x, len(bins))
-    return found + placed(x, len(bins)) + filled(x, bins, density)
+    """A bin for each coordinate, an addition for each point; the extent is taken once more."""
+    bounds = ZERO if range is not None else extent(x, len(bins))
+    return bounds + placed(x, len(bins)) + filled(x, bins, density)
 
 
 @formula("aten::_histogramdd_from_bin_tensors")

@@ -1,4 +1,4 @@
-"""Ops that look elements up or place them by index: free, but for what is added on the way."""
+"""Ops that look elements up or place them by index. They move bytes, and only additions count."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from flopcount.cost import ZERO, Cost
 from flopcount.formulas import bytes as traffic
 from flopcount.formulas.call import Call
 from flopcount.formulas.ops.movement import moves
+from flopcount.formulas.ops.norms import renorm_steps
 from flopcount.formulas.ops.pointwise import scaling_steps
-from flopcount.formulas.ops.reduction import renorm_steps
 from flopcount.formulas.registry import Gradients, Traffic, formula
 from flopcount.formulas.steps import contraction, elementwise, fold
 
-# -- looked up: of the table, what reaches the result is read
+# -- looked up: only the part of the table that reaches the result is read
 
 moves("embedding", "index_select", "gather", "index", "_unsafe_index", traffic=traffic.gathered)
 moves("take", traffic=traffic.gathered)
@@ -28,8 +28,8 @@ moves("embedding_sparse_backward", traffic=traffic.nothing)  # wraps the rows: a
 
 @formula("aten::_unsafe_masked_index", traffic=traffic.gathered)
 def unsafe_masked_index(x: Tensor, mask: Tensor, *args: Any, out: Tensor) -> Cost:
-    """mask ? x[indices] : fill, a select for each element, or for each part of a complex one."""
-    return Cost(compare=out.numel() * (1 + out.is_complex()))
+    """x[indices] where the mask is true, else a fill value: a select for each part of a result."""
+    return Cost(compare=out.numel() * (2 if out.is_complex() else 1))
 
 
 # -- placed: each value reaches its place in the target once
@@ -67,16 +67,16 @@ def along_index(target: Tensor, dim: int, index: Tensor, *args: Any) -> int:
 def at_indices(target: Tensor, indices: Sequence[Tensor | None], values: Tensor, *args: Any) -> int:
     """target[i, :, j] = values: the indices, broadcast, and the dimensions that have none.
 
-    How much a mask selects is not known, unless there is a value for each element: at most the
-    whole target. Values that are there for each are as many-dimensional as what is selected, a
-    mask's dimensions being one; where one of their lengths is 1 they may be broadcast.
+    A mask selects at most the whole target. It is known how many elements it selects only if there
+    is a value for each. Such values have as many dimensions as the selection, in which a mask's
+    dimensions are one; where one of their lengths is 1 they may be broadcast.
     """
-    given = [index for index in indices if index is not None]
-    if any(index.dtype in (torch.bool, torch.uint8) for index in given):
-        each = len(given) == 1 and values.dim() == target.dim() - given[0].dim() + 1
-        return values.numel() if each and 1 not in values.shape else target.numel()
+    tensors = [index for index in indices if index is not None]
+    if any(index.dtype in (torch.bool, torch.uint8) for index in tensors):
+        one_each = len(tensors) == 1 and values.dim() == target.dim() - tensors[0].dim() + 1
+        return values.numel() if one_each and 1 not in values.shape else target.numel()
     whole = [n for n, i in zip(target.shape, indices, strict=False) if i is None]
-    places: Sequence[int] = torch.broadcast_shapes(*(index.shape for index in given))
+    places: Sequence[int] = torch.broadcast_shapes(*(index.shape for index in tensors))
     return prod(places) * prod(whole) * prod(target.shape[len(indices) :])
 
 
@@ -86,14 +86,14 @@ def flat(target: Tensor, index: Tensor, *args: Any) -> int:
 
 
 def masked(target: Tensor, *args: Any) -> int:
-    """How much a mask selects is not known: at most the whole target."""
+    """A mask selects at most the whole target; how much, its values tell."""
     return target.numel()
 
 
 def accumulates(
     target: Tensor, index: Any, values: Tensor, accumulate: bool = False, *args: Any
 ) -> bool:
-    """index_put and put add only if they are told to."""
+    """index_put and put add only if ``accumulate`` says so."""
     return accumulate
 
 
@@ -133,8 +133,8 @@ def scatter_reduce(
 ) -> Cost:
     """A step for each element of the index; a mean divides each element of the result.
 
-    What the target held is taken as one more value, also where ``include_self`` leaves it out:
-    how many values meet there is not known.
+    The target's old element counts as one more value even where ``include_self`` leaves it out,
+    because the number of values that meet in an element is not known.
     """
     return _reduced(target, index.numel(), reduction or reduce)
 
@@ -186,9 +186,9 @@ def index_put(
     *args: Any,
     out: Tensor,
 ) -> Cost:
-    """target[indices] = values, or += values: an addition for each element that is met.
+    """target[indices] = values, or += values: an addition for each element that is placed.
 
-    With a mask, and values that may be broadcast, all of the target counts: an upper bound.
+    With a mask and values that may be broadcast, the whole target counts: an upper bound.
     """
     return elementwise(target, at_indices(target, indices, values), add=int(accumulate))
 
@@ -197,8 +197,8 @@ def index_put(
 def unsafe_masked_index_put_accumulate(
     target: Tensor, mask: Tensor, indices: Sequence[Tensor | None], values: Tensor, *, out: Tensor
 ) -> Cost:
-    """target[indices] += mask ? values : 0, a select and an addition for each value's parts."""
-    parts = values.numel() * (1 + target.is_complex())
+    """target[indices] += values where the mask is true: a select and an addition for each part."""
+    parts = values.numel() * (2 if target.is_complex() else 1)
     return Cost(arith=parts, compare=parts)
 
 
@@ -210,7 +210,7 @@ def put(
     return elementwise(target, index.numel(), add=int(accumulate))
 
 
-# -- gradients of what was looked up: rows that are added where they came from
+# -- gradients of look-ups: rows are added where they came from
 
 
 @formula("aten::embedding_dense_backward")
@@ -225,7 +225,7 @@ def embedding_dense_backward(
 ) -> Gradients:
     """dW[index] += g, an addition for each element of the gradient; / frequency if scaled.
 
-    Rows of the padding index are left out by the kernel; how many there are is not known.
+    The kernel leaves out rows of the padding index; their number is not known.
     """
     return Gradients(weight=elementwise(grad, add=1, div=int(scale_grad_by_freq)))
 
@@ -238,7 +238,7 @@ def unfold_backward(grad: Tensor, *args: Any, out: Tensor) -> Gradients:
 
 @formula("aten::col2im")
 def col2im(columns: Tensor, *args: Any, out: Tensor) -> Cost:
-    """Overlapping patches are added onto zeros; those of the padding too."""
+    """Overlapping patches, padding included, are added onto zeros."""
     return elementwise(columns, add=1)
 
 
@@ -266,7 +266,7 @@ def embedding_bag(
     *args: Any,
     out: tuple[Tensor, ...],
 ) -> Cost:
-    """Rows of a bag are summed, averaged or their maximum taken; none of the bags is empty."""
+    """The sum, mean or maximum of the rows of each bag, of which none is empty."""
     bags = out[0]
     steps = fold(indices.numel() * weight.shape[1], bags.numel())
     if mode == MAX:
@@ -290,16 +290,23 @@ def embedding_bag_dense_backward(
     *args: Any,
     out: Tensor,
 ) -> Gradients:
-    """dW[index] += g of its bag: an addition for each element of each row; a maximum's only one.
+    """dW[index] += g of its bag."""
+    weighted = per_sample_weights is not None
+    return bag_gradients(grad, indices, mode, weighted=weighted, scaled=scale_grad_by_freq)
+
+
+def bag_gradients(
+    grad: Tensor, indices: Tensor, mode: int, *, weighted: bool, scaled: bool
+) -> Gradients:
+    """An addition for each element of each row that is named; of a maximum only for one.
 
     A mean divides the bag's gradient, a weight or a frequency multiplies or divides each row.
     """
     if mode == MAX:
         return Gradients(weight=elementwise(grad, add=1))
-    rows = indices.numel() * grad.shape[-1]
-    scaled = int(per_sample_weights is not None)
-    each = elementwise(grad, rows, add=1, mul=scaled, div=int(scale_grad_by_freq))
-    return Gradients(weight=each + (elementwise(grad, div=1) if mode == MEAN else ZERO))
+    elements = indices.numel() * grad.shape[-1]
+    rows = elementwise(grad, elements, add=1, mul=int(weighted), div=int(scaled))
+    return Gradients(weight=rows + (elementwise(grad, div=1) if mode == MEAN else ZERO))
 
 
 @formula("aten::_embedding_bag_backward")
@@ -318,13 +325,11 @@ def embedding_bag_backward(
     *args: Any,
     out: Tensor,
 ) -> Gradients:
-    """The dense gradient above; a sparse one keeps its rows apart, and adds nothing."""
-    dense = embedding_bag_dense_backward(
-        *(grad, indices, offset2bag, bag_size, maximum_indices, num_weights),
-        *(scale_grad_by_freq, mode, per_sample_weights),
-        out=out,
-    )
-    return Gradients() if sparse else dense
+    """As the dense gradient; a sparse one keeps its rows apart, and adds nothing."""
+    if sparse:
+        return Gradients()
+    weighted = per_sample_weights is not None
+    return bag_gradients(grad, indices, mode, weighted=weighted, scaled=scale_grad_by_freq)
 
 
 @formula("aten::_embedding_bag_per_sample_weights_backward")
@@ -344,78 +349,6 @@ def named_rows(table: Tensor, indices: Tensor, *args: Any) -> int:
 def embedding_renorm(
     table: Tensor, indices: Tensor, max_norm: float, norm_type: float, *, out: Tensor
 ) -> Cost:
-    """``renorm`` of the rows; an index that comes twice is taken for two, up to the whole table."""
+    """``renorm`` of the rows. An index that comes twice counts as two, up to the whole table."""
     rows = min(indices.numel(), table.shape[0])
     return renorm_steps(table, rows * table.shape[1], rows, norm_type)
-
-
-# -- searched
-
-
-@formula("aten::nonzero", "aten::nonzero_static")
-def nonzero(x: Tensor, **options: Any) -> Cost:
-    """x ≠ 0, a comparison for each element; of complex ones one of each part."""
-    return Cost(compare=x.numel() * (1 + x.is_complex()))
-
-
-@formula("aten::bucketize")
-def bucketize(x: Any, boundaries: Tensor, *, out: Tensor, **options: Any) -> Cost:
-    """A binary search for each value: ⌈log₂(m + 1)⌉ comparisons find one of m + 1 buckets."""
-    return elementwise(boundaries, out.numel() * boundaries.numel().bit_length(), compare=1)
-
-
-@formula("aten::searchsorted")
-def searchsorted(boundaries: Tensor, x: Any, *, out: Tensor, **options: Any) -> Cost:
-    """A binary search for each value, as in bucketize, in its own row of boundaries."""
-    return elementwise(boundaries, out.numel() * boundaries.shape[-1].bit_length(), compare=1)
-
-
-@formula("aten::isin")
-def isin(elements: Any, tests: Any, *, out: Tensor, **options: Any) -> Cost:
-    """Each element against each test value; for many, a kernel may sort instead."""
-    tested = tests.numel() if isinstance(tests, Tensor) else 1
-    return elementwise(out, out.numel() * tested, compare=1)
-
-
-@formula("aten::bincount")
-def bincount(x: Tensor, weights: Tensor | None = None, minlength: int = 0, *, out: Tensor) -> Cost:
-    """bin[x] += weight; without weights they count, which is integer arithmetic."""
-    return elementwise(x, add=int(weights is not None))
-
-
-@formula("aten::_unique2", "aten::_unique")
-def unique(x: Tensor, *args: Any, out: tuple[Tensor, ...]) -> Cost:
-    """Sorted, n·⌈log₂ n⌉ comparisons, and each value compared to the one before it.
-
-    A kernel that hashes or counts instead is taken for one that sorts.
-    """
-    n = x.numel()
-    return elementwise(x, n * max(n - 1, 0).bit_length() + max(n - 1, 0), compare=1)
-
-
-@formula("aten::unique_consecutive")
-def unique_consecutive(
-    x: Tensor,
-    return_inverse: bool = False,
-    return_counts: bool = False,
-    dim: int | None = None,
-    *,
-    out: tuple[Tensor, ...],
-) -> Cost:
-    """Each value (with dim each slice) is compared to the one before it."""
-    slices = x.numel() if dim is None else x.shape[dim]
-    return elementwise(x, fold(x.numel(), x.numel() // max(slices, 1)), compare=1)
-
-
-@formula("aten::unique_dim_consecutive")
-def unique_dim_consecutive(x: Tensor, dim: int, *args: Any, out: tuple[Tensor, ...]) -> Cost:
-    """Each slice is compared to the one before it, whole."""
-    return unique_consecutive(x, dim=dim, out=out)
-
-
-@formula("aten::unique_dim")
-def unique_dim(x: Tensor, dim: int, *args: Any, out: tuple[Tensor, ...]) -> Cost:
-    """Slices, sorted and compared like the values of unique: whole slices each time."""
-    n = x.shape[dim]
-    pairs = n * max(n - 1, 0).bit_length() + max(n - 1, 0)
-    return elementwise(x, pairs * (x.numel() // max(n, 1)), compare=1)

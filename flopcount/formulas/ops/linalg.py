@@ -1,16 +1,15 @@
-"""Dense linear algebra: factorizations, solvers, eigenvalues and singular values.
+"""Dense linear algebra: factorizations, solvers and inverses; ``eigenvalues`` has the iterations.
 
-Nothing here but a plain product of matrices is ``macs``: a factorization's products meet
-triangles, reflectors and divisions, so they are ``arith``, as the LAPACK literature counts them,
-and figures that papers quote for matrix products keep their meaning.
+Only plain products of matrices are ``macs``. A factorization's products meet triangles, reflectors
+and divisions: they are ``arith``, as the LAPACK literature counts them, so that figures that papers
+quote for matrix products keep their meaning. The search for pivots is ``compare``.
 
-The counts are those of LAPACK Working Note 41 (Blackford and Dongarra, Installation Guide for
-LAPACK, appendix C: LAWN 41), lower-order terms included, written as the sums over elimination
-steps that they come from, which also hold for the shapes that the note leaves out. Divisions and
-roots are among its multiplications; complex ones are 6 real operations, complex additions 2.
-Iterative methods have no exact count: there it is the expected one of Golub and Van Loan, Matrix
-Computations (4th edition: GVL). Kernels are blocked, or use other iterations, and execute more or
-fewer than the textbook's; the search for pivots is ``compare``.
+The counts follow LAPACK Working Note 41 (Blackford and Dongarra, Installation Guide for LAPACK,
+appendix C: LAWN 41), lower-order terms included. They are written as the sums over elimination
+steps that they come from, and so hold for the shapes that the note leaves out. Divisions and roots
+are among its multiplications; a complex one is 6 real operations, a complex addition 2. Golub and
+Van Loan, Matrix Computations (4th edition: GVL), have the methods that the note lacks. Kernels are
+blocked, and execute more or fewer operations than the textbook.
 
 Letters: matrices are m by n, r = min(m, n); k runs over the steps 1 … r; c columns are solved for.
 """
@@ -80,8 +79,7 @@ def linalg_cholesky_ex(a: Tensor, *args: bool, out: Any, **kwargs: Any) -> Cost:
     return steps(a, mul=updates + margins(n, n) + n, add=updates)
 
 
-@formula("aten::linalg_lu_factor_ex", "aten::linalg_lu")
-def linalg_lu(a: Tensor, *, pivot: bool = True, out: Any = None, **kwargs: Any) -> Cost:
+def lu_factors(a: Tensor, *, pivot: bool = True) -> Cost:
     """P·A = L·U: step k is a reciprocal, m - k products and (m - k)·(n - k) updates.
 
     LAWN 41, GETRF, which gives it for m ≥ n only: m·n²/2 - n³/6 + m·n/2 - n²/2 + 2n/3
@@ -94,6 +92,12 @@ def linalg_lu(a: Tensor, *, pivot: bool = True, out: Any = None, **kwargs: Any) 
     return cost + pivoting(a, m, r) if pivot else cost
 
 
+@formula("aten::linalg_lu_factor_ex", "aten::linalg_lu")
+def linalg_lu(a: Tensor, *, pivot: bool = True, out: Any, **kwargs: Any) -> Cost:
+    """P·A = L·U."""
+    return lu_factors(a, pivot=pivot)
+
+
 free("aten::lu_unpack")
 
 
@@ -101,9 +105,9 @@ free("aten::lu_unpack")
 def linalg_ldl_factor_ex(a: Tensor, *, out: Any, **kwargs: Any) -> Cost:
     """A = L·D·Lᵀ: like Cholesky's without the root, and with pivots.
 
-    LAWN 41, SYTRF (Bunch and Kaufman): n³/6 + n²/2 + 10n/3 multiplications, of which 3 a step
-    decide between pivots, and n³/6 - n/6 additions. Which pivots are 2 by 2 only the values
-    tell: the count, and the search down each column, are those of pivots that are single.
+    LAWN 41, SYTRF (Bunch and Kaufman): n³/6 + n²/2 + 10n/3 multiplications, 3 in each step to
+    decide between pivots, and n³/6 - n/6 additions. Only values tell which pivots are 2 by 2: the
+    count, and the search down each column, take all pivots to be single.
     """
     n = a.shape[-1]
     updates = (n**3 - n) // 6
@@ -113,10 +117,15 @@ def linalg_ldl_factor_ex(a: Tensor, *, out: Any, **kwargs: Any) -> Cost:
 # determinants
 
 
+def determinant(a: Tensor) -> Cost:
+    """U's diagonal multiplied, n - 1 times and by the sign of the permutation."""
+    return lu_factors(a) + steps(a, mul=a.shape[-1], add=0)
+
+
 @formula("aten::_linalg_det")
 def linalg_det(a: Tensor, *, out: Any) -> Cost:
-    """The factor's diagonal multiplied, n - 1 times and by the sign of the permutation."""
-    return linalg_lu(a) + steps(a, mul=a.shape[-1], add=0)
+    """The product of the diagonal of U, from A = L·U."""
+    return determinant(a)
 
 
 @formula("aten::_linalg_slogdet")
@@ -128,7 +137,7 @@ def linalg_slogdet(a: Tensor, *, out: Any) -> Cost:
     n, batch = a.shape[-1], matrices(a)
     sums = Cost(arith=batch * max(n - 1, 0), special=batch * n)
     signs = Cost(arith=batch * 6 * n) if a.is_complex() else Cost(compare=batch * 2 * n)
-    return linalg_det(a, out=out) + signs + sums
+    return determinant(a) + signs + sums
 
 
 # triangular solves and inverses
@@ -183,8 +192,12 @@ def linalg_lu_solve(a: Tensor, pivots: Tensor, b: Tensor, *, out: Tensor, **kwar
 
     LAWN 41, GETRS: c·n² multiplications and c·(n² - n) additions.
     """
-    n = a.shape[-1]
-    return substitution(out, n, unit=True) + substitution(out, n)
+    return lu_substitutions(out, a.shape[-1])
+
+
+def lu_substitutions(x: Tensor, n: int) -> Cost:
+    """L·U·x = b for every column of x."""
+    return substitution(x, n, unit=True) + substitution(x, n)
 
 
 @formula("aten::linalg_ldl_solve")
@@ -199,8 +212,7 @@ def linalg_ldl_solve(a: Tensor, pivots: Tensor, b: Tensor, *, out: Tensor, **kwa
 @formula("aten::_linalg_solve_ex")
 def linalg_solve_ex(a: Tensor, b: Tensor, *, out: tuple[Tensor, ...], **kwargs: Any) -> Cost:
     """A·X = B by A's factors L·U. LAWN 41, GESV."""
-    solution, factors, pivots, *_ = out
-    return linalg_lu(a) + linalg_lu_solve(factors, pivots, b, out=solution)
+    return lu_factors(a) + lu_substitutions(out[0], a.shape[-1])
 
 
 @formula("aten::linalg_inv_ex")
@@ -210,7 +222,7 @@ def linalg_inv_ex(a: Tensor, *, out: Any, **kwargs: Any) -> Cost:
     LAWN 41, GETRF and GETRI, which counts n more. torch solves A·X = I instead, without regard
     for the zeros of I: 8/3·n³.
     """
-    return linalg_lu(a) + triangle_inverse(a) + substitution(a, a.shape[-1], unit=True)
+    return lu_factors(a) + triangle_inverse(a) + substitution(a, a.shape[-1], unit=True)
 
 
 @formula("aten::cholesky_inverse")
@@ -304,62 +316,7 @@ def ormqr(
     return reflected(x, vectors, length, tau.shape[-1], left=left)
 
 
-# eigenvalues and singular values
-
-
-@formula("aten::_linalg_eigh")
-def linalg_eigh(
-    a: Tensor, triangle: str = "L", compute_v: bool = True, *, out: Any, **kwargs: Any
-) -> Cost:
-    """Symmetric QR iteration: 9·n³ with vectors, 4/3·n³ for the values (GVL, algorithm 8.3.3).
-
-    Divide and conquer, which LAPACK prefers for the vectors, executes fewer. Where a dispatch mode
-    listens, as it does while FLOPs are counted, ``torch.linalg.eigvalsh`` asks for vectors too.
-    """
-    n = a.shape[-1]
-    return expected(a, 9 * n**3 if compute_v else 4 * n**3 // 3)
-
-
-@formula("aten::linalg_eig")
-def linalg_eig(a: Tensor, *, out: Any) -> Cost:
-    """QR iteration to the Schur form Q·T·Qᴴ: 25·n³ (GVL, algorithm 7.5.2).
-
-    The back substitution for the vectors (4/3·n³) is less than the iterations may vary.
-    """
-    return expected(a, 25 * a.shape[-1] ** 3)
-
-
-@formula("aten::_linalg_eigvals", "aten::linalg_eigvals")
-def linalg_eigvals(a: Tensor, *, out: Tensor) -> Cost:
-    """QR iteration for the eigenvalues alone: 10·n³ (GVL, algorithm 7.5.2)."""
-    return expected(a, 10 * a.shape[-1] ** 3)
-
-
-@formula("aten::_linalg_svd")
-def linalg_svd(
-    a: Tensor,
-    full_matrices: bool = False,
-    compute_uv: bool = True,
-    *,
-    out: Any,
-    **kwargs: Any,
-) -> Cost:
-    """Golub and Reinsch's iteration, or with QR first, whichever is less (GVL, figure 8.6.1).
-
-    m ≥ n after a transposition. Σ: 4mn² - 4n³/3, or 2mn² + 2n³. Σ, V and n columns of U:
-    14mn² + 8n³, or 6mn² + 20n³. All of U: 4m²n + 8mn² + 9n³, or 4m²n + 22n³; its first columns
-    are no more work. Divide and conquer, which torch runs on the CPU, executes fewer. Where a
-    dispatch mode listens, ``torch.linalg.svdvals`` asks for vectors too.
-    """
-    n, m = sorted(a.shape[-2:])
-    if not compute_uv:
-        return expected(a, min(4 * m * n**2 - 4 * n**3 // 3, 2 * m * n**2 + 2 * n**3))
-    full = 4 * m**2 * n + min(8 * m * n**2 + 9 * n**3, 22 * n**3)
-    thin = min(14 * m * n**2 + 8 * n**3, 6 * m * n**2 + 20 * n**3, full)
-    return expected(a, full if full_matrices else thin)
-
-
-# what is made of them
+# least squares, the exponential and the vector product
 
 
 @formula("aten::linalg_lstsq")
@@ -400,33 +357,14 @@ def squared_residuals(residuals: Tensor, rows: int, a: Tensor) -> Cost:
     return Cost(arith=residuals.numel() * (square * rows + rows - 1))
 
 
-@formula("aten::linalg_pinv.atol_rtol_tensor")
-def linalg_pinv(a: Tensor, *, hermitian: bool = False, out: Tensor, **kwargs: Any) -> Cost:
-    """V·S⁺·Uᴴ: the decomposition, the reciprocals of what exceeds rtol·max(s), two products.
-
-    For each of r values: a comparison, a division and a select; V is scaled, n·r products (by real
-    numbers), and multiplied by Uᴴ: n·m dot products of length r. Of a Hermitian matrix the
-    values are those of ``eigh``, whose sizes and largest have to be found.
-    """
-    m, n = a.shape[-2:]
-    r, batch = min(m, n), matrices(a)
-    tolerance = Cost(arith=batch, compare=batch)
-    inverted = Cost(arith=batch * r, compare=2 * batch * r)
-    scaled = Cost(arith=batch * n * r * (2 if a.is_complex() else 1))
-    cost = tolerance + inverted + scaled + contraction(dots=out.numel(), length=r)
-    if not hermitian:
-        return cost + linalg_svd(a, out=out)
-    return cost + linalg_eigh(a, out=out) + Cost(compare=batch * max(2 * r - 1, 0))
-
-
 @formula("aten::linalg_matrix_exp")
 def linalg_matrix_exp(a: Tensor, *, out: Tensor) -> Cost:
     """A Taylor polynomial of degree 18 in 5 products (Bader, Blanes and Casas, 2019).
 
     A², A³ and A⁶ are 3 products; of these, A and I five combinations are formed, with
-    coefficients, and 2 more products with 3 additions put them together. How often a matrix of
-    large norm is halved, and its exponential squared (a product each), only values can tell: the
-    count is that of a matrix that need not be. One of tiny norm takes fewer.
+    coefficients, and 2 more products with 3 additions put them together. A matrix of large norm
+    is first halved, and its exponential squared as often, a product each. Only values tell how
+    often, so none are counted. A matrix of tiny norm takes fewer products.
     """
     n = a.shape[-1]
     products = contraction(dots=5 * a.numel(), length=n)

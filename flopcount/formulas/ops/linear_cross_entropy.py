@@ -8,6 +8,8 @@ the samples' targets, S = Σ exp(logit - max) of a sample.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
 from flopcount.cost import ZERO, Cost
@@ -48,29 +50,38 @@ def linear_cross_entropy(
     *,
     out: object,
 ) -> Gradients:
-    """w·log S - w·logit of the target, and with P = w·exp / S the gradients of that.
+    """w·log S - w·logit of the target, and the gradients of that.
 
-    - The loss is the difference of two dot products of length n. Where it is a mean, w is divided
-      by its sum, a select being for a sum of 0, and negated; else w is negated.
+    The loss is the difference of two dot products of length n. Where it is a mean, w is divided by
+    its sum, a select being for a sum of 0, and negated; else w is negated.
+    """
+    n = x.shape[0]
+    mean = elementwise(x, fold(n, 1), add=1) + elementwise(x, n, div=1) + Cost(compare=2)
+    scaled = mean if reduction == "mean" else elementwise(x, n, compare=1)
+    loss = contraction(dots=2, length=n) + elementwise(x, 1, add=1)
+    forward = Gradients(unsplit=log_sums(x, weight, bias, class_weight) + scaled + loss)
+    wanted = compute_input_grad, compute_linear_weight_grad, compute_linear_bias_grad
+    return forward + gradients(x, weight.shape[0], wanted)
+
+
+def gradients(x: Tensor, v: int, wanted: Sequence[bool]) -> Gradients:
+    """Of the input, the weight and the bias, with P = w·exp / S.
+
     - dx = w·W[target] - P·W: a product, n·f dot products of length v, a difference.
     - dW = w·x, scattered by additions, - Pᵀ·x: v·f dot products of length n, a difference.
     - db = w, scattered by additions, - P, summed over the samples.
     """
-    (n, f), v = x.shape, weight.shape[0]
-    mean = elementwise(x, fold(n, 1), add=1) + elementwise(x, n, div=1) + Cost(compare=2)
-    scaled = mean if reduction == "mean" else elementwise(x, n, compare=1)
-    loss = contraction(dots=2, length=n) + elementwise(x, 1, add=1)
-    any_gradient = compute_input_grad or compute_linear_weight_grad or compute_linear_bias_grad
-    p = elementwise(x, n, div=1) + elementwise(x, n * v, mul=1) if any_gradient else ZERO
-    for_input = contraction(dots=n * f, length=v) + elementwise(x, n * f, add=1, mul=1)
-    for_weight = contraction(dots=v * f, length=n) + elementwise(x, n * f, add=1, mul=1)
-    for_weight += elementwise(x, v * f, add=1)
-    for_bias = elementwise(x, fold(n * v, v) + n + v, add=1)
+    (n, f), (for_input, for_weight, for_bias) = x.shape, wanted
+    p = elementwise(x, n, div=1) + elementwise(x, n * v, mul=1)
+    into_input = contraction(dots=n * f, length=v) + elementwise(x, n * f, add=1, mul=1)
+    into_weight = contraction(dots=v * f, length=n) + elementwise(x, n * f, add=1, mul=1)
+    into_weight += elementwise(x, v * f, add=1)
+    into_bias = elementwise(x, fold(n * v, v) + n + v, add=1)
     return Gradients(
-        unsplit=log_sums(x, weight, bias, class_weight) + scaled + loss + p,
-        input=for_input if compute_input_grad else ZERO,
-        weight=for_weight if compute_linear_weight_grad else ZERO,
-        bias=for_bias if compute_linear_bias_grad else ZERO,
+        unsplit=p if any(wanted) else ZERO,
+        input=into_input if for_input else ZERO,
+        weight=into_weight if for_weight else ZERO,
+        bias=into_bias if for_bias else ZERO,
     )
 
 

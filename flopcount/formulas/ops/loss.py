@@ -15,7 +15,7 @@ from flopcount.formulas.registry import Gradients, formula
 from flopcount.formulas.steps import elementwise, fold
 
 NONE, MEAN, SUM = 0, 1, 2
-"""How aten numbers the reductions."""
+"""The reductions, as aten numbers them."""
 
 
 def reduced(x: Tensor, values: int, reduction: int) -> Cost:
@@ -61,7 +61,9 @@ def smooth_l1_loss_backward(
     grad: Tensor, x: Tensor, t: Tensor, reduction: int, beta: float, *, out: Tensor
 ) -> Gradients:
     """(x - t) / β between -1 and 1, times g; times 1 / n for a mean."""
-    return Gradients(input=elementwise(out, add=1, div=1, compare=2, mul=1 + (reduction == MEAN)))
+    return Gradients(
+        input=elementwise(out, add=1, div=1, compare=2, mul=2 if reduction == MEAN else 1)
+    )
 
 
 @formula("aten::huber_loss")
@@ -77,7 +79,7 @@ def huber_loss_backward(
     grad: Tensor, x: Tensor, t: Tensor, reduction: int, delta: float, *, out: Tensor
 ) -> Gradients:
     """x - t between -δ and δ, times g; times 1 / n for a mean."""
-    return Gradients(input=elementwise(out, add=1, compare=2, mul=1 + (reduction == MEAN)))
+    return Gradients(input=elementwise(out, add=1, compare=2, mul=2 if reduction == MEAN else 1))
 
 
 # -- two classes
@@ -143,7 +145,7 @@ def soft_margin_loss_backward(
     return Gradients(input=elementwise(out, mul=3, add=2, compare=1, special=1, div=1 + mean))
 
 
-# -- many classes: only the target's element of each sample is met
+# -- many classes: only the target's element of each sample takes part
 
 
 def one_of_each_sample(call: Call) -> tuple[int, int]:
@@ -165,8 +167,8 @@ def nll_loss_forward(
 ) -> Cost:
     """-w[t]·x[t], or 0 where t is ignored: a negation and a select for each sample.
 
-    With a sum goes that of the weights, by which a mean divides; without weights the samples are
-    counted, in integers.
+    The weights are summed as well, and a mean divides by their sum. Without weights the samples
+    are counted, in integers.
     """
     samples = t.numel()
     loss = elementwise(x, samples, compare=2) + reduced(x, samples, reduction)
@@ -215,7 +217,7 @@ def multi_margin_loss(
     The margin less x[t] is there once for a sample; a mean divides by C and the samples at once.
     """
     samples, pairs, sums = t.numel(), x.numel() - t.numel(), out.numel()
-    steps = elementwise(x, pairs, add=1, compare=1, mul=(p == 2) + (weight is not None))
+    steps = elementwise(x, pairs, add=1, compare=1, mul=int(p == 2) + int(weight is not None))
     return steps + elementwise(x, samples + fold(pairs, sums), add=1) + elementwise(out, div=1)
 
 
@@ -236,13 +238,13 @@ def multi_margin_loss_backward(
     The factor c, 1 or 2 over C, for a mean over the samples too, is a number.
     """
     samples, pairs = t.numel(), x.numel() - t.numel()
-    products = (2 if p == 2 else 0) + (weight is not None)
+    products = (2 if p == 2 else 0) + int(weight is not None)
     steps = elementwise(x, pairs, add=2, compare=1, mul=products)  # z; the target's sum
     return Gradients(input=steps + elementwise(x, samples, add=1) + elementwise(x, mul=1))
 
 
-# With many labels a sample, their number is the values' to tell: the target has a slot for each
-# class, and is counted as full, as dense products count their padding.
+# Only values tell how many labels a sample has. The target has a slot for each class, and all
+# slots count, as padding counts in dense products.
 
 
 @formula("aten::multilabel_margin_loss_forward")

@@ -24,7 +24,7 @@ from flopcount.formulas.steps import contraction, dot_products, elementwise, fol
 formula("aten::_int_mm")(mm)
 
 ROW = 0
-"""Stands for the length of a whole row: one scale for it."""
+"""The span of a scale for a whole row, however long that is."""
 
 SPANS: dict[int, int | None] = {0: None, 1: ROW, 2: 16, 3: 32, 4: 128, 5: 128}
 """How far one scale reaches along k, by torch.nn.functional.ScalingType; None: everywhere."""
@@ -58,8 +58,8 @@ def scaled(out: Tensor, k: int, spans: Spans) -> Cost:
     """Products with the scales: for each result and each span of k; single numbers go in as one."""
     single = [span for span in spans if span is None]
     blocks = sum(-(-k // span) if span else 1 for span in spans if span is not None)
-    products = elementwise(out, out.numel() * (blocks + bool(single)), mul=1)
-    return products + elementwise(out, fold(len(single), 1) if single else 0, mul=1)
+    factors = blocks + (1 if single else 0)
+    return elementwise(out, out.numel() * factors + fold(len(single), 1), mul=1)
 
 
 def finished(out: Tensor, bias: Tensor | None, scale: Tensor | None = None) -> Cost:
@@ -104,7 +104,7 @@ def scaled_mm_v2(
     *,
     out: Tensor,
 ) -> Cost:
-    """The same, with scales whose kinds are named, and of which there may be two levels."""
+    """The same, with scales of one or two levels, whose kinds the recipes name."""
     k = packed_length(a, -1)
     spans = [SPANS[recipe] for recipe in (*recipe_a, *recipe_b)]
     return contraction(dots=out.numel(), length=k) + scaled(out, k, spans) + finished(out, bias)
@@ -114,7 +114,7 @@ def scaled_mm_v2(
 
 
 def group_products(a: Tensor, b: Tensor, out: Tensor) -> Cost:
-    """Products of which the shapes tell the sum, though only values tell where a group ends.
+    """The products of all groups: shapes tell their number, though only values tell where one ends.
 
     (M, k) @ (g, k, n) is M·n dot products of length k in all groups together, and (g, m, k) @
     (k, N) likewise; (m, K) @ (K, n) has m·n products of length K, which groups part: g·m·n dot
@@ -216,8 +216,8 @@ def mixed_dtypes_linear(
     out: Tensor,
 ) -> Cost:
     """φ((x @ q)·scale + bias), by columns; φ is none, ReLU or SiLU."""
-    cost = weight_int8pack_mm(x, weight, scale, out=out) + finished(out, bias)
-    return cost + unary(out, activation)
+    products = contraction(dots=out.numel(), length=x.shape[-1])
+    return products + elementwise(out, mul=1) + finished(out, bias) + unary(out, activation)
 
 
 @formula("aten::_weight_int4pack_mm", "aten::_weight_int4pack_mm_for_cpu")

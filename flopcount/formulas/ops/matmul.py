@@ -10,7 +10,8 @@ from torch import Tensor, ops
 from flopcount.cost import ZERO, Cost
 from flopcount.formulas import bytes as traffic
 from flopcount.formulas.call import Call
-from flopcount.formulas.ops.pointwise import gelu, scaling_steps
+from flopcount.formulas.ops.activations import GELU
+from flopcount.formulas.ops.pointwise import scaling_steps
 from flopcount.formulas.registry import Gradients, formula
 from flopcount.formulas.steps import contraction, elementwise, fold
 
@@ -39,7 +40,7 @@ def mv(a: Tensor, b: Tensor, *, out: Tensor) -> Cost:
     return contraction(dots=out.numel(), length=b.shape[0])
 
 
-# -- added to something, beta·bias + alpha·(a @ b)
+# -- products that are added: beta·bias + alpha·(a @ b)
 
 
 def combined(out: Tensor, beta: complex, alpha: complex) -> Cost:
@@ -54,7 +55,7 @@ def combined(out: Tensor, beta: complex, alpha: complex) -> Cost:
 
 
 def added(out: Tensor, length: int, beta: float, alpha: float) -> Cost:
-    """A dot product for each element of ``out``, and what adds it to another tensor."""
+    """A dot product for each element of ``out``, added to another tensor."""
     return contraction(dots=out.numel(), length=length) + combined(out, beta, alpha)
 
 
@@ -93,8 +94,8 @@ def addmm_activation(
     out: Tensor,
 ) -> Cost:
     """φ(beta·bias + alpha·(a @ b)), φ being ReLU, one comparison, or GELU by erf."""
-    activation = gelu(out, out=out) if use_gelu else elementwise(out, compare=1)
-    return added(out, a.shape[-1], beta, alpha) + activation
+    activation = GELU if use_gelu else {"compare": 1}
+    return added(out, a.shape[-1], beta, alpha) + elementwise(out, **activation)
 
 
 @formula("aten::addr", traffic=traffic.accumulated)
@@ -108,11 +109,16 @@ def addr(
 # -- layers
 
 
+def affine(out: Tensor, length: int, bias: Tensor | None) -> Cost:
+    """A dot product for each element of ``out``, and the bias, if there is one."""
+    products = contraction(dots=out.numel(), length=length)
+    return products + elementwise(out, add=int(bias is not None))
+
+
 @formula(aten.linear)
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, out: Tensor) -> Cost:
     """(…, k) @ (n, k)ᵀ + bias, whole: where a backend does not take it apart."""
-    cost = contraction(dots=out.numel(), length=weight.shape[-1])
-    return cost + elementwise(out, add=1) if bias is not None else cost
+    return affine(out, weight.shape[-1], bias)
 
 
 def linear_backward_traffic(call: Call) -> tuple[int, int]:
@@ -131,10 +137,18 @@ def linear_backward(
     *,
     out: Sequence[Tensor | None],
 ) -> Gradients:
-    """dx = g·w, m·k dot products of length n; dw = gᵀ·x, n·k of length m; db a sum of m rows."""
+    """dx = g·w, dw = gᵀ·x, db = Σ g."""
+    return affine_backward(grad, weight, output_mask)
+
+
+def affine_backward(grad: Tensor, weight: Tensor, mask: Sequence[bool]) -> Gradients:
+    """dx: m·k dot products of length n; dw: n·k of length m; db: a sum of m rows.
+
+    If the gradient is nested, m counts the rows of all components.
+    """
     n, k = weight.shape
     m = grad.numel() // n if n else 0
-    for_input, for_weight, for_bias = output_mask
+    for_input, for_weight, for_bias = mask
     return Gradients(
         input=contraction(dots=m * k, length=n) if for_input else ZERO,
         weight=contraction(dots=n * k, length=m) if for_weight else ZERO,
@@ -181,7 +195,7 @@ def trilinear(
 def sum_of_products(
     out: Tensor, along: Sequence[int], summed: Sequence[int], lengths: dict[int, int]
 ) -> Cost:
-    """A product for each index into the dimensions ``along``, some of which are ``summed``.
+    """A product for each index into the dimensions ``along``; some of these are ``summed``.
 
     Where nothing is summed they are no MACs.
     """

@@ -1,4 +1,4 @@
-"""Ops that do no arithmetic: they make, fill, copy or look at memory, and compute nothing."""
+"""Ops that do no arithmetic: they make, fill, copy or inspect memory."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from flopcount.formulas import bytes as traffic
 from flopcount.formulas.registry import free
 
 FILLINGS = ("value", "fill_value", "s")
-"""What ops call the number that they fill memory with."""
+"""Names of parameters for the number that memory is filled with."""
 
 
 def moves(
@@ -20,7 +20,7 @@ def moves(
     free(*(f"aten::{name}" for name in names), traffic=traffic, coefficients=coefficients)
 
 
-# memory that nobody fills, or that is only looked at in another way
+# memory that is not filled, and views
 moves("empty", "empty_like", "empty_permuted", "empty_strided", traffic=traffic.nothing)
 moves("new_empty", "new_empty_strided", "_efficientzerotensor", traffic=traffic.nothing)
 moves("resize", "resize_as", "_resize_output", "set", traffic=traffic.nothing)
@@ -38,7 +38,7 @@ moves(
 )
 moves("_lazy_clone", "from_file", "_make_dep_token", traffic=traffic.nothing)
 
-# questions about a tensor; what asks for values reads them
+# questions about a tensor; an op that asks for values reads them
 moves("is_same_size", "is_set_to", "is_pinned", "is_coalesced", traffic=traffic.nothing)
 moves("sparse_dim", "dense_dim", "_dimI", "_dimV", "_nnz", traffic=traffic.nothing)
 moves("_assert_tensor_metadata", "_fused_sdp_choice", traffic=traffic.nothing)
@@ -59,7 +59,7 @@ free(
     traffic=traffic.nothing,
 )
 
-# memory filled with given values or with a sequence; what generates it is no work on data
+# memory filled with one value or a sequence; generating a sequence is no work on data
 moves("zeros", "ones", "full", "scalar_tensor", "eye", "arange", "range", "linspace", "logspace")
 moves("tril_indices", "triu_indices", "fft_fftfreq", "fft_rfftfreq")
 moves("zeros_like", "ones_like", "full_like", traffic=traffic.refilled)
@@ -94,7 +94,7 @@ moves("split_with_sizes_copy", traffic=traffic.gathered)
 moves("select_backward", "slice_backward", "diagonal_backward")
 moves("select_scatter", "slice_scatter", "diagonal_scatter", "as_strided_scatter")
 
-# between processes; what a reduction adds up is added in the network or by its library
+# between processes; a reduction adds in the network, or in its library
 _COLLECTIVES = [
     "all_gather_into_tensor",
     "all_gather_into_tensor_coalesced",

@@ -1,4 +1,4 @@
-"""Nested tensors, whose components differ in shape: what is not a sum over these components.
+"""Nested tensors, whose components differ in shape: ops that are no sum over these components.
 
 Most ops cost what they do for each component alone, and have no formula here. Weights have
 gradients that are sums over all components; and some ops only exist for nested tensors.
@@ -10,22 +10,17 @@ from collections.abc import Sequence
 from math import prod
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from flopcount.cost import ZERO, Cost
 from flopcount.formulas import bytes as traffic
 from flopcount.formulas.nested_components import components
-from flopcount.formulas.ops.matmul import linear_backward as dense_linear_backward
-from flopcount.formulas.ops.matmul import linear_backward_traffic
+from flopcount.formulas.ops.matmul import affine_backward, linear_backward_traffic
 from flopcount.formulas.ops.movement import moves
-from flopcount.formulas.ops.normalization import (
-    native_layer_norm_backward as dense_layer_norm_backward,
-)
-from flopcount.formulas.ops.reduction import softmax_steps
+from flopcount.formulas.ops.normalization import layer_norm_backward
+from flopcount.formulas.ops.softmax import softmax_steps
 from flopcount.formulas.registry import Gradients, formula, free
 from flopcount.formulas.steps import contraction
-from flopcount.torch_private.modes import without_modes
 from flopcount.torch_private.ops import component_shapes
 
 # -- products of each component with its counterpart
@@ -45,22 +40,15 @@ def matmul_backward(
     grad: Tensor, a: Tensor, b: Tensor, mask: Sequence[bool], *, out: Sequence[Tensor | None]
 ) -> Gradients:
     """da = g·bᵀ, dot products of length n for each component; db = aᵀ·g, of length m."""
-    cost = ZERO
+    cost, (for_a, for_b) = ZERO, mask
     for times, (g, x, y) in components(grad, a, b):
         into_a = contraction(dots=x.numel(), length=g.shape[-1])
         into_b = contraction(dots=y.numel(), length=g.shape[-2])
-        cost += times * (into_a * mask[0] + into_b * mask[1])
+        cost += times * ((into_a if for_a else ZERO) + (into_b if for_b else ZERO))
     return Gradients(input=cost)
 
 
 # -- gradients of weights, which are sums over the rows of all components
-
-
-def rows(nested: Tensor, length: Sequence[int]) -> Tensor:
-    """The rows of all components below each other, without data."""
-    with without_modes():
-        count = nested.numel() // prod(length) if prod(length) else 0
-        return torch.empty(count, *length, dtype=nested.dtype, device="meta")
 
 
 @formula("aten::linear_backward", traffic=linear_backward_traffic, nested=True)
@@ -68,17 +56,25 @@ def linear_backward(
     x: Tensor, grad: Tensor, weight: Tensor, output_mask: Sequence[bool], *, out: Any
 ) -> Gradients:
     """As for one matrix of all rows: dw = gᵀ·x, dot products as long as there are rows."""
-    n, k = weight.shape
-    return dense_linear_backward(rows(x, [k]), rows(grad, [n]), weight, output_mask, out=out)
+    return affine_backward(grad, weight, output_mask)
 
 
 @formula("aten::native_layer_norm_backward", traffic=traffic.reading_all_but(6), nested=True)
 def native_layer_norm_backward(
-    grad: Tensor, x: Tensor, normalized_shape: Sequence[int], *others: Any, out: Any
+    grad: Tensor,
+    x: Tensor,
+    normalized_shape: Sequence[int],
+    mean: Tensor,
+    rstd: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    output_mask: Sequence[bool],
+    *,
+    out: Any,
 ) -> Gradients:
     """As for one matrix of all rows, over which the gradients of weight and bias are sums."""
-    matrices = rows(grad, normalized_shape), rows(x, normalized_shape)
-    return dense_layer_norm_backward(*matrices, normalized_shape, *others, out=out)
+    n, k = x.numel(), prod(normalized_shape)
+    return layer_norm_backward(n, n // k if k else 0, k, output_mask, scaled=weight is not None)
 
 
 # -- attention of sequences that are padded
@@ -92,7 +88,7 @@ def softmax_with_shape(scores: Tensor, query: Tensor, *, out: Tensor) -> Cost:
     return sum((softmax_steps(h * t * t, h * t) for t in lengths), ZERO)
 
 
-# -- what moves
+# -- ops that only move
 
 
 # a view of a part of each component
@@ -115,7 +111,7 @@ moves("_nested_view_from_jagged_copy", "_nested_get_values_copy")
 # padded and unpadded
 moves("to_padded_tensor", "_nested_from_padded", "_nested_from_padded_and_nested_example")
 moves("_nested_from_padded_tensor", "_nested_tensor_from_mask", "_jagged_to_padded_dense_forward")
-moves("_padded_dense_to_jagged_forward", traffic=traffic.gathered)  # what is padding is not read
+moves("_padded_dense_to_jagged_forward", traffic=traffic.gathered)  # padding is not read
 
 # gradients of a part, and of a sum, that are placed or spread
 moves("_nested_select_backward", "_nested_sum_backward")

@@ -1,6 +1,6 @@
-"""What oneDNN and MKL run in one kernel: a linear layer or a convolution, and steps after it.
+"""Kernels of oneDNN and MKL: a linear layer or a convolution, and the steps after it.
 
-Weights may come in an order of the library's own, which changes no shape.
+The library may keep weights in an order of its own; their shapes stay the same.
 """
 
 from __future__ import annotations
@@ -11,8 +11,14 @@ from typing import Any
 from torch import Tensor
 
 from flopcount.cost import ZERO, Cost
-from flopcount.formulas.ops.convolution import convolution
-from flopcount.formulas.ops.matmul import linear, linear_backward, linear_backward_traffic
+from flopcount.formulas.ops.convolution import meetings
+from flopcount.formulas.ops.matmul import (
+    affine,
+    affine_backward,
+    linear,
+    linear_backward,
+    linear_backward_traffic,
+)
 from flopcount.formulas.registry import Gradients, Uncountable, formula, formula_of, free
 from flopcount.formulas.steps import contraction, elementwise
 
@@ -25,7 +31,7 @@ def linear_backward_input(
     input_size: Sequence[int], grad: Tensor, weight: Tensor, *, out: Tensor
 ) -> Gradients:
     """g·w."""
-    return linear_backward(out, grad, weight, (True, False, False), out=[out, None, None])
+    return affine_backward(grad, weight, (True, False, False))
 
 
 @formula("aten::mkldnn_linear_backward_weights")
@@ -33,14 +39,14 @@ def linear_backward_weights(
     grad: Tensor, x: Tensor, weight: Tensor, bias_defined: bool, *, out: Sequence[Tensor]
 ) -> Gradients:
     """gᵀ·x, and a sum over the rows of g."""
-    return linear_backward(x, grad, weight, (False, True, bias_defined), out=[None, *out])
+    return affine_backward(grad, weight, (False, True, bias_defined))
 
 
 STEPS = {"swish": "silu"}
-"""Functions that oneDNN calls otherwise than torch."""
+"""Functions that have another name in torch."""
 
 BINARY = {"add": "add", "sum": "add", "sub": "add", "mul": "mul", "div": "div"}
-"""What another operand does to a result, and the kind of step that it is."""
+"""How another operand is combined with a result, and the step that this takes."""
 
 
 def unary(out: Tensor, name: str | None, algorithm: str | None = None) -> Cost:
@@ -56,7 +62,7 @@ def unary(out: Tensor, name: str | None, algorithm: str | None = None) -> Cost:
 
 def binary(out: Tensor, name: str, alpha: float | None = None) -> Cost:
     """Another operand is added to each result, or multiplied with it, after a factor alpha."""
-    scaled = elementwise(out, mul=int(alpha not in (None, 1)))
+    scaled = elementwise(out, mul=0 if alpha in (None, 1) else 1)
     return scaled + elementwise(out, **{BINARY[name]: 1})
 
 
@@ -72,7 +78,7 @@ def linear_pointwise(
     out: Tensor,
 ) -> Cost:
     """φ(x·Wᵀ + b)."""
-    return linear(x, weight, bias, out=out) + unary(out, attr, algorithm)
+    return affine(out, weight.shape[-1], bias) + unary(out, attr, algorithm)
 
 
 @formula("mkldnn::_linear_pointwise.binary")
@@ -80,7 +86,7 @@ def linear_binary(
     x: Tensor, other: Tensor, weight: Tensor, bias: Tensor | None, attr: str, *, out: Tensor
 ) -> Cost:
     """(x·Wᵀ + b) ∘ y."""
-    return linear(x, weight, bias, out=out) + binary(out, attr)
+    return affine(out, weight.shape[-1], bias) + binary(out, attr)
 
 
 @formula("mkl::_mkl_linear")
@@ -88,7 +94,25 @@ def mkl_linear(
     x: Tensor, packed: Tensor, weight: Tensor, bias: Tensor | None, *args: object, out: Tensor
 ) -> Cost:
     """x·Wᵀ + b."""
-    return linear(x, weight, bias, out=out)
+    return affine(out, weight.shape[-1], bias)
+
+
+# -- convolutions
+
+
+def convolved(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    settings: Sequence[Sequence[int]],
+    out: Tensor,
+    *,
+    transposed: bool = False,
+) -> Cost:
+    """A convolution with its stride, padding and dilation, and the bias, if there is one."""
+    grid, image, dots = (x, out, 0) if transposed else (out, x, out.numel())
+    products = Cost(**meetings(weight, grid, image, *settings), dots=dots)
+    return products + elementwise(out, add=int(bias is not None))
 
 
 @formula("mkldnn::_convolution_pointwise")
@@ -107,7 +131,7 @@ def convolution_pointwise(
     out: Tensor,
 ) -> Cost:
     """φ of a convolution."""
-    cost = convolution(x, weight, bias, stride, padding, dilation, False, [], groups, out=out)
+    cost = convolved(x, weight, bias, (stride, padding, dilation), out)
     return cost + unary(out, attr, algorithm)
 
 
@@ -120,45 +144,36 @@ def convolution_transpose_pointwise(
     output_padding: Sequence[int],
     stride: Sequence[int],
     dilation: Sequence[int],
-    groups: int,
-    attr: str,
-    scalars: Sequence[float | None],
-    algorithm: str | None,
-    *,
+    *function: Any,
     out: Tensor,
 ) -> Cost:
     """φ of a transposed convolution."""
-    cost = convolution(x, weight, bias, stride, padding, dilation, True, [], groups, out=out)
+    _groups, attr, _scalars, algorithm = function
+    cost = convolved(x, weight, bias, (stride, padding, dilation), out, transposed=True)
     return cost + unary(out, attr, algorithm)
 
 
-@formula("mkldnn::_convolution_pointwise.binary")
 def convolution_binary(
-    x: Tensor,
-    other: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    padding: Sequence[int],
-    stride: Sequence[int],
-    dilation: Sequence[int],
-    groups: int,
-    binary_attr: str,
-    alpha: float | None,
-    unary_attr: str | None,
-    scalars: Sequence[float | None],
-    algorithm: str | None,
-    *,
-    out: Tensor,
+    x: Tensor, weight: Tensor, bias: Tensor | None, *settings: Any, out: Tensor
 ) -> Cost:
+    """A convolution, another operand, a function."""
+    padding, stride, dilation, _groups, binary_attr, alpha, attr, _scalars, algorithm = settings
+    cost = convolved(x, weight, bias, (stride, padding, dilation), out)
+    return cost + binary(out, binary_attr, alpha) + unary(out, attr, algorithm)
+
+
+@formula("mkldnn::_convolution_pointwise.binary")
+def convolution_pointwise_binary(x: Tensor, other: Tensor, *args: Any, out: Tensor) -> Cost:
     """φ(y ∘ a convolution)."""
-    cost = convolution(x, weight, bias, stride, padding, dilation, False, [], groups, out=out)
-    return cost + binary(out, binary_attr, alpha) + unary(out, unary_attr, algorithm)
+    return convolution_binary(x, *args, out=out)
 
 
 @formula("mkldnn::_convolution_pointwise_.binary")
-def convolution_binary_in_place(other: Tensor, x: Tensor, *args: Any, out: Tensor) -> Cost:
+def convolution_pointwise_binary_in_place(
+    other: Tensor, x: Tensor, *args: Any, out: Tensor
+) -> Cost:
     """The same, the result taking the other operand's place."""
-    return convolution_binary(x, other, *args, out=out)
+    return convolution_binary(x, *args, out=out)
 
 
 # -- 8-bit integers: products of q with q, a scale for x and one for each channel of the weight
@@ -180,16 +195,11 @@ def qlinear_pointwise(
     weight_scale: Tensor,
     weight_zero_point: Tensor,
     bias: Tensor | None,
-    output_scale: float,
-    output_zero_point: int,
-    output_dtype: Any,
-    attr: str,
-    scalars: Sequence[float | None],
-    algorithm: str,
-    *,
+    *results: Any,
     out: Tensor,
 ) -> Cost:
     """φ(x·Wᵀ + b) of integers."""
+    *_, attr, _scalars, algorithm = results
     products = contraction(dots=out.numel(), length=x.shape[-1])
     return products + rescaled(out, bias, unary(out, attr, algorithm))
 
@@ -204,42 +214,33 @@ def qlinear_binary(
     weight_zero_point: Tensor,
     other: Tensor | None,
     bias: Tensor | None,
-    output_scale: float,
-    output_zero_point: int,
-    output_dtype: Any,
-    other_scale: float,
-    other_zero_point: int,
-    binary_attr: str,
-    alpha: float,
-    unary_attr: str,
-    scalars: Sequence[float | None],
-    algorithm: str,
-    *,
+    *results: Any,
     out: Tensor,
 ) -> Cost:
     """φ(y ∘ (x·Wᵀ + b)) of integers, y being floats or integers."""
+    *_, binary_attr, alpha, attr, _scalars, algorithm = results
     products = contraction(dots=out.numel(), length=x.shape[-1])
-    after = binary(out, binary_attr, alpha) + unary(out, unary_attr, algorithm)
+    after = binary(out, binary_attr, alpha) + unary(out, attr, algorithm)
     return products + rescaled(out, bias, after)
 
 
 def qconv_products(
-    x: Tensor,
-    weight: Tensor,
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    out: Tensor,
+    x: Tensor, weight: Tensor, settings: Sequence[Sequence[int]], out: Tensor
 ) -> Cost:
     """A convolution of integers; of one dimension it is packed as one of two."""
-    spare = weight.dim() - x.dim()
-    if spare:
-        x, out = x.unsqueeze(2), out.unsqueeze(2)
-    settings = [1] * spare + [*stride], [0] * spare + [*padding], [1] * spare + [*dilation]
-    return convolution(x, weight, None, *settings, False, [], 1, out=out)
+    if weight.dim() == x.dim():
+        return convolved(x, weight, None, settings, out)
+    stride, padding, dilation = settings
+    settings = [1, *stride], [0, *padding], [1, *dilation]
+    return convolved(x.unsqueeze(2), weight, None, settings, out.unsqueeze(2))
 
 
-@formula(*(f"onednn::qconv{d}_pointwise" for d in ("", "1d", "2d", "3d")))
+@formula(
+    "onednn::qconv_pointwise",
+    "onednn::qconv1d_pointwise",
+    "onednn::qconv2d_pointwise",
+    "onednn::qconv3d_pointwise",
+)
 def qconv_pointwise(
     x: Tensor,
     x_scale: Any,
@@ -251,18 +252,12 @@ def qconv_pointwise(
     stride: Sequence[int],
     padding: Sequence[int],
     dilation: Sequence[int],
-    groups: int,
-    output_scale: float,
-    output_zero_point: int,
-    output_dtype: Any,
-    attr: str,
-    scalars: Sequence[float | None],
-    algorithm: str | None,
-    *,
+    *results: Any,
     out: Tensor,
 ) -> Cost:
     """φ of a convolution of integers."""
-    products = qconv_products(x, weight, stride, padding, dilation, out)
+    *_, attr, _scalars, algorithm = results
+    products = qconv_products(x, weight, (stride, padding, dilation), out)
     return products + rescaled(out, bias, unary(out, attr, algorithm))
 
 
@@ -279,31 +274,20 @@ def qconv_binary(
     stride: Sequence[int],
     padding: Sequence[int],
     dilation: Sequence[int],
-    groups: int,
-    output_scale: float,
-    output_zero_point: int,
-    output_dtype: Any,
-    other_scale: float,
-    other_zero_point: int,
-    binary_attr: str,
-    alpha: float | None,
-    unary_attr: str | None,
-    scalars: Sequence[float | None],
-    algorithm: str | None,
-    *,
+    *results: Any,
     out: Tensor,
 ) -> Cost:
     """φ(y ∘ a convolution) of integers, y being floats or integers."""
-    products = qconv_products(x, weight, stride, padding, dilation, out)
-    after = binary(out, binary_attr, alpha) + unary(out, unary_attr, algorithm)
+    *_, binary_attr, alpha, attr, _scalars, algorithm = results
+    products = qconv_products(x, weight, (stride, padding, dilation), out)
+    after = binary(out, binary_attr, alpha) + unary(out, attr, algorithm)
     return products + rescaled(out, bias, after)
 
 
 @formula("onednn::linear_dynamic_fp16")
 def linear_dynamic_fp16(x: Tensor, weight: Tensor, bias: Tensor | None, *, out: Tensor) -> Cost:
     """x·Wᵀ + b; half as many bits for the weight, which is packed as (k, n)."""
-    added = elementwise(out, add=int(bias is not None))
-    return contraction(dots=out.numel(), length=x.shape[-1]) + added
+    return affine(out, x.shape[-1], bias)
 
 
 @formula("onednn::linear_relu_dynamic_fp16")
@@ -311,10 +295,10 @@ def linear_relu_dynamic_fp16(
     x: Tensor, weight: Tensor, bias: Tensor | None, *, out: Tensor
 ) -> Cost:
     """max(0, x·Wᵀ + b)."""
-    return linear_dynamic_fp16(x, weight, bias, out=out) + elementwise(out, compare=1)
+    return affine(out, x.shape[-1], bias) + elementwise(out, compare=1)
 
 
-free(*(f"onednn::{name}" for name in ("qadd", "qadd_relu", "qmul", "qbatch_norm2d")))
+free("onednn::qadd", "onednn::qadd_relu", "onednn::qmul", "onednn::qbatch_norm2d")
 free(
     "onednn::linear_prepack_fp16",
     "onednn::qconv_prepack",

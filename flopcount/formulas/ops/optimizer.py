@@ -59,6 +59,14 @@ def gradient_steps(
     }
 
 
+def adam(params: Tensors, *, amsgrad: bool) -> Cost:
+    """m += c·(g - m); v = β₂·v + c·g·g; param += c·m / (√v / c + ε), c standing for numbers.
+
+    3, 4 and 6 operations: 13. With amsgrad the root is of the largest v so far, a comparison.
+    """
+    return per_element(params, add=5, mul=5, div=2, sqrt=1, compare=int(amsgrad))
+
+
 @formula("aten::_fused_adam", traffic=fused_traffic, coefficients=HYPERPARAMETERS)
 def fused_adam(
     params: Tensors,
@@ -70,19 +78,26 @@ def fused_adam(
     out: Any,
     **numbers: Any,
 ) -> Cost:
-    """m += c·(g - m); v = β₂·v + c·g·g; param += c·m / (√v / c + ε), c standing for numbers.
-
-    3, 4 and 6 operations: 13. With amsgrad the root is of the largest v so far, a comparison.
-    """
+    """Adam on g + decay·param."""
     gradient = per_element(params, **gradient_steps(grad_scale, maximize, weight_decay))
-    return gradient + per_element(params, add=5, mul=5, div=2, sqrt=1, compare=int(amsgrad))
+    return gradient + adam(params, amsgrad=amsgrad)
 
 
 @formula("aten::_fused_adamw", traffic=fused_traffic, coefficients=HYPERPARAMETERS)
-def fused_adamw(params: Tensors, *states: Tensors, weight_decay: float, **options: Any) -> Cost:
+def fused_adamw(
+    params: Tensors,
+    *states: Tensors,
+    weight_decay: float,
+    amsgrad: bool,
+    maximize: bool,
+    grad_scale: Tensor | None = None,
+    out: Any,
+    **numbers: Any,
+) -> Cost:
     """Adam on a parameter that decays by a product of its own, not through its gradient."""
+    gradient = per_element(params, **gradient_steps(grad_scale, maximize, weight_decay=0))
     decay = per_element(params, mul=int(weight_decay != 0))
-    return decay + fused_adam(params, *states, weight_decay=0, **options)
+    return gradient + decay + adam(params, amsgrad=amsgrad)
 
 
 @formula("aten::_fused_adagrad", traffic=fused_traffic, coefficients=HYPERPARAMETERS)
@@ -120,7 +135,7 @@ def fused_sgd(
     """
     cost = per_element(params, **gradient_steps(grad_scale, maximize, weight_decay))
     if momentum != 0 and not is_first_step:
-        cost += per_element(params, add=1, mul=1 + (dampening != 0))
+        cost += per_element(params, add=1, mul=2 if dampening else 1)
     if momentum != 0 and nesterov:
         cost += per_element(params, add=1, mul=int(momentum != 1))
     return cost + per_element(params, add=1, mul=1)

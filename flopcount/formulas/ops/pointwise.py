@@ -1,7 +1,6 @@
 """Element-wise ops: so many steps for each element of the broadcast result.
 
-A fused op costs the sum of the steps of its textbook definition, written beside it. A select on
-a comparison of its own (ReLU's gradient, leaky ReLU) is one comparison.
+A fused op costs the sum of the steps of its textbook definition, written beside it.
 """
 
 from __future__ import annotations
@@ -11,47 +10,37 @@ from typing import Any
 from torch import Tensor, ops
 
 from flopcount.cost import ZERO, Cost
-from flopcount.formulas import bytes as traffic
 from flopcount.formulas import complex as complex_numbers
-from flopcount.formulas.registry import Formula, Gradients, formula, free
+from flopcount.formulas.registry import Formula, formula, free
 from flopcount.formulas.steps import elementwise
 
 aten = ops.aten
 
 
-def steps(*names: str, **each: int) -> None:
-    """Register aten ops ``names``: the steps in ``each`` for each element of the result.
+def steps(*names: str, **counts: int) -> None:
+    """Register aten ops ``names``: so many steps for each element of the result.
 
     A function of complex numbers has steps of its own.
     """
     for name in names:
-        formula(f"aten::{name}")(_with_steps(name, each))
+        formula(f"aten::{name}")(_with_steps(name, counts))
 
 
-def _with_steps(name: str, each: dict[str, int]) -> Formula:
+def _with_steps(name: str, counts: dict[str, int]) -> Formula:
     function = complex_numbers.FUNCTIONS.get(name)
 
     def cost(*args: Any, out: Tensor, **kwargs: Any) -> Cost:
         if function and out.is_complex():
             return out.numel() * function
-        return elementwise(out, **each)
+        return elementwise(out, **counts)
 
-    cost.__doc__ = f"{_sentence(each)} for each element."
+    cost.__doc__ = f"{in_words(counts)} for each element."
     return cost
 
 
-def _sentence(each: dict[str, int]) -> str:
-    return " + ".join(f"{count} {step}" if count > 1 else step for step, count in each.items())
-
-
-def gradient_steps(*names: str, **each: int) -> None:
-    """Like :func:`steps`, for ops that compute the gradient of an activation's input."""
-
-    def cost(*args: Any, out: Tensor, **kwargs: Any) -> Gradients:
-        return Gradients(input=elementwise(out, **each))
-
-    cost.__doc__ = f"{_sentence(each)} for each element of the input's gradient."
-    formula(*(f"aten::{name}" for name in names))(cost)
+def in_words(counts: dict[str, int]) -> str:
+    """``2 add + mul``."""
+    return " + ".join(f"{count} {step}" if count > 1 else step for step, count in counts.items())
 
 
 # one operation
@@ -69,14 +58,13 @@ steps("sin", "cos", "tan", "asin", "acos", "atan", "atan2", "sinh", "cosh", spec
 steps("tanh", "asinh", "acosh", "atanh", special=1)
 steps("_conj_physical", "conj_physical", "polar")  # of a real number nothing; polar makes complex
 
-# integer arithmetic, and bits that are moved
+# integer arithmetic, and moving bits
 free("aten::bitwise_not", "aten::bitwise_and", "aten::bitwise_or", "aten::bitwise_xor")
 free("aten::bitwise_left_shift", "aten::bitwise_right_shift", "aten::gcd", "aten::lcm")
 free("aten::__lshift__", "aten::__rshift__", "aten::frexp", "aten::nextafter")
 
 # several operations
 steps("frac", compare=1, add=1)  # x - trunc(x)
-steps("hardtanh", compare=2)  # min(max(x, a), b)
 steps("heaviside", compare=2)  # 1 if x > 0, v if x = 0
 steps("nan_to_num", compare=3)  # selects on x ≠ x, x = inf and x = -inf
 steps("hypot", add=1, mul=2, sqrt=1)  # √(a² + b²)
@@ -85,63 +73,14 @@ steps("floor_divide", div=1, compare=1)  # floor(a / b)
 steps("xlogy", compare=1, special=1, mul=1)  # x · log y, or 0 if x = 0
 steps("sinc", mul=1, special=1, div=1, compare=1)  # sin(π · x) / (π · x), or 1 if x = 0
 
-# activations
-steps("relu", "threshold", compare=1)  # max(x, 0)
-steps("leaky_relu", "_prelu_kernel", compare=1, mul=1)  # x if x > 0 else slope · x
-steps("hardshrink", compare=2)  # x if |x| > λ else 0
-steps("softshrink", compare=2, add=2)  # x - λ if x > λ, x + λ if x < -λ, else 0
-steps("hardsigmoid", add=1, compare=2, div=1)  # clamp(x + 3, 0, 6) / 6
-steps("hardswish", add=1, compare=2, mul=1, div=1)  # x · clamp(x + 3, 0, 6) / 6
-steps("sigmoid", special=1, compare=1, add=1, div=1)  # 1 / (1 + e^-x)
-steps("silu", special=1, compare=1, add=1, div=1, mul=1)  # x · sigmoid(x)
-steps("glu", special=1, compare=1, add=1, div=1, mul=1)  # a · sigmoid(b), a and b halves of x
-steps("elu", compare=1, special=1, mul=3)  # scale · x, or scale · α · expm1(x · s)
-steps("celu", compare=1, special=1, mul=1, div=1)  # x, or α · expm1(x / α)
-steps("softplus", compare=1, special=2, mul=1, div=1)  # x, or log1p(e^(β · x)) / β
-steps("mish", special=3, mul=1)  # x · tanh(log1p(e^x))
-
-# gradients of activations: g is the output's gradient, y the output
-gradient_steps("threshold_backward", compare=1)  # g if x > 0
-gradient_steps("hardtanh_backward", compare=2)  # g if a < x < b
-gradient_steps("hardshrink_backward", "softshrink_backward", compare=2)  # g if |x| > λ
-gradient_steps("leaky_relu_backward", compare=1, mul=1)  # g, or g · slope
-gradient_steps("hardsigmoid_backward", compare=2, mul=1)  # g / 6 if -3 < x < 3
-gradient_steps("hardswish_backward", compare=2, div=1, add=1, mul=1)  # g · (x / 3 + 1/2)
-gradient_steps("sigmoid_backward", add=1, mul=2)  # g · y · (1 - y)
-gradient_steps("tanh_backward", mul=2, add=1)  # g · (1 - y²)
-gradient_steps("logit_backward", compare=2, add=1, mul=1, div=1)  # g / (x · (1 - x)) within bounds
-# with s = sigmoid(x), 4 operations: g · s · (1 + x · (1 - s))
-gradient_steps("silu_backward", special=1, compare=1, add=3, div=1, mul=3)
-# with z = e^(β · x): g, or g · z / (z + 1)
-gradient_steps("softplus_backward", compare=1, special=1, mul=2, add=1, div=1)
-# with t = tanh(log1p(e^x)) and s = sigmoid(x): g · (t + x · s · (1 - t²))
-gradient_steps("mish_backward", special=4, compare=1, add=3, div=1, mul=4)
-
 
 @formula(aten.clamp, aten.clip)
 def clamp(x: Tensor, min: Any = None, max: Any = None, *, out: Tensor) -> Cost:
     """A comparison for each bound that is given."""
-    return elementwise(out, compare=(min is not None) + (max is not None))
+    return elementwise(out, compare=len([bound for bound in (min, max) if bound is not None]))
 
 
-@formula(aten.elu_backward)
-def elu_backward(
-    grad: Tensor,
-    alpha: float,
-    scale: float,
-    input_scale: float,
-    is_result: bool,
-    y: Tensor,
-    *,
-    out: Tensor,
-) -> Gradients:
-    """g·scale, or g·s·scale·α·e^(s·x); with the result in place of x, g·s·(y + scale·α)."""
-    if is_result:
-        return Gradients(input=elementwise(out, compare=1, mul=3, add=1))
-    return Gradients(input=elementwise(out, compare=1, mul=5, special=1))
-
-
-# what may be told of an operand
+# arithmetic, whose steps depend on which operands are complex
 
 
 def is_complex(value: Any) -> bool:
@@ -158,7 +97,9 @@ def sum_steps(a: Any, b: Any) -> int:
 
 def product_steps(a: Any, b: Any) -> int:
     """Operations in a·b: a real factor scales each part; complex ones: 4 products and 2 sums."""
-    return (1, 2, 6)[is_complex(a) + is_complex(b)]
+    if is_complex(a) and is_complex(b):
+        return 6
+    return 2 if is_complex(a) or is_complex(b) else 1
 
 
 def scaling_steps(factor: complex, b: Any) -> int:
@@ -166,23 +107,28 @@ def scaling_steps(factor: complex, b: Any) -> int:
     return product_steps(factor, b) if factor != 1 else 0
 
 
+def weighted_sum(a: Any, b: Any, factor: complex, out: Tensor) -> Cost:
+    """a + factor·b: one addition, and a multiplication if the factor is not 1."""
+    return Cost(arith=out.numel() * (sum_steps(a, b) + scaling_steps(factor, b)))
+
+
 @formula(aten.add, aten.sub, coefficients=("other", "alpha"))
 def add(a: Any, b: Any, scale: complex = 1, *, alpha: complex = 1, out: Tensor) -> Cost:
-    """a + alpha·b: one addition, and a multiplication if alpha is not 1."""
-    factor = alpha if scale == 1 else scale
-    return Cost(arith=out.numel() * (sum_steps(a, b) + scaling_steps(factor, b)))
+    """a + alpha·b."""
+    return weighted_sum(a, b, alpha if scale == 1 else scale, out)
 
 
 @formula(aten.rsub, coefficients=("other", "alpha"))
 def rsub(a: Any, b: Any, scale: complex = 1, *, alpha: complex = 1, out: Tensor) -> Cost:
     """b - alpha·a."""
-    return add(b, a, scale, alpha=alpha, out=out)
+    return weighted_sum(b, a, alpha if scale == 1 else scale, out)
 
 
 @formula("aten::_add_relu", coefficients=("other", "alpha"))
 def add_relu(a: Any, b: Any, scale: float = 1, *, alpha: float = 1, out: Tensor) -> Cost:
     """max(a + alpha·b, 0)."""
-    return add(a, b, scale, alpha=alpha, out=out) + elementwise(out, compare=1)
+    sums = weighted_sum(a, b, alpha if scale == 1 else scale, out)
+    return sums + elementwise(out, compare=1)
 
 
 @formula(aten.mul, coefficients=("other",))
@@ -198,13 +144,20 @@ def div(a: Any, b: Any, *, rounding_mode: str | None = None, out: Tensor) -> Cos
     A complex divisor takes the product with its conjugate, its squared modulus (2 products and a
     sum) and a division of each part; a real one a division of each part of a.
     """
-    steps = product_steps(a, b) + 3 + 2 if is_complex(b) else 1 + is_complex(a)
-    return Cost(arith=out.numel() * steps, compare=out.numel() * (rounding_mode is not None))
+    if is_complex(b):
+        return Cost(arith=out.numel() * (product_steps(a, b) + 3 + 2))
+    divided = Cost(arith=out.numel() * (2 if is_complex(a) else 1))
+    return divided if rounding_mode is None else divided + elementwise(out, compare=1)
 
 
 @formula("aten::reciprocal")
 def reciprocal(x: Tensor, *, out: Tensor) -> Cost:
     """1 / x."""
+    return inverses(out)
+
+
+def inverses(out: Tensor) -> Cost:
+    """1 / x for each result."""
     return out.numel() * complex_numbers.INVERSE if out.is_complex() else elementwise(out, div=1)
 
 
@@ -222,24 +175,22 @@ def absolute(x: Tensor, *, out: Tensor) -> Cost:
     return Cost(arith=4 * x.numel()) if x.is_complex() else elementwise(x, compare=1)
 
 
-LOGIC = [f"aten::logical_{name}" for name in ("not", "and", "or", "xor")]
-
-
-@formula(aten.eq, aten.ne, aten.isnan, *LOGIC)
+@formula(aten.eq, aten.ne, aten.isnan)
+@formula("aten::logical_not", "aten::logical_and", "aten::logical_or", "aten::logical_xor")
 def eq(a: Any, b: Any = 0, *, out: Tensor) -> Cost:
-    """A comparison, of x with itself or with 0, too; of complex numbers one of each part."""
-    return Cost(compare=out.numel() * (1 + (is_complex(a) or is_complex(b))))
+    """A comparison of a with b, or of x with itself or 0; of complex numbers one of each part."""
+    return Cost(compare=out.numel() * (2 if is_complex(a) or is_complex(b) else 1))
 
 
 @formula("aten::isinf", "prims::isfinite")
 def isinf(x: Tensor, *, out: Tensor) -> Cost:
     """|x| = ∞, or not; of a complex number either part."""
-    return Cost(compare=2 * out.numel() * (1 + x.is_complex()))
+    return Cost(compare=2 * out.numel() * (2 if x.is_complex() else 1))
 
 
 @formula(aten.round)
 def round(x: Tensor, *, decimals: int = 0, out: Tensor) -> Cost:
-    """A rounding; to d decimals that of x·10ᵈ, divided by 10ᵈ."""
+    """A rounding; to d decimals x·10ᵈ is rounded, and divided by 10ᵈ."""
     scaled = int(decimals != 0)
     return elementwise(out, compare=1, mul=scaled, div=scaled)
 
@@ -262,22 +213,39 @@ def lerp(a: Tensor, b: Tensor, weight: Any, *, out: Tensor) -> Cost:
     return elementwise(out, add=2) + Cost(arith=out.numel() * product_steps(weight, out))
 
 
+def power_steps(exponent: float) -> tuple[int, int, int] | None:
+    """The products, roots and reciprocals in xⁿ; None if it is evaluated as a whole.
+
+    A whole n takes ⌊log₂ n⌋ squarings and a product for each further 1 among n's binary digits,
+    a half is a root, and a negative exponent adds a reciprocal.
+    """
+    n = abs(exponent)
+    if n != 0.5 and (not n <= MAX_PRODUCTS or n % 1 != 0):  # NaN is not ≤ either
+        return None
+    whole = int(n)
+    return max(whole.bit_length() + whole.bit_count() - 2, 0), int(n == 0.5), int(exponent < 0)
+
+
+MAX_PRODUCTS = 16
+"""Exponents above this are evaluated as a transcendental function."""
+
+
+def real_powers(exponent: float, count: int) -> Cost:
+    """xⁿ of ``count`` real numbers."""
+    steps = power_steps(exponent)
+    return Cost(special=count) if steps is None else Cost(arith=count * sum(steps))
+
+
 @formula(aten.pow)
 def pow(base: Any, exponent: Any, *, out: Tensor) -> Cost:
-    """Products by repeated squaring for a whole exponent, roots for halves, else one evaluation.
-
-    xⁿ takes ⌊log₂ n⌋ squarings and a product for each further 1 among n's binary digits; a
-    negative exponent adds a reciprocal.
-    """
+    """Products by repeated squaring for a whole exponent, roots for halves, else one evaluation."""
     if not isinstance(base, Tensor) or isinstance(exponent, Tensor) or is_complex(exponent):
         return evaluated_power(base, exponent, out)
-    n = abs(exponent.real)  # of 2 + 0j, too
-    if n != 0.5 and (not n <= MAX_PRODUCTS or n % 1 != 0):  # not a number, too
+    steps = power_steps(exponent.real)  # 2 + 0j is real
+    if steps is None:
         return evaluated_power(base, exponent, out)
-    whole = int(n)
-    products = max(whole.bit_length() + whole.bit_count() - 2, 0)
-    cost = elementwise(out, mul=products, sqrt=int(n == 0.5))
-    return cost if exponent.real >= 0 else cost + reciprocal(out, out=out)
+    products, roots, inverted = steps
+    return elementwise(out, mul=products, sqrt=roots) + inverted * inverses(out)
 
 
 def evaluated_power(base: Any, exponent: Any, out: Tensor) -> Cost:
@@ -293,127 +261,5 @@ def evaluated_power(base: Any, exponent: Any, out: Tensor) -> Cost:
 @formula("aten::ldexp")
 def ldexp(x: Tensor, exponent: Tensor, *, out: Tensor) -> Cost:
     """x·2ᵉ, the powers evaluated before they are broadcast."""
-    return mul(x, exponent, out=out) + evaluated_power(2.0, exponent, exponent)
-
-
-MAX_PRODUCTS = 16
-"""Exponents above this are evaluated as a transcendental function."""
-
-
-@formula(aten.gelu)
-def gelu(x: Tensor, *, approximate: str = "none", out: Tensor) -> Cost:
-    """x/2·(1 + erf(x/√2)), or x/2·(1 + tanh(√(2/π)·(x + 0.044715·x³))).
-
-    Hendrycks & Gimpel, arXiv 1606.08415.
-    """
-    if approximate == "tanh":
-        return elementwise(out, mul=6, add=2, special=1)
-    return elementwise(out, mul=3, add=1, special=1)
-
-
-@formula(aten.gelu_backward)
-def gelu_backward(grad: Tensor, x: Tensor, *, approximate: str = "none", out: Tensor) -> Gradients:
-    """g·(Φ(x) + x·φ(x)); with tanh, g·(½·(1 + t) + ½·x·(1 - t²)·u′(x)), t = tanh(u(x)).
-
-    Φ takes 2 products, a sum and erf; φ = c·exp(-x²/2) takes 3 products and exp. With tanh:
-    u 5 steps, u′ = √(2/π)·(1 + 3·0.044715·x²) 3 (x² is there), the rest 9.
-    """
-    if approximate == "tanh":
-        return Gradients(input=elementwise(out, mul=12, add=5, special=1))
-    return Gradients(input=elementwise(out, mul=7, add=2, special=2))
-
-
-@formula("aten::logit")
-def logit(x: Tensor, eps: float | None = None, *, out: Tensor) -> Cost:
-    """log(x / (1 - x)), of x between eps and 1 - eps if there are bounds."""
-    return elementwise(out, add=1, div=1, special=1, compare=2 * (eps is not None))
-
-
-@formula("aten::log_sigmoid_forward")
-def log_sigmoid_forward(x: Tensor, *, out: tuple[Tensor, Tensor]) -> Cost:
-    """min(x, 0) - log1p(e^-|x|)."""
-    return elementwise(x, compare=3, special=2, add=1)
-
-
-@formula("aten::log_sigmoid_backward")
-def log_sigmoid_backward(grad: Tensor, x: Tensor, z: Tensor, *, out: Tensor) -> Gradients:
-    """g·(z / (1 + z)), or g·(1 - z / (1 + z)) if x < 0, with z = e^-|x|, which may be there."""
-    slope = elementwise(out, add=2, div=1, compare=1, mul=1)
-    return Gradients(
-        input=slope, recompute=ZERO if z.numel() else elementwise(out, compare=2, special=1)
-    )
-
-
-@formula("aten::glu_backward")
-def glu_backward(grad: Tensor, x: Tensor, dim: int, *, out: Tensor) -> Gradients:
-    """g·s and g·a·s·(1 - s), with s = sigmoid(b), for each element of the output."""
-    return Gradients(input=elementwise(grad, special=1, compare=1, add=2, div=1, mul=4))
-
-
-@formula("aten::glu_jvp")
-def glu_jvp(y: Tensor, x: Tensor, dx: Tensor, dim: int, *, out: Tensor) -> Cost:
-    """da·s + y·(1 - s)·db, with s = sigmoid(b), for each element of the output."""
-    return elementwise(out, special=1, compare=1, add=1 + 2, div=1, mul=3)
-
-
-@formula("aten::glu_backward_jvp")
-def glu_backward_jvp(
-    grad_x: Tensor, g: Tensor, x: Tensor, dg: Tensor, dx: Tensor, dim: int, *, out: Tensor
-) -> Cost:
-    """dg·s + g·p·db, and p·(dg·a + g·da) + v·(1 - 2·s)·db, with p = s·(1 - s) and v = g·a·p.
-
-    v is there, half of ``grad_x``. s takes 4 operations and p 2, the first sum 4, the second 9.
-    """
-    return elementwise(g, special=1, compare=1, add=1 + 1 + 1 + 3, div=1, mul=1 + 3 + 6)
-
-
-@formula(
-    "aten::rrelu_with_noise",
-    "aten::rrelu_with_noise_functional",
-    traffic=traffic.reading_all_but(1),  # the noise is written
-)
-def rrelu_with_noise(x: Tensor, noise: Tensor, *args: Any, out: Any, **how: Any) -> Cost:
-    """x if x > 0 else slope·x; the slope is drawn, which is free."""
-    return elementwise(x, compare=1, mul=1)
-
-
-@formula("aten::rrelu_with_noise_backward")
-def rrelu_with_noise_backward(
-    grad: Tensor,
-    x: Tensor,
-    noise: Tensor,
-    lower: float,
-    upper: float,
-    training: bool,
-    *args: bool,
-    out: Tensor,
-) -> Gradients:
-    """g·noise, which is 1 where x > 0; in inference that of leaky ReLU."""
-    return Gradients(input=elementwise(out, mul=1, compare=int(not training)))
-
-
-@formula("aten::_prelu_kernel_backward")
-def prelu_kernel_backward(
-    grad: Tensor, x: Tensor, weight: Tensor, *, out: tuple[Tensor, Tensor]
-) -> Gradients:
-    """g, or w·g; of the weight 0, or x·g, yet to be summed."""
-    each = elementwise(x, compare=1, mul=1)
-    return Gradients(input=each, weight=each)
-
-
-@formula(aten.native_dropout)
-def native_dropout(x: Tensor, p: float, train: bool | None, *, out: tuple[Tensor, ...]) -> Cost:
-    """x·mask / (1 - p): two products. Drawing the mask is free."""
-    return elementwise(x, mul=2) if train or train is None else ZERO
-
-
-@formula("aten::_masked_scale")
-def masked_scale(x: Tensor, mask: Tensor, scale: float, *, out: Tensor) -> Cost:
-    """x·mask·scale: the gradient of a fused dropout, too."""
-    return elementwise(out, mul=2)
-
-
-@formula(aten.native_dropout_backward)
-def native_dropout_backward(grad: Tensor, mask: Tensor, scale: float, *, out: Tensor) -> Gradients:
-    """g·mask·scale."""
-    return Gradients(input=elementwise(grad, mul=2))
+    products = Cost(arith=out.numel() * product_steps(x, exponent))
+    return products + evaluated_power(2.0, exponent, exponent)

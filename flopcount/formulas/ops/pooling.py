@@ -15,47 +15,67 @@ from torch import Tensor, ops
 
 from flopcount.cost import Cost
 from flopcount.formulas import bytes as traffic
-from flopcount.formulas.registry import Gradients, formula
+from flopcount.formulas.registry import Formula, Gradients, formula
 from flopcount.formulas.steps import elementwise
 
 aten = ops.aten
 
 
-def fixed_windows(dimensions: int) -> None:
-    """Register the poolings of so many dimensions whose windows are all alike."""
+def window(kernel_size: int | Sequence[int], dimensions: int) -> int:
+    """k, of a kernel whose lengths may be one number for all dimensions."""
+    lengths = [kernel_size] if isinstance(kernel_size, int) else kernel_size
+    return prod(lengths) if len(lengths) == dimensions else lengths[0] ** dimensions
 
-    def window(kernel_size: int | Sequence[int]) -> int:
-        each = [kernel_size] if isinstance(kernel_size, int) else kernel_size
-        return prod(each) if len(each) == dimensions else each[0] ** dimensions
 
-    def max_pool(
+def max_pool(dimensions: int) -> Formula:
+    """The formula of poolings of so many dimensions whose windows are all alike."""
+
+    def cost(
         x: Tensor, kernel_size: Sequence[int], *args: Any, out: Tensor | tuple[Tensor, Tensor]
     ) -> Cost:
         """k - 1 comparisons for each result."""
         values = out if isinstance(out, Tensor) else out[0]
-        return elementwise(values, compare=max(window(kernel_size) - 1, 0))
+        return elementwise(values, compare=max(window(kernel_size, dimensions) - 1, 0))
 
-    def avg_pool(x: Tensor, kernel_size: Sequence[int], *args: Any, out: Tensor) -> Cost:
+    return cost
+
+
+formula("aten::max_pool1d", "aten::max_pool1d_with_indices")(max_pool(1))
+formula("aten::max_pool2d", "aten::max_pool2d_with_indices")(max_pool(2))
+formula("aten::max_pool3d", "aten::max_pool3d_with_indices")(max_pool(3))
+formula("aten::mkldnn_max_pool2d", "aten::fractional_max_pool2d")(max_pool(2))
+formula("aten::mkldnn_max_pool3d", "aten::fractional_max_pool3d")(max_pool(3))
+
+
+def avg_pool(dimensions: int) -> Formula:
+    """The formula of means over windows of so many dimensions."""
+
+    def cost(x: Tensor, kernel_size: Sequence[int], *args: Any, out: Tensor) -> Cost:
         """k - 1 additions and a division for each result."""
-        return elementwise(out, add=max(window(kernel_size) - 1, 0), div=1)
+        return elementwise(out, add=max(window(kernel_size, dimensions) - 1, 0), div=1)
 
-    def avg_pool_backward(
+    return cost
+
+
+formula("aten::avg_pool1d")(avg_pool(1))
+formula("aten::avg_pool2d")(avg_pool(2))
+formula("aten::avg_pool3d")(avg_pool(3))
+
+
+def avg_pool_backward(dimensions: int) -> Formula:
+    """The formula of their gradients; one dimension is run as two."""
+
+    def cost(
         grad: Tensor, x: Tensor, kernel_size: Sequence[int], *args: Any, out: Tensor
     ) -> Gradients:
         """g / k, once for each result, added to each of the k elements of its window."""
-        return Gradients(input=elementwise(grad, div=1, add=window(kernel_size)))
+        return Gradients(input=elementwise(grad, div=1, add=window(kernel_size, dimensions)))
 
-    name = f"pool{dimensions}d"
-    formula(f"aten::max_{name}", f"aten::max_{name}_with_indices")(max_pool)
-    formula(f"aten::fractional_max_{name}", f"aten::mkldnn_max_{name}")(max_pool)
-    formula(f"aten::avg_{name}")(avg_pool)
-    if dimensions > 1:  # one is run as two
-        formula(f"aten::avg_{name}_backward", traffic=traffic.shape_only)(avg_pool_backward)
+    return cost
 
 
-fixed_windows(1)
-fixed_windows(2)
-fixed_windows(3)
+formula("aten::avg_pool2d_backward", traffic=traffic.shape_only)(avg_pool_backward(2))
+formula("aten::avg_pool3d_backward", traffic=traffic.shape_only)(avg_pool_backward(3))
 
 
 @formula(
@@ -80,52 +100,47 @@ def max_pool_backward(grad: Tensor, *args: Any, out: Tensor) -> Gradients:
 # adaptive pooling
 
 
-def covered(inputs: Sequence[int], outputs: Sequence[int]) -> int:
-    """How many elements the windows of all ``outputs`` hold, overlaps counted again.
+def covered(x: Tensor, pooled: Tensor) -> int:
+    """How many elements the windows of all results hold, overlaps counted again.
 
-    Window i of a dimension begins at ⌊i·L / O⌋ and ends before ⌈(i + 1)·L / O⌉. Windows are
-    boxes, so that the sum over all of them is the product of the dimensions' sums.
+    Window i of a dimension begins at ⌊i·L / O⌋ and ends before ⌈(i + 1)·L / O⌉; where O = L,
+    as for samples and channels, it is one element long. Windows are boxes, so the sum over all
+    of them is the product of the dimensions' sums.
     """
     return prod(
         sum(-(-(i + 1) * length // count) - i * length // count for i in range(count))
-        for length, count in zip(inputs, outputs, strict=True)
+        for length, count in zip(x.shape, pooled.shape, strict=True)
     )
 
 
-def adaptive_elements(x: Tensor, pooled: Tensor, dimensions: int) -> int:
-    """``covered`` by the windows of all channels of all samples."""
-    return prod(x.shape[:-dimensions]) * covered(x.shape[-dimensions:], pooled.shape[-dimensions:])
+@formula("aten::adaptive_max_pool2d", "aten::adaptive_max_pool3d")
+def adaptive_max_pool(x: Tensor, output_size: Sequence[int], *, out: tuple[Tensor, Tensor]) -> Cost:
+    """k - 1 comparisons for each result, k its own window's."""
+    values, _ = out
+    return Cost(compare=covered(x, values) - values.numel())
 
 
-def adaptive_windows(dimensions: int) -> None:
-    """Register the adaptive poolings of so many dimensions."""
-
-    def max_pool(x: Tensor, output_size: Sequence[int], *, out: tuple[Tensor, Tensor]) -> Cost:
-        """k - 1 comparisons for each result, k its own window's."""
-        values, _ = out
-        return Cost(compare=adaptive_elements(x, values, dimensions) - values.numel())
-
-    def avg_pool(x: Tensor, output_size: Sequence[int], *, out: Tensor) -> Cost:
-        """k - 1 additions and a division for each result, k its own window's."""
-        return Cost(arith=adaptive_elements(x, out, dimensions))
-
-    def avg_pool_backward(grad: Tensor, x: Tensor, *, out: Tensor) -> Gradients:
-        """g / k, once for each result, added to each of the k elements of its window."""
-        additions = adaptive_elements(x, grad, dimensions)
-        return Gradients(input=elementwise(grad, div=1) + Cost(arith=additions))
-
-    # whole pools open themselves, but for those whose result has a place already
-    formula(f"aten::adaptive_avg_pool{dimensions}d.out")(avg_pool)
-    if dimensions == 1:
-        return
-    formula(f"aten::adaptive_max_pool{dimensions}d")(max_pool)
-    formula(f"aten::_adaptive_avg_pool{dimensions}d")(avg_pool)
-    formula(f"aten::mkldnn_adaptive_avg_pool{dimensions}d")(avg_pool)
-    backward = f"adaptive_avg_pool{dimensions}d_backward"
-    names = (f"aten::{prefix}{backward}" for prefix in ("", "_", "mkldnn_"))
-    formula(*names, traffic=traffic.shape_only)(avg_pool_backward)
+@formula(
+    "aten::_adaptive_avg_pool2d",
+    "aten::_adaptive_avg_pool3d",
+    "aten::mkldnn_adaptive_avg_pool2d",
+    # without a tensor for the result these open themselves
+    "aten::adaptive_avg_pool1d.out",
+    "aten::adaptive_avg_pool2d.out",
+    "aten::adaptive_avg_pool3d.out",
+)
+def adaptive_avg_pool(x: Tensor, output_size: Sequence[int], *, out: Tensor) -> Cost:
+    """k - 1 additions and a division for each result, k its own window's."""
+    return Cost(arith=covered(x, out))
 
 
-adaptive_windows(1)
-adaptive_windows(2)
-adaptive_windows(3)
+@formula(
+    "aten::_adaptive_avg_pool2d_backward",
+    "aten::_adaptive_avg_pool3d_backward",
+    "aten::adaptive_avg_pool3d_backward",
+    "aten::mkldnn_adaptive_avg_pool2d_backward",
+    traffic=traffic.shape_only,
+)
+def adaptive_avg_pool_backward(grad: Tensor, x: Tensor, *, out: Tensor) -> Gradients:
+    """g / k, once for each result, added to each of the k elements of its window."""
+    return Gradients(input=elementwise(grad, div=1) + Cost(arith=covered(x, grad)))

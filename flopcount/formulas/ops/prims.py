@@ -1,6 +1,6 @@
-"""Primitives that decompositions end in, and that aten has under another name or not at all.
+"""Primitives in which decompositions end. Here are those that aten lacks or names differently.
 
-The others are counted by the formula of aten's op of the same name.
+The others have the formula of aten's op of the same name.
 """
 
 from __future__ import annotations
@@ -11,16 +11,15 @@ from torch import Tensor
 
 from flopcount.cost import Cost
 from flopcount.formulas import bytes as traffic
-from flopcount.formulas.ops.fft import UNSCALED, fft_c2c, fft_c2r, fft_r2c
-from flopcount.formulas.ops.linalg import linalg_svd
+from flopcount.formulas.ops.eigenvalues import singular_vectors
+from flopcount.formulas.ops.fft import UNSCALED, length_of, transform
 from flopcount.formulas.registry import formula, free
 from flopcount.formulas.steps import elementwise
 
-EVALUATED = ["bessel_i0", "bessel_i0e", "bessel_i1", "bessel_i1e", "bessel_j0", "bessel_j1", "cbrt"]
-EVALUATED += ["erf_inv", "erfcx", "ndtri", "spherical_bessel_j0", "zeta"]
 
-
-@formula(*(f"prims::{name}" for name in EVALUATED))
+@formula("prims::bessel_i0", "prims::bessel_i0e", "prims::bessel_i1", "prims::bessel_i1e")
+@formula("prims::bessel_j0", "prims::bessel_j1", "prims::spherical_bessel_j0")
+@formula("prims::cbrt", "prims::erf_inv", "prims::erfcx", "prims::ndtri", "prims::zeta")
 def evaluated(*args: Any, out: Tensor) -> Cost:
     """One evaluation for each element, as of all special functions."""
     return elementwise(out, special=1)
@@ -29,25 +28,25 @@ def evaluated(*args: Any, out: Tensor) -> Cost:
 @formula("prims::fft_c2c")
 def c2c(x: Tensor, *, dim: Any, forward: bool, out: Tensor) -> Cost:
     """A transform of complex numbers, which is scaled later."""
-    return fft_c2c(x, dim, UNSCALED, forward, out=out)
+    return transform(out.numel(), length_of(out, dim), UNSCALED, parts=2)
 
 
 @formula("prims::fft_r2c")
 def r2c(x: Tensor, *, dim: Any, onesided: bool, out: Tensor) -> Cost:
     """A transform of real numbers, which is scaled later."""
-    return fft_r2c(x, dim, UNSCALED, onesided, out=out)
+    return transform(x.numel(), length_of(x, dim), UNSCALED, parts=1)
 
 
 @formula("prims::fft_c2r")
 def c2r(x: Tensor, *, dim: Any, last_dim_size: int, out: Tensor) -> Cost:
     """A transform that results in real numbers, which is scaled later."""
-    return fft_c2r(x, dim, UNSCALED, last_dim_size, out=out)
+    return transform(out.numel(), length_of(out, dim), UNSCALED, parts=1)
 
 
 @formula("prims::svd")
 def svd(a: Tensor, *, full_matrices: bool, out: Any) -> Cost:
-    """U·Σ·Vᵀ, by ``linalg_svd``."""
-    return linalg_svd(a, full_matrices, out=out)
+    """U·Σ·Vᵀ."""
+    return singular_vectors(a, full=full_matrices)
 
 
 # copies

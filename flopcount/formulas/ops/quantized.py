@@ -1,8 +1,8 @@
 """Quantised ops: 8-bit integers q that stand for (q - zero_point)·scale.
 
-Contractions keep their MACs, in rows of the integers' dtype. Everything else that is done to
-integers, the rescaling of a result included, counts nothing but bytes, as for all integer ops.
-Only between floats and integers is there floating-point arithmetic.
+Contractions keep their MACs, in rows of the integers' dtype. All other work on integers, such as
+rescaling a result, counts as bytes alone, like every integer op. There is floating-point arithmetic
+only where floats become integers or integers floats.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from flopcount.formulas import bytes as traffic
 from flopcount.formulas.call import Call
 from flopcount.formulas.ops.convolution import meetings
 from flopcount.formulas.ops.lowprecision import quantized_rows
-from flopcount.formulas.ops.matmul import linear
+from flopcount.formulas.ops.matmul import affine, linear
 from flopcount.formulas.registry import formula, free
 from flopcount.formulas.steps import contraction, elementwise
 from flopcount.torch_private.tensors import tensors_in
 
 
-def held(values: Iterable[Any]) -> Iterator[Tensor]:
+def operands(values: Iterable[Any]) -> Iterator[Tensor]:
     """The tensors among ``values``, and in the opaque objects among them, packed weights."""
     for value in values:
         opaque: Any = value
         if isinstance(value, (list, tuple)):
-            yield from held(value)
+            yield from operands(value)
         elif not isinstance(value, ScriptObject):
             yield from tensors_in(value)
         elif not hasattr(value, "unpack"):  # both weights of a recurrent layer
-            yield from held(opaque.__getstate__())
+            yield from operands(opaque.__getstate__())
         else:
             weight, bias = opaque.unpack()
             if not weight.is_quantized:  # kept in 16 bits, and unpacked to 32
@@ -43,7 +43,7 @@ def held(values: Iterable[Any]) -> Iterator[Tensor]:
 
 def packed_traffic(call: Call) -> tuple[int, int]:
     """Weights and biases are read too, which come in opaque objects."""
-    return traffic.read_and_written(held(call.operands), call.results)
+    return traffic.read_and_written(operands(call.operands), call.results)
 
 
 def packed_products(x: Tensor, packed: Any, out: Tensor) -> Cost:
@@ -61,7 +61,7 @@ def packed_products(x: Tensor, packed: Any, out: Tensor) -> Cost:
 
 
 def rescaled(x: Tensor, packed: Any, out: Tensor, relu: bool) -> Cost:
-    """What quantising a float operand on the fly adds to a product of integers.
+    """The arithmetic around a product of integers whose operand and result are floats.
 
     x is quantised as one row. A result is multiplied by the scales of x and of its channel, which
     are one factor, and its bias is added. The whole op is in a row of the floats' dtype.
@@ -71,12 +71,16 @@ def rescaled(x: Tensor, packed: Any, out: Tensor, relu: bool) -> Cost:
     return quantized_rows(x, x.numel()) + after
 
 
-CONVOLUTIONS = [f"conv{d}d" for d in (1, 2, 3)] + [f"conv_transpose{d}d" for d in (1, 2, 3)]
-
-
 @formula(
-    *(f"quantized::{name}" for name in CONVOLUTIONS),
-    *(f"quantized::conv{d}d_relu" for d in (1, 2, 3)),
+    "quantized::conv1d",
+    "quantized::conv1d_relu",
+    "quantized::conv2d",
+    "quantized::conv2d_relu",
+    "quantized::conv3d",
+    "quantized::conv3d_relu",
+    "quantized::conv_transpose1d",
+    "quantized::conv_transpose2d",
+    "quantized::conv_transpose3d",
     traffic=packed_traffic,
 )
 def quantized_conv(x: Tensor, packed: Any, *args: object, out: Tensor) -> Cost:
@@ -90,9 +94,17 @@ def quantized_conv_add(x: Tensor, other: Tensor, packed: Any, *args: object, out
     return packed_products(x, packed, out)
 
 
-@formula(*(f"quantized::{name}_dynamic" for name in CONVOLUTIONS), traffic=packed_traffic)
+@formula(
+    "quantized::conv1d_dynamic",
+    "quantized::conv2d_dynamic",
+    "quantized::conv3d_dynamic",
+    "quantized::conv_transpose1d_dynamic",
+    "quantized::conv_transpose2d_dynamic",
+    "quantized::conv_transpose3d_dynamic",
+    traffic=packed_traffic,
+)
 def quantized_conv_dynamic(x: Tensor, packed: Any, *args: object, out: Tensor) -> Cost:
-    """A convolution of integers, of which one operand and the result are floats outside."""
+    """A convolution of integers between a float operand and a float result."""
     return packed_products(x, packed, out) + rescaled(x, packed, out, relu=False)
 
 
@@ -111,25 +123,29 @@ def quantized_linear(x: Tensor, packed: Any, *args: object, out: Tensor) -> Cost
 @formula("quantized::linear_dynamic", traffic=packed_traffic)
 def quantized_linear_dynamic(x: Tensor, packed: Any, *args: object, out: Tensor) -> Cost:
     """The same for floats, which are quantised before it and the results rescaled after it."""
-    return quantized_linear(x, packed, out=out) + rescaled(x, packed, out, relu=False)
+    products = contraction(dots=out.numel(), length=x.shape[-1])
+    return products + rescaled(x, packed, out, relu=False)
 
 
 @formula("quantized::linear_relu_dynamic", traffic=packed_traffic)
 def quantized_linear_relu_dynamic(x: Tensor, packed: Any, *args: object, out: Tensor) -> Cost:
-    """And ReLU."""
-    return quantized_linear(x, packed, out=out) + rescaled(x, packed, out, relu=True)
+    """The same, and ReLU."""
+    products = contraction(dots=out.numel(), length=x.shape[-1])
+    return products + rescaled(x, packed, out, relu=True)
 
 
 @formula("quantized::linear_dynamic_fp16", traffic=packed_traffic)
 def linear_dynamic_fp16(x: Tensor, packed: Any, *args: object, out: Tensor) -> Cost:
-    """x @ Wᵀ + b, in floats: half as many bits for the weight is all that is quantised."""
-    return linear(x, *packed.unpack(), out=out)
+    """x @ Wᵀ + b in floats; the weight is kept in half as many bits."""
+    weight, bias = packed.unpack()
+    return affine(out, weight.shape[-1], bias)
 
 
 @formula("quantized::linear_relu_dynamic_fp16", traffic=packed_traffic)
 def linear_relu_dynamic_fp16(x: Tensor, packed: Any, *args: object, out: Tensor) -> Cost:
     """And ReLU."""
-    return linear(x, *packed.unpack(), out=out) + elementwise(out, compare=1)
+    weight, bias = packed.unpack()
+    return affine(out, weight.shape[-1], bias) + elementwise(out, compare=1)
 
 
 formula("quantized::linear_dynamic_fp16_unpacked_weight")(linear)
@@ -153,27 +169,32 @@ def dequantize(q: Any, *, out: Any) -> Cost:
     return sum((elementwise(t, mul=1) for t in tensors_in(out)), ZERO)
 
 
-ON_INTEGERS = """
-    add add_scalar batch_norm batch_norm1d batch_norm2d batch_norm3d cat celu clamp dropout elu
-    group_norm hardswish instance_norm layer_norm leaky_relu max_pool1d max_pool2d mul mul_scalar
-    prelu relu6 sigmoid softmax threshold
-"""
-"""What makes integers of integers; some, and ReLU after it, or into a place for the result."""
+# integers made of integers
+free("aten::int_repr", "aten::quantized_batch_norm", "aten::quantized_max_pool1d")
+free("aten::quantized_max_pool2d", "aten::quantized_max_pool3d")
+free("quantized::add", "quantized::add_out", "quantized::add_relu", "quantized::add_relu_out")
+free("quantized::add_scalar", "quantized::add_scalar_out")
+free("quantized::add_scalar_relu", "quantized::add_scalar_relu_out")
+free("quantized::mul", "quantized::mul_out", "quantized::mul_relu", "quantized::mul_relu_out")
+free("quantized::mul_scalar", "quantized::mul_scalar_out")
+free("quantized::mul_scalar_relu", "quantized::mul_scalar_relu_out")
+free("quantized::cat", "quantized::cat_out", "quantized::cat_relu", "quantized::cat_relu_out")
+free("quantized::batch_norm", "quantized::batch_norm_relu")
+free("quantized::batch_norm1d", "quantized::batch_norm1d_relu")
+free("quantized::batch_norm2d", "quantized::batch_norm2d_relu")
+free("quantized::batch_norm3d", "quantized::batch_norm3d_relu")
+free("quantized::group_norm", "quantized::instance_norm", "quantized::layer_norm")
+free("quantized::celu", "quantized::elu", "quantized::leaky_relu", "quantized::prelu")
+free("quantized::clamp", "quantized::relu6", "quantized::threshold", "quantized::hardswish")
+free("quantized::sigmoid", "quantized::softmax", "quantized::dropout")
+free("quantized::max_pool1d", "quantized::max_pool2d")
 
-free(
-    "aten::int_repr",
-    "aten::quantized_batch_norm",
-    "aten::quantized_max_pool1d",
-    "aten::quantized_max_pool2d",
-    "aten::quantized_max_pool3d",
-    *(
-        f"quantized::{name}{end}"
-        for name in ON_INTEGERS.split()
-        for end in ("", "_relu", "_out", "_relu_out")
-    ),
-)
-PREPACKED = ["linear", *CONVOLUTIONS]
-free(*(f"quantized::{name}_prepack" for name in PREPACKED), "quantized::linear_prepack_fp16")
+# weights put into the library's order
+free("quantized::linear_prepack", "quantized::linear_prepack_fp16")
+free("quantized::conv1d_prepack", "quantized::conv2d_prepack", "quantized::conv3d_prepack")
+free("quantized::conv_transpose1d_prepack", "quantized::conv_transpose2d_prepack")
+free("quantized::conv_transpose3d_prepack")
+
 free(
     "aten::_empty_affine_quantized",
     "aten::_empty_per_channel_affine_quantized",

@@ -1,9 +1,9 @@
 """Recurrent layers for inference, with weights of 8 or 16 bits; their states are floats.
 
-Beside what the float layer costs, weights of 8 bits want x and h quantised, the operand of each
-product as one row, and both products of a gate multiplied by their scales. W·x is one product for
-all steps, but where a layer runs backwards one for each step (torch, RNN.cpp). Weights of 16 bits
-are widened, which is no arithmetic.
+Weights of 8 bits cost more than the float layer: x and h are quantised, the operand of each
+product as one row, and both products of a gate are multiplied by their scales. W·x is one product
+for all steps; where a layer runs backwards it is one for each step (torch, RNN.cpp). Weights of 16
+bits are widened, which is no arithmetic.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from torch import Tensor
 from flopcount.cost import ZERO, Cost
 from flopcount.formulas.ops.lowprecision import quantizing
 from flopcount.formulas.ops.quantized import packed_traffic
-from flopcount.formulas.ops.recurrent import GRU_CELL, LSTM_CELL, RELU_CELL, TANH_CELL, Cell, Pass
-from flopcount.formulas.registry import Uncountable, formula, free
+from flopcount.formulas.ops.recurrent import Pass
+from flopcount.formulas.ops.recurrent_cells import GRU_CELL, LSTM_CELL, RELU_CELL, TANH_CELL, Cell
+from flopcount.formulas.registry import Formula, Uncountable, formula, free
 
 
 def products(
@@ -26,7 +27,7 @@ def products(
 ) -> Cost:
     """One layer in one direction, which quantises x and h in so many ``rows``."""
     sequences, hidden = hx.shape[-2:]
-    one = Pass(
+    layer = Pass(
         cell=cell,
         tokens=tokens,
         sequences=sequences,
@@ -38,9 +39,9 @@ def products(
     )
     weight, _ = packed.unpack()
     if not weight.is_quantized:
-        return one.forward()
-    quantised = quantizing(tokens * inputs, rows[0]) + quantizing(one.units, rows[1])
-    return one.forward() + quantised + Cost(arith=2 * one.units * cell.gates)
+        return layer.forward()
+    quantised = quantizing(tokens * inputs, rows[0]) + quantizing(layer.units, rows[1])
+    return layer.forward() + quantised + Cost(arith=2 * layer.units * cell.gates)
 
 
 def layers(
@@ -53,7 +54,7 @@ def layers(
     bidirectional: bool,
 ) -> Cost:
     """All layers in all directions; dropout between them is two products, x·mask / (1 - p)."""
-    tokens, directions = prod(x.shape[:-1]), 1 + bidirectional
+    tokens, directions = prod(x.shape[:-1]), 2 if bidirectional else 1
     cost = ZERO
     for place, opaque in enumerate(params):
         if isinstance(opaque, Tensor):
@@ -67,10 +68,10 @@ def layers(
     return cost
 
 
-def register(op: str, cell: Cell) -> None:
-    """Register both overloads of ``op``: of a batch, and of sequences as long as they are."""
+def batch(cell: Cell) -> Formula:
+    """The formula of layers of ``cell`` on a batch, whose sequences are all as long."""
 
-    def batch(
+    def cost(
         x: Tensor,
         hx: Tensor | Sequence[Tensor],
         params: Sequence[Any],
@@ -84,11 +85,17 @@ def register(op: str, cell: Cell) -> None:
         out: Sequence[Tensor],
         **kwargs: Any,
     ) -> Cost:
-        """All layers; weights of 8 bits want x and h quantised, and products scaled."""
+        """All layers; with weights of 8 bits x and h are quantised, and products scaled."""
         steps, state = x.shape[1 if batch_first else 0], hx if isinstance(hx, Tensor) else hx[0]
         return layers(cell, x, steps, state, params, dropout if train else 0.0, bidirectional)
 
-    def packed(
+    return cost
+
+
+def sequences(cell: Cell) -> Formula:
+    """The formula of layers of ``cell`` on packed sequences, each as long as it is."""
+
+    def cost(
         x: Tensor,
         batch_sizes: Tensor,
         hx: Tensor | Sequence[Tensor],
@@ -106,12 +113,13 @@ def register(op: str, cell: Cell) -> None:
         steps, state = batch_sizes.shape[0], hx if isinstance(hx, Tensor) else hx[0]
         return layers(cell, x, steps, state, params, dropout if train else 0.0, bidirectional)
 
-    formula(f"aten::{op}.input", traffic=packed_traffic)(batch)
-    formula(f"aten::{op}.data", traffic=packed_traffic)(packed)
+    return cost
 
 
-register("quantized_lstm", LSTM_CELL)
-register("quantized_gru", GRU_CELL)
+formula("aten::quantized_lstm.input", traffic=packed_traffic)(batch(LSTM_CELL))
+formula("aten::quantized_gru.input", traffic=packed_traffic)(batch(GRU_CELL))
+formula("aten::quantized_lstm.data", traffic=packed_traffic)(sequences(LSTM_CELL))
+formula("aten::quantized_gru.data", traffic=packed_traffic)(sequences(GRU_CELL))
 
 
 @formula("quantized::quantized_lstm_cell_dynamic", traffic=packed_traffic)
@@ -140,4 +148,8 @@ def relu_cell(x: Tensor, hx: Tensor, packed: Any, *args: Any, out: Tensor) -> Co
     return products(RELU_CELL, x.shape[0], x.shape[-1], hx, packed)
 
 
-free(*(f"quantized::make_quantized_cell_params{kind}" for kind in ("", "_dynamic", "_fp16")))
+free(
+    "quantized::make_quantized_cell_params",
+    "quantized::make_quantized_cell_params_dynamic",
+    "quantized::make_quantized_cell_params_fp16",
+)

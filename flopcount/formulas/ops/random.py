@@ -1,6 +1,6 @@
 """Random numbers. By convention drawing one is no arithmetic: generators work on integers, and
-what turns their bits into a distribution is the library's affair. The bytes count. Those that
-are drawn by trial and error are among the ``meaningless``.
+each library turns their bits into a distribution in its own way. The bytes count. Distributions
+that are drawn by trial and error are in ``value_dependent``.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from flopcount.formulas import bytes as traffic
 from flopcount.formulas.ops.movement import moves
 
 PARAMETERS = ("from", "to", "low", "high", "mean", "std", "median", "sigma", "lambd", "p")
-"""What ops call the numbers that shape a distribution."""
+"""Names of parameters for the numbers that shape a distribution."""
 
 draws = partial(moves, traffic=traffic.refilled, coefficients=PARAMETERS)
 

@@ -1,16 +1,8 @@
 """Recurrent layers as whole kernels: LSTM, GRU and RNN, forward and backward.
 
-Letters: x the input of a step, h and h' the state before and after it, c and c' the memory of an
-LSTM, σ the sigmoid. Each gate is activated W·x + b + U·h + b', with both biases, as torch.nn
-documents it:
-
-    RNN     h' = φ(a), φ being tanh or ReLU
-    LSTM    c' = f·c + i·g          h' = o·tanh(c')         i, f, o = σ(…), g = tanh(…)
-    GRU     h' = n + z·(h - n)      n = tanh(W·x + b + r·(U·h + b'))         r, z = σ(…)
-
-A layer costs what it does unrolled, step by step, as torch runs it where there is no kernel for
-the whole; only that a weight's gradient is one dot product over all steps here, and unrolled one
-for each step and their sum, which is as many operations.
+Letters and cells are those of ``recurrent_cells``. A layer costs what it costs unrolled, step by
+step, as torch runs it where there is no kernel for the whole. Here a weight's gradient is one dot
+product over all steps; unrolled it is one for each step and their sum, as many operations.
 """
 
 from __future__ import annotations
@@ -25,46 +17,9 @@ from torch import Tensor
 from flopcount.cost import ZERO, Cost
 from flopcount.formulas import bytes as traffic
 from flopcount.formulas.call import Call
+from flopcount.formulas.ops.recurrent_cells import CELLS, Cell
 from flopcount.formulas.registry import Gradients, formula, free
-from flopcount.formulas.steps import contraction, elementwise, fold
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cell:
-    """What one unit does in one step, once the two products of each of its gates are there."""
-
-    gates: int
-    forward: Cost
-    backward: Cost
-    carried: Cost = ZERO  # to hand the gradient to the step before, beside U's product
-    again: Cost = ZERO  # of the forward pass, which kernels do not keep
-    memory: bool = False
-
-
-SIGMOID = Cost(special=1, compare=1, arith=2)  # 1 / (1 + e^-x)
-TANH = Cost(special=1)
-SLOPE = Cost(arith=3)  # dy·y·(1 - y) of a sigmoid, dy·(1 - y²) of tanh
-
-RELU_CELL = Cell(gates=1, forward=Cost(compare=1), backward=Cost(compare=1))
-TANH_CELL = Cell(gates=1, forward=TANH, backward=SLOPE)
-LSTM_CELL = Cell(
-    gates=4,
-    forward=3 * SIGMOID + 2 * TANH + Cost(arith=4),  # f·c + i·g, o·tanh(c')
-    # do = dh·tanh(c'), dh·o; di = dc·g, dg = dc·i, df = dc·c
-    backward=5 * SLOPE + Cost(arith=2 + 3),
-    carried=Cost(arith=1),  # dc·f
-    again=TANH,  # of c'
-    memory=True,
-)
-GRU_CELL = Cell(
-    gates=3,
-    forward=2 * SIGMOID + TANH + Cost(arith=4),  # r·(U·h + b'), n + z·(h - n)
-    # dh·z, dz = dh·(h - n), dn = dh + -(dh·z); dr = da·(U·h + b'), da·r
-    backward=3 * SLOPE + Cost(arith=2 + 1 + 2, compare=1),
-    carried=Cost(arith=1),  # dh·z + Uᵀ·da
-)
-CELLS = RELU_CELL, TANH_CELL, LSTM_CELL, GRU_CELL
-"""By the number that all libraries have for them."""
+from flopcount.formulas.steps import contraction, fold
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +31,7 @@ class Pass:
     sequences: int
     inputs: int
     hidden: int
-    outputs: int  # as long as h: ``hidden``, but where that is projected
+    outputs: int  # the length of h: ``hidden``, unless that is projected
     projected: bool
     biased: bool
 
@@ -92,23 +47,23 @@ class Pass:
         products += contraction(dots=gates, length=self.outputs)
         if self.projected:
             products += contraction(dots=self.tokens * self.outputs, length=self.hidden)
-        sums = Cost(arith=gates * (1 + 2 * self.biased))
+        sums = Cost(arith=gates * (3 if self.biased else 1))
         return products + sums + self.units * self.cell.forward
 
-    def backward(self, given: Sequence[bool], wanted: Sequence[bool]) -> Gradients:
+    def backward(self, arriving: Sequence[bool], wanted: Sequence[bool]) -> Gradients:
         """Through the cell; dx = Wᵀ·da, dh = Uᵀ·da; dW = da·xᵀ, dU = da·hᵀ; db = db' = Σ da.
 
-        ``given`` are the gradients of the results, of the last h and of the last c; ``wanted``
+        ``arriving`` are the gradients of the results, of the last h and of the last c; ``wanted``
         those of x, of the first h and of the first c, and of weights. The sums in dW, dU and db
         go over all tokens.
         """
         gates, n = self.cell.gates * self.hidden, self.tokens
         for_x, for_h, for_c, for_weight = wanted
-        handed = n if for_h else n - self.sequences  # to the step before
-        chain = self._arriving(given) + self.units * self.cell.backward
-        chain += contraction(dots=handed * self.outputs, length=gates)
-        carries = n if (for_c if self.cell.memory else for_h) else n - self.sequences
-        chain += carries * self.hidden * self.cell.carried
+        into_h = n if for_h else n - self.sequences  # gradients that reach the step before
+        into_state = n if (for_c if self.cell.memory else for_h) else n - self.sequences
+        chain = self._sums(arriving) + self.units * self.cell.backward
+        chain += contraction(dots=into_h * self.outputs, length=gates)
+        chain += into_state * self.hidden * self.cell.carried
         weights = contraction(dots=gates * (self.inputs + self.outputs), length=n)
         if self.projected:
             chain += contraction(dots=self.units, length=self.outputs)
@@ -121,14 +76,16 @@ class Pass:
             recompute=self.units * self.cell.again,
         )
 
-    def _arriving(self, given: Sequence[bool]) -> Cost:
-        """h gets gradients from above, from the next step and at the end, c those of h, too."""
-        from_result, last_h, last_c = given
-        next_step, above = self.tokens - self.sequences, self.tokens * from_result
-        sums = fold(above + next_step + self.sequences * last_h, self.tokens) * self.outputs
+    def _sums(self, arriving: Sequence[bool]) -> Cost:
+        """h gets gradients from above, from the next step and at the end; c from h, too."""
+        from_result, last_h, last_c = arriving
+        next_step = self.tokens - self.sequences
+        into_h = next_step + (self.tokens if from_result else 0)
+        into_h += self.sequences if last_h else 0
+        additions = fold(into_h, self.tokens) * self.outputs
         if self.cell.memory:
-            sums += (next_step + self.sequences * last_c) * self.hidden
-        return Cost(arith=sums)
+            additions += (next_step + (self.sequences if last_c else 0)) * self.hidden
+        return Cost(arith=additions)
 
 
 # -- oneDNN: one layer in one direction
@@ -173,7 +130,7 @@ def mkldnn_rnn_layer(
     *args: bool,
     out: Sequence[Tensor],
 ) -> Cost:
-    """One layer in one direction, whatever the whole has."""
+    """One layer in one direction, even where the module has more."""
     return one_pass(x, weight_x, hx, mode, hidden_size, has_biases).forward()
 
 
@@ -200,10 +157,10 @@ def mkldnn_rnn_layer_backward(
     *args: Any,
     out: Sequence[Tensor],
 ) -> Gradients:
-    """All gradients of one layer in one direction; oneDNN keeps the gates, but not tanh(c')."""
-    given = grad_output is not None, grad_hy is not None, grad_cy is not None
+    """All gradients of one layer in one direction. oneDNN keeps the gates, and not tanh(c')."""
+    arriving = grad_output is not None, grad_hy is not None, grad_cy is not None
     layer = one_pass(x, weight_x, hx, mode, hidden_size, has_biases)
-    return layer.backward(given, (True, True, True, True))
+    return layer.backward(arriving, (True, True, True, True))
 
 
 # -- cuDNN and MIOpen: all layers in all directions
@@ -218,18 +175,18 @@ class Stack:
 
     def forward(self) -> Cost:
         """Every pass, and dropout between layers: x·mask / (1 - p), two products."""
-        passes = sum((each.forward() for layer in self.layers for each in layer), ZERO)
-        return passes + Cost(arith=2 * self.dropped)
+        passes = (one.forward() for layer in self.layers for one in layer)
+        return sum(passes, ZERO) + Cost(arith=2 * self.dropped)
 
-    def backward(self, given: Sequence[bool], wanted: Sequence[bool]) -> Gradients:
+    def backward(self, arriving: Sequence[bool], wanted: Sequence[bool]) -> Gradients:
         """Every pass; two directions add what they give to their input. Dropout as before."""
-        from_result, *last = given
+        from_result, *last = arriving
         for_x, *others = wanted
         parts, below = [Gradients(input=Cost(arith=2 * self.dropped))], len(self.layers) - 1
         for depth, layer in enumerate(self.layers):
             arrives, leaves = from_result or depth < below, for_x or depth > 0
             ends = (arrives, *last), (leaves, *others)
-            parts += [each.backward(*ends) for each in layer]
+            parts += [one.backward(*ends) for one in layer]
             inputs = layer[0].tokens * layer[0].inputs * (len(layer) - 1)
             parts.append(Gradients(input=Cost(arith=inputs if leaves else 0)))
         return sum(parts, Gradients())
@@ -266,7 +223,7 @@ def stacked(
         for weight in firsts
     ]
     directions = 2 if bidirectional else 1
-    upper = sum(each.tokens * each.inputs for each in passes[directions::directions])
+    upper = sum(one.tokens * one.inputs for one in passes[directions::directions])
     return Stack(
         layers=[passes[i : i + directions] for i in range(0, len(passes), directions)],
         dropped=upper if dropout else 0,
@@ -336,10 +293,8 @@ def cudnn_rnn_backward(
     """
     sizes = weight_stride0, hx, mode, hidden_size, proj_size != 0, bidirectional
     layers = stacked(x, weight, *sizes, dropout if train else 0.0)
-    given = grad_output is not None, grad_hy is not None, grad_cy is not None
-    for_x, for_h, for_c, for_weight = output_mask
-    costs = layers.backward(given, (for_x, for_h, for_c, for_weight))
-    return replace(costs, recompute=ZERO)
+    arriving = grad_output is not None, grad_hy is not None, grad_cy is not None
+    return replace(layers.backward(arriving, output_mask), recompute=ZERO)
 
 
 @formula("aten::miopen_rnn")
@@ -351,12 +306,17 @@ def miopen_rnn(
     cx: Tensor | None,
     mode: int,
     hidden_size: int,
+    num_layers: int,
+    batch_first: bool,
+    dropout: float,
+    train: bool,
+    bidirectional: bool,
     *args: Any,
     out: Sequence[Tensor],
 ) -> Cost:
-    """As cuDNN's, which has a buffer of weights and a projection more."""
-    given = x, weight, weight_stride0, None, hx, cx, mode, hidden_size, 0
-    return cudnn_rnn(*given, *args, out=out)
+    """As cuDNN's, without a projection."""
+    sizes = weight_stride0, hx, mode, hidden_size, False, bidirectional
+    return stacked(x, weight, *sizes, dropout if train else 0.0).forward()
 
 
 @formula("aten::miopen_rnn_backward", traffic=flat_weights_traffic)
@@ -373,78 +333,15 @@ def miopen_rnn_backward(
     grad_cy: Tensor | None,
     mode: int,
     hidden_size: int,
-    *args: Any,
+    *settings: Any,
     out: Sequence[Any],
 ) -> Gradients:
-    """As cuDNN's, which has a projection more."""
-    given = x, weight, weight_stride0, weight_buf, hx, cx, output, grad_output, grad_hy, grad_cy
-    return cudnn_rnn_backward(*given, mode, hidden_size, 0, *args, out=out)
-
-
-# -- cells: one step, whose products other ops have computed
-
-
-def cell_forward(cell: Cell, gates: Tensor, bias: Tensor | None) -> Cost:
-    """W·x + b + U·h + b' for each gate, the products being there, and the cell's steps."""
-    units = gates.numel() // cell.gates
-    return elementwise(gates, add=3 if bias is not None else 1) + units * cell.forward
-
-
-@formula("aten::_thnn_fused_lstm_cell")
-def thnn_fused_lstm_cell(
-    input_gates: Tensor,
-    hidden_gates: Tensor,
-    cx: Tensor,
-    input_bias: Tensor | None = None,
-    hidden_bias: Tensor | None = None,
-    *,
-    out: Sequence[Tensor],
-) -> Cost:
-    """c' = f·c + i·g and h' = o·tanh(c') from the gates' products."""
-    return cell_forward(LSTM_CELL, input_gates, input_bias)
-
-
-@formula("aten::_thnn_fused_gru_cell")
-def thnn_fused_gru_cell(
-    input_gates: Tensor,
-    hidden_gates: Tensor,
-    hx: Tensor,
-    input_bias: Tensor | None = None,
-    hidden_bias: Tensor | None = None,
-    *,
-    out: Sequence[Tensor],
-) -> Cost:
-    """h' = n + z·(h - n) from the gates' products."""
-    return cell_forward(GRU_CELL, input_gates, input_bias)
-
-
-@formula("aten::_thnn_fused_lstm_cell_backward_impl")
-def thnn_fused_lstm_cell_backward(
-    grad_hy: Tensor | None,
-    grad_cy: Tensor | None,
-    cx: Tensor,
-    cy: Tensor,
-    workspace: Tensor,
-    has_bias: bool,
-    *,
-    out: Sequence[Tensor],
-) -> Gradients:
-    """Of the gates and of c, dc·f; tanh(c') is computed again. Biases' sums are another op's."""
-    arriving = Cost(arith=int(grad_hy is not None and grad_cy is not None))
-    steps = LSTM_CELL.backward + LSTM_CELL.carried + arriving
-    units = cx.numel()
-    return Gradients(input=units * steps, recompute=units * LSTM_CELL.again)
-
-
-@formula("aten::_thnn_fused_gru_cell_backward")
-def thnn_fused_gru_cell_backward(
-    grad_hy: Tensor, workspace: Tensor, has_bias: bool, *, out: Sequence[Tensor | None]
-) -> Gradients:
-    """Of the gates, and dh·z of h: U's product joins it elsewhere. Each bias sums its gates."""
-    units, rows = grad_hy.numel(), grad_hy.shape[0]
-    gates = units * GRU_CELL.gates
-    bias = Cost(arith=2 * fold(gates, gates // rows)) if has_bias and rows else ZERO
-    return Gradients(input=units * GRU_CELL.backward, bias=bias)
+    """As cuDNN's, without a projection."""
+    _num_layers, _batch_first, dropout, train, bidirectional, *_, output_mask = settings
+    sizes = weight_stride0, hx, mode, hidden_size, False, bidirectional
+    layers = stacked(x, weight, *sizes, dropout if train else 0.0)
+    arriving = grad_output is not None, grad_hy is not None, grad_cy is not None
+    return replace(layers.backward(arriving, output_mask), recompute=ZERO)
 
 
 free("aten::_cudnn_rnn_flatten_weight")

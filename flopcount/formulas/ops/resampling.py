@@ -1,4 +1,4 @@
-"""Interpolation, sampling at given places, padding, regions of interest.
+"""Interpolation on a regular grid, and padding.
 
 An interpolated value is a weighted sum of t taps: t multiplications and t - 1 additions, its
 gradient t multiplications and t additions onto the image. Coordinates and weights belong to a
@@ -16,17 +16,13 @@ from torch import Tensor, ops
 from flopcount.cost import Cost
 from flopcount.formulas import bytes as traffic
 from flopcount.formulas.call import Call
-from flopcount.formulas.ops.reduction import sort_comparisons
-from flopcount.formulas.registry import Gradients, Uncountable, formula, free
-from flopcount.formulas.steps import contraction, elementwise, fold
+from flopcount.formulas.registry import Formula, Gradients, formula, free
+from flopcount.formulas.steps import elementwise
 
 aten = ops.aten
 
 LINEAR, NEAREST, CUBIC = range(3)
-"""``interpolation_mode`` of a grid sampler."""
-
-ZEROS, BORDER, REFLECTION = range(3)
-"""``padding_mode`` of a grid sampler."""
+"""How aten numbers the modes of interpolation."""
 
 TAPS = {LINEAR: 2, NEAREST: 1, CUBIC: 4}
 """Taps along each dimension."""
@@ -69,16 +65,27 @@ def resized_weights(sizes: Sequence[int], mode: int, align_corners: bool) -> Cos
     return axes + joint_weights(prod(sizes), taps, len(sizes))
 
 
-def resizing(mode: int, *names: str) -> None:
-    """Register interpolations and their gradients, with t the taps of all dimensions."""
+def resize(mode: int) -> Formula:
+    """The formula of interpolations of this mode, with t the taps of all dimensions."""
 
-    def upsample(x: Tensor, output_size: Any, align_corners: bool, *args: Any, out: Tensor) -> Cost:
+    def cost(x: Tensor, output_size: Any, align_corners: bool, *args: Any, out: Tensor) -> Cost:
         """A weighted sum of t taps for each result, and the weights of each place."""
         sizes = out.shape[2:]
         weights = resized_weights(sizes, mode, align_corners)
         return weights + gather_taps(out.numel(), TAPS[mode] ** len(sizes))
 
-    def upsample_backward(
+    return cost
+
+
+formula("aten::upsample_linear1d", "aten::upsample_bilinear2d")(resize(LINEAR))
+formula("aten::upsample_trilinear3d")(resize(LINEAR))
+formula("aten::upsample_bicubic2d")(resize(CUBIC))
+
+
+def resize_backward(mode: int) -> Formula:
+    """The formula of their gradients."""
+
+    def cost(
         grad: Tensor,
         output_size: Any,
         input_size: Any,
@@ -91,19 +98,27 @@ def resizing(mode: int, *names: str) -> None:
         weights = resized_weights(sizes, mode, align_corners)
         return Gradients(input=weights + scatter_taps(grad.numel(), TAPS[mode] ** len(sizes)))
 
-    formula(*(f"aten::{name}" for name in names))(upsample)
-    formula(*(f"aten::{name}_backward" for name in names))(upsample_backward)
+    return cost
 
 
-resizing(LINEAR, "upsample_linear1d", "upsample_bilinear2d", "upsample_trilinear3d")
-resizing(CUBIC, "upsample_bicubic2d")
+formula("aten::upsample_linear1d_backward")(resize_backward(LINEAR))
+formula("aten::upsample_bilinear2d_backward")(resize_backward(LINEAR))
+formula("aten::upsample_trilinear3d_backward")(resize_backward(LINEAR))
+formula("aten::upsample_bicubic2d_backward")(resize_backward(CUBIC))
 
-NEAREST_OPS = [f"upsample_nearest{d}d" for d in (1, 2, 3)]
-NEAREST_OPS += [f"_upsample_nearest_exact{d}d" for d in (1, 2, 3)]
-free(*(f"aten::{name}" for name in NEAREST_OPS))
+free("aten::upsample_nearest1d", "aten::upsample_nearest2d", "aten::upsample_nearest3d")
+free("aten::_upsample_nearest_exact1d", "aten::_upsample_nearest_exact2d")
+free("aten::_upsample_nearest_exact3d")
 
 
-@formula(*(f"aten::{name}_backward" for name in NEAREST_OPS))
+@formula(
+    "aten::upsample_nearest1d_backward",
+    "aten::upsample_nearest2d_backward",
+    "aten::upsample_nearest3d_backward",
+    "aten::_upsample_nearest_exact1d_backward",
+    "aten::_upsample_nearest_exact2d_backward",
+    "aten::_upsample_nearest_exact3d_backward",
+)
 def upsample_nearest_backward(grad: Tensor, *args: Any, out: Tensor) -> Gradients:
     """g, added to the element that was copied: an addition for each result."""
     return Gradients(input=elementwise(grad, add=1))
@@ -114,8 +129,8 @@ def antialiased_taps(length: int, count: int, radius: int, align_corners: bool) 
 
     Shrinking widens the filter by the factor s = length / count, or (length - 1) / (count - 1)
     where corners are aligned: the taps of place i are those within radius·s of s·(i + ½), cut off
-    at the borders (torch, UpSampleKernel.cpp). A scale factor that was given apart from the sizes
-    is not looked at.
+    at the borders (torch, UpSampleKernel.cpp). A scale factor that is passed beside the sizes is
+    ignored.
     """
     scale = length / count
     if align_corners:
@@ -128,26 +143,40 @@ def antialiased_taps(length: int, count: int, radius: int, align_corners: bool) 
     )
 
 
-def antialiasing(radius: int, name: str) -> None:
-    """Register the op ``name`` and its gradient: a pass along each row, then along each column.
+def two_passes(
+    small: Tensor, large: Sequence[int], radius: int, align_corners: bool
+) -> tuple[int, int]:
+    """Taps of a pass along each row and one along each column, and the values that they make."""
+    *outer, rows, columns = large
+    *_, out_rows, out_columns = small.shape
+    across = rows * antialiased_taps(columns, out_columns, radius, align_corners)
+    down = out_columns * antialiased_taps(rows, out_rows, radius, align_corners)
+    return prod(outer) * (across + down), prod(outer) * (rows + out_rows) * out_columns
+
+
+def antialias(radius: int) -> Formula:
+    """The formula of resizing with a filter of this radius.
 
     Weights are left out: they are computed once for each axis, not for each row and channel.
     """
 
-    def passes(small: Tensor, large: Sequence[int], aligned: bool) -> tuple[int, int, int]:
-        """Taps of both passes, and the values that they make."""
-        *outer, rows, columns = large
-        *_, out_rows, out_columns = small.shape
-        across = prod(outer) * rows * antialiased_taps(columns, out_columns, radius, aligned)
-        down = prod(outer) * out_columns * antialiased_taps(rows, out_rows, radius, aligned)
-        return across, down, prod(outer) * (rows + out_rows) * out_columns
-
-    def upsample(x: Tensor, output_size: Any, align_corners: bool, *args: Any, out: Tensor) -> Cost:
+    def cost(x: Tensor, output_size: Any, align_corners: bool, *args: Any, out: Tensor) -> Cost:
         """t multiplications and t - 1 additions for each value of each pass."""
-        across, down, values = passes(out, x.shape, align_corners)
-        return Cost(arith=2 * (across + down) - values)
+        taps, values = two_passes(out, x.shape, radius, align_corners)
+        return Cost(arith=2 * taps - values)
 
-    def upsample_backward(
+    return cost
+
+
+formula("aten::_upsample_bilinear2d_aa")(antialias(1))
+formula("aten::_upsample_bicubic2d_aa")(antialias(2))
+formula("aten::_upsample_lanczos2d_aa")(antialias(3))
+
+
+def antialias_backward(radius: int) -> Formula:
+    """The formula of its gradient."""
+
+    def cost(
         grad: Tensor,
         output_size: Any,
         input_size: Sequence[int],
@@ -156,150 +185,15 @@ def antialiasing(radius: int, name: str) -> None:
         out: Tensor,
     ) -> Gradients:
         """The passes transposed: t products and t additions for each value."""
-        across, down, _ = passes(grad, input_size, align_corners)
-        return Gradients(input=Cost(arith=2 * (across + down)))
+        taps, _ = two_passes(grad, input_size, radius, align_corners)
+        return Gradients(input=Cost(arith=2 * taps))
 
-    formula(f"aten::{name}")(upsample)
-    formula(f"aten::{name}_backward")(upsample_backward)
-
-
-antialiasing(1, "_upsample_bilinear2d_aa")
-antialiasing(2, "_upsample_bicubic2d_aa")
-antialiasing(3, "_upsample_lanczos2d_aa")
+    return cost
 
 
-# sampling at given places
-
-
-def sampling_weights(grid: Tensor, mode: int, padding_mode: int, align_corners: bool) -> Cost:
-    """From the coordinates of each place to the weights of its taps.
-
-    A coordinate in [-1, 1] becomes an index: ((x + 1)·size - 1) / 2, or (x + 1) / 2·(size - 1).
-    Padding clips it (2 comparisons), or reflects it first: |x - low| modulo the span (subtract,
-    absolute value; divide, floor, multiply, subtract), turned round where ⌊x / span⌋ is odd
-    (divide, floor; subtract, select), low added again.
-    """
-    *places, dimensions = grid.shape
-    coordinate = Cost(arith=3 if align_corners else 4) + WEIGHTS[mode]
-    if padding_mode != ZEROS:
-        coordinate += Cost(compare=2)
-    if padding_mode == REFLECTION:
-        coordinate += Cost(arith=7, compare=4)
-    if mode == NEAREST:  # one tap, and no weight
-        return grid.numel() * coordinate
-    taps = TAPS[mode] ** dimensions
-    return grid.numel() * coordinate + joint_weights(prod(places), taps, dimensions)
-
-
-@formula(aten.grid_sampler_2d, aten.grid_sampler_3d, "aten::_grid_sampler_2d_cpu_fallback")
-def grid_sampler(
-    x: Tensor,
-    grid: Tensor,
-    interpolation_mode: int,
-    padding_mode: int,
-    align_corners: bool,
-    *,
-    out: Tensor,
-) -> Cost:
-    """A weighted sum of t taps for each result, and the weights of each place."""
-    weights = sampling_weights(grid, interpolation_mode, padding_mode, align_corners)
-    if interpolation_mode == NEAREST:
-        return weights
-    return weights + gather_taps(out.numel(), TAPS[interpolation_mode] ** grid.shape[-1])
-
-
-@formula(aten.grid_sampler_2d_backward, aten.grid_sampler_3d_backward)
-def grid_sampler_backward(
-    grad: Tensor,
-    x: Tensor,
-    grid: Tensor,
-    interpolation_mode: int,
-    padding_mode: int,
-    align_corners: bool,
-    output_mask: Sequence[bool],
-    *,
-    out: Any,
-) -> Gradients:
-    """Of the image: t products and t additions for each result. Of the grid, through the weights.
-
-    dw = Σ g·tap over the channels: t dot products of that length at each place. A weight is a
-    product of one factor for each of the d dimensions; each coordinate sums dw times the slope
-    of its own factor times the other factors, t·(d - 1) products and t - 1 additions, and then
-    takes the scale between coordinate and index. A linear factor's slope is ±1. A cubic's take
-    another t products; the slopes themselves, at the same four arguments as the weights, are
-    (3·(a + 2)·x - 2·(a + 3))·x twice and (3·a·x - 10·a)·x + 8·a twice: 2·3 + 2·4. Nearest has
-    no slope, and its image takes an addition for each result.
-    """
-    mode, taps = interpolation_mode, TAPS[interpolation_mode] ** grid.shape[-1]
-    for_image, for_grid = output_mask
-    cost = sampling_weights(grid, mode, padding_mode, align_corners)
-    if mode == NEAREST:
-        return Gradients(input=cost + elementwise(grad, add=1) * for_image)
-    if for_image:
-        cost += scatter_taps(grad.numel(), taps)
-    if for_grid:
-        dimensions, channels = grid.shape[-1], grad.shape[1]
-        slope = taps + 2 * 3 + 2 * 4 if mode == CUBIC else 0
-        per_coordinate = taps * (dimensions - 1) + taps - 1 + 1 + slope
-        per_place = taps * fold(2 * channels, 1) + dimensions * per_coordinate
-        cost += Cost(arith=grid.numel() // dimensions * per_place)
-    return Gradients(input=cost)
-
-
-@formula("aten::cudnn_grid_sampler")
-def cudnn_grid_sampler(x: Tensor, grid: Tensor, *, out: Tensor) -> Cost:
-    """Linear, zeros in the padding, corners aligned."""
-    return grid_sampler(x, grid, LINEAR, ZEROS, True, out=out)
-
-
-@formula("aten::cudnn_grid_sampler_backward")
-def cudnn_grid_sampler_backward(x: Tensor, grid: Tensor, grad: Tensor, *, out: Any) -> Gradients:
-    """Gradients of both, image and grid."""
-    return grid_sampler_backward(grad, x, grid, LINEAR, ZEROS, True, (True, True), out=out)
-
-
-@formula(aten.affine_grid_generator)
-def affine_grid_generator(
-    theta: Tensor, size: Sequence[int], align_corners: bool, *, out: Tensor
-) -> Cost:
-    """(x, y, 1)·θᵀ at each place: d dot products of length d + 1.
-
-    The coordinates of each axis are drawn once, evenly from -1 to 1; where these are the edges
-    of the outer pixels they are scaled by (size - 1) / size, two steps each.
-    """
-    length = theta.shape[-1]
-    axes = 0 if align_corners else 2 * sum(size[2:])
-    return contraction(dots=out.numel(), length=length) + Cost(arith=axes)
-
-
-@formula("aten::cudnn_affine_grid_generator")
-def cudnn_affine_grid_generator(theta: Tensor, *sizes: int, out: Tensor) -> Cost:
-    """Corners aligned, in two dimensions."""
-    return affine_grid_generator(theta, sizes, True, out=out)
-
-
-@formula("aten::cudnn_affine_grid_generator_backward")
-def cudnn_affine_grid_generator_backward(
-    grad: Tensor, batch: int, channels: int, height: int, width: int, *, out: Tensor
-) -> Gradients:
-    """gᵀ·(x, y, 1): a dot product over all places for each element of θ."""
-    return Gradients(input=contraction(dots=out.numel(), length=height * width))
-
-
-@formula("aten::_grid_sampler_2d_cpu_fallback_backward")
-def grid_sampler_fallback_backward(
-    grad: Tensor,
-    x: Tensor,
-    grid: Tensor,
-    interpolation_mode: int,
-    padding_mode: int,
-    align_corners: bool,
-    *,
-    out: Any,
-) -> Gradients:
-    """Gradients of both, image and grid."""
-    how = interpolation_mode, padding_mode, align_corners
-    return grid_sampler_backward(grad, x, grid, *how, (True, True), out=out)
+formula("aten::_upsample_bilinear2d_aa_backward")(antialias_backward(1))
+formula("aten::_upsample_bicubic2d_aa_backward")(antialias_backward(2))
+formula("aten::_upsample_lanczos2d_aa_backward")(antialias_backward(3))
 
 
 # padding and reordering
@@ -314,113 +208,19 @@ def padded_traffic(call: Call) -> tuple[int, int]:
 free("aten::constant_pad_nd", traffic=padded_traffic)
 free("aten::pixel_shuffle", "aten::pixel_unshuffle")
 
-PADS = [f"{kind}_pad{d}d" for kind in ("reflection", "replication") for d in (1, 2, 3)]
-free(*(f"aten::{name}" for name in PADS))
+free("aten::reflection_pad1d", "aten::reflection_pad2d", "aten::reflection_pad3d")
+free("aten::replication_pad1d", "aten::replication_pad2d", "aten::replication_pad3d")
 
 
-@formula(*(f"aten::{name}_backward" for name in PADS), traffic=traffic.shape_only)
+@formula(
+    "aten::reflection_pad1d_backward",
+    "aten::reflection_pad2d_backward",
+    "aten::reflection_pad3d_backward",
+    "aten::replication_pad1d_backward",
+    "aten::replication_pad2d_backward",
+    "aten::replication_pad3d_backward",
+    traffic=traffic.shape_only,
+)
 def pad_backward(grad: Tensor, x: Tensor, padding: Sequence[int], *, out: Tensor) -> Gradients:
     """g, added to the element that was copied: an addition for each result."""
-    return Gradients(input=elementwise(grad, add=1))
-
-
-# regions of interest (torchvision)
-
-
-@formula("torchvision::nms")
-def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, *, out: Tensor) -> Cost:
-    """Sort, then compare each pair of boxes, at most: a suppressed box spares its pairs.
-
-    An area is 2 subtractions and a product. A pair takes 4 maxima and minima, 2 subtractions
-    and 2 maxima with 0, the product, two steps for the union, a division, and a comparison with
-    the threshold.
-    """
-    n = boxes.shape[0]
-    pairs = n * (n - 1) // 2
-    order = Cost(compare=sort_comparisons(n, n))
-    return Cost(arith=3 * n) + order + pairs * Cost(arith=2 + 1 + 2 + 1, compare=4 + 2 + 1)
-
-
-def region_weights(
-    rois: Tensor, height: int, width: int, sampling_ratio: int, aligned: bool
-) -> Cost:
-    """From each region to the weights of its samples.
-
-    - A region: 4 corners scaled (and shifted by ½, if aligned), 2 differences (else at least
-      1), 2 divisions by the number of bins.
-    - A coordinate, start + bin·size + (sample + ½)·size / ratio: 2 products, a division and 3
-      additions, not below 0; then linear weights.
-    - The 4 weights of a sample: a product each.
-    """
-    if sampling_ratio <= 0:
-        raise Uncountable("the number of samples depends on the sizes of the regions")
-    region = Cost(arith=4 + 4 * aligned + 2 + 2, compare=2 * (not aligned))
-    coordinate = Cost(arith=2 + 1 + 3, compare=1) + LINEAR_WEIGHTS
-    sizes = (height * sampling_ratio, width * sampling_ratio)
-    each = region + sum(sizes) * coordinate + joint_weights(prod(sizes), 4, 2)
-    return rois.shape[0] * each
-
-
-@formula("torchvision::roi_align")
-def roi_align(
-    x: Tensor,
-    rois: Tensor,
-    spatial_scale: float,
-    pooled_height: int,
-    pooled_width: int,
-    sampling_ratio: int,
-    aligned: bool,
-    *,
-    out: Tensor,
-) -> Cost:
-    """The mean of ratio² samples in each bin, each a weighted sum of 4 taps."""
-    samples = sampling_ratio**2
-    weights = region_weights(rois, pooled_height, pooled_width, sampling_ratio, aligned)
-    mean = elementwise(out, add=samples - 1, div=1)
-    return weights + gather_taps(out.numel() * samples, 4) + mean
-
-
-@formula("torchvision::_roi_align_backward")
-def _roi_align_backward(
-    grad: Tensor,
-    rois: Tensor,
-    spatial_scale: float,
-    pooled_height: int,
-    pooled_width: int,
-    batch_size: int,
-    channels: int,
-    height: int,
-    width: int,
-    sampling_ratio: int,
-    aligned: bool,
-    *,
-    out: Tensor,
-) -> Gradients:
-    """g / ratio², once for each result; then 4 products and 4 additions for each sample."""
-    samples = sampling_ratio**2
-    weights = region_weights(rois, pooled_height, pooled_width, sampling_ratio, aligned)
-    mean = elementwise(grad, div=1)
-    return Gradients(input=weights + mean + scatter_taps(grad.numel() * samples, 4))
-
-
-@formula("torchvision::ps_roi_align")
-def ps_roi_align(
-    x: Tensor,
-    rois: Tensor,
-    spatial_scale: float,
-    pooled_height: int,
-    pooled_width: int,
-    sampling_ratio: int,
-    *,
-    out: tuple[Tensor, Tensor],
-) -> Cost:
-    """A ``roi_align`` whose bins each have channels of their own."""
-    values, _ = out
-    shape = (pooled_height, pooled_width, sampling_ratio)
-    return roi_align(x, rois, spatial_scale, *shape, True, out=values)
-
-
-@formula("torchvision::_roi_pool_backward")
-def _roi_pool_backward(grad: Tensor, *args: Any, out: Tensor) -> Gradients:
-    """g, added to the element that was largest in its bin. (Forward depends on the regions.)"""
     return Gradients(input=elementwise(grad, add=1))

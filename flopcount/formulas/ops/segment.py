@@ -1,4 +1,4 @@
-"""Reductions of neighbouring rows: n values in m results, none of which is empty."""
+"""Reductions of neighbouring rows: n values in m results, each of at least one value."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def segment_reduce(
 def segment_reduce_backward(
     grad: Tensor, output: Tensor, data: Tensor, reduce: str, *, out: Tensor, **segments: Any
 ) -> Gradients:
-    """A segment's gradient g, as its values y and x say, is given to each of them.
+    """Each value x of a segment gets a share of the gradient g of the result y.
 
     A sum's is g as it is, a mean's g / length, m divisions. A maximum's goes to the values that
     are it, n comparisons, and is shared by them, m divisions. A product's is g·y / x: m

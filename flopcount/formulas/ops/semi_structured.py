@@ -1,7 +1,8 @@
-"""Matrices of which two of any four neighbours are zero: 2:4 sparsity.
+"""2:4 sparsity: two of any four neighbours in a matrix are zero.
 
-The two others are stored, with integers that tell their places. A product multiplies what is stored
-alone: half the MACs of the dense product, in as many dot products. Mishra et al., arXiv 2104.08378.
+The two others are stored, with integers that tell their places. A product multiplies only stored
+values: half the MACs of the dense product, in as many dot products. Mishra et al., arXiv
+2104.08378.
 """
 
 from __future__ import annotations
@@ -19,10 +20,15 @@ from flopcount.formulas.registry import formula
 from flopcount.formulas.steps import contraction, elementwise
 
 
+def halved(out: Tensor, k: int) -> Cost:
+    """(m, k) @ (k, n) with m·k/2 stored values: m·n dot products of length k/2."""
+    return contraction(dots=out.numel(), length=k // 2)
+
+
 @formula("aten::_sparse_semi_structured_mm")
 def mm(a: Tensor, places: Tensor, b: Tensor, *, out_dtype: Any = None, out: Tensor) -> Cost:
-    """(m, k) @ (k, n) of which m·k/2 are stored: m·n dot products of length k/2."""
-    return contraction(dots=out.numel(), length=b.shape[0] // 2)
+    """(m, k) @ (k, n), a stored by halves."""
+    return halved(out, b.shape[0])
 
 
 @formula("aten::_sparse_semi_structured_addmm", traffic=traffic.accumulated)
@@ -38,7 +44,7 @@ def addmm(
     out: Tensor,
 ) -> Cost:
     """beta·bias + alpha·(a @ b), a stored by halves."""
-    return mm(a, places, b, out=out) + combined(out, beta, alpha)
+    return halved(out, b.shape[0]) + combined(out, beta, alpha)
 
 
 @formula("aten::_sparse_semi_structured_linear")
@@ -53,8 +59,8 @@ def linear(
     out: Tensor,
 ) -> Cost:
     """φ(x @ Wᵀ + b), W stored by halves."""
-    cost = contraction(dots=out.numel(), length=x.shape[-1] // 2)
-    return cost + elementwise(out, add=int(bias is not None)) + unary(out, activation)
+    cost = halved(out, x.shape[-1]) + unary(out, activation)
+    return cost + elementwise(out, add=int(bias is not None))
 
 
 @formula("aten::_cslt_sparse_mm")
@@ -68,10 +74,10 @@ def cslt_sparse_mm(
     **options: Any,
 ) -> Cost:
     """alpha·(a @ b) + bias, a stored by halves, with their places, in the order of a library."""
-    cost = contraction(dots=out.numel(), length=b.shape[0] // 2)
+    cost = halved(out, b.shape[0])
     return cost + elementwise(out, mul=int(alpha is not None), add=int(bias is not None))
 
 
-# what is stored is picked by integers, or as zeros tell
+# values to store are picked by integers, or because they are not zero
 moves("_to_sparse_semi_structured", "_cslt_compress", "_sparse_semi_structured_apply")
 moves("_sparse_semi_structured_apply_dense")

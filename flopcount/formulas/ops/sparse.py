@@ -1,8 +1,8 @@
-"""Sparse tensors: what is stored counts, as many values as there are, explicit zeros included.
+"""Sparse tensors: all stored values count, explicit zeros included.
 
-How many values a tensor stores is known without a look at them; where they are is not. All
-layouts count alike: coordinates (COO), compressed rows or columns (CSR, CSC), blocks (BSR, BSC),
-of which whole ones are stored.
+The number of stored values is known without a look at them; their places are not. All layouts
+count alike: coordinates (COO), compressed rows or columns (CSR, CSC), and blocks (BSR, BSC), which
+are stored whole.
 """
 
 from __future__ import annotations
@@ -17,37 +17,44 @@ from flopcount.cost import Cost
 from flopcount.formulas import bytes as traffic
 from flopcount.formulas.call import Call, is_sparse
 from flopcount.formulas.ops.matmul import added
-from flopcount.formulas.ops.pointwise import add, scaling_steps
-from flopcount.formulas.ops.reduction import norm_steps, rows, softmax_backward_steps, softmax_steps
+from flopcount.formulas.ops.norms import norm_steps
+from flopcount.formulas.ops.pointwise import scaling_steps, weighted_sum
+from flopcount.formulas.ops.reduction import rows
+from flopcount.formulas.ops.softmax import softmax_backward_steps, softmax_steps
 from flopcount.formulas.registry import Gradients, Uncountable, formula, formula_of, free
 from flopcount.formulas.steps import dot_products, elementwise, fold
 
 
 def values(value: Any) -> Any:
-    """The tensor of what ``value`` stores; anything else as it is."""
+    """The values that a sparse tensor stores; anything else as it is."""
     if not is_sparse(value):
         return value
-    held, *_ = traffic.sparse_parts(value)
-    if held.is_meta or type(held) is not Tensor:
+    data, *_ = traffic.sparse_parts(value)
+    if data.is_meta or type(data) is not Tensor:
         raise Uncountable("a fake sparse tensor does not tell how much the true one stores")
-    return held
+    return data
 
 
 def stored(tensor: Tensor) -> int:
     """How many values ``tensor`` stores."""
-    held: Tensor = values(tensor)
-    return held.numel()
+    data: Tensor = values(tensor)
+    return data.numel()
 
 
 # -- products with dense matrices
 
 
 @formula("aten::mm", "aten::bmm", "aten::mv", sparse=True)
-def product(a: Tensor, b: Tensor, *args: Any, out: Tensor) -> Cost:
+def mm(a: Tensor, b: Tensor, *args: Any, out: Tensor) -> Cost:
+    """(…, m, k) @ (…, k, n), one of them sparse."""
+    return product(a, b)
+
+
+def product(a: Tensor, b: Tensor) -> Cost:
     """(…, m, k) @ (…, k, n) with s stored values: s·n MACs, or m·s if the second one is sparse.
 
-    They are dot products of as many rows (columns) as there are, or as values: none is empty.
-    Which values of two sparse factors meet, shapes and numbers of values do not tell.
+    The number of dot products is that of the rows (columns), or of the values if there are fewer:
+    no row counts that stores nothing. Shapes do not tell which values of two sparse factors meet.
     """
     if is_sparse(a) == is_sparse(b):
         raise Uncountable("the product of two sparse tensors depends on where their values are")
@@ -74,7 +81,7 @@ def added_product(
     """
     if is_sparse(out):
         raise Uncountable("which of the sums are stored depends on where values are")
-    cost = product(a, b, out=out)
+    cost = product(a, b)
     scaled = cost + Cost(arith=cost.dots * scaling_steps(alpha, out))
     if beta == 0:
         return scaled
@@ -93,14 +100,13 @@ def sampled_addmm(
     x: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1, out: Tensor
 ) -> Cost:
     """beta·x + alpha·(a @ b) where x stores values: a dot product and an addition for each."""
-    held = values(out)
-    return added(held, a.shape[-1], beta, alpha)
+    return added(values(out), a.shape[-1], beta, alpha)
 
 
 @formula("aten::_sparse_mm_reduce_impl", sparse=True)
 def mm_reduce(a: Tensor, b: Tensor, reduce: str, *, out: tuple[Tensor, Tensor]) -> Cost:
     """A product whose sums are divided by their length (mean), or are maxima or minima instead."""
-    cost = product(a, b, out=out[0])
+    cost = product(a, b)
     if reduce in ("amax", "amin"):
         return Cost(arith=cost.macs, compare=cost.macs - cost.dots)
     return cost + Cost(arith=cost.dots if reduce == "mean" else 0)
@@ -121,11 +127,12 @@ def mm_reduce_backward(
 
     Of a maximum each element goes to one value of A and one element of B: a product, added.
     """
-    wanted = sum(output_mask)
+    for_a, for_b = output_mask
+    wanted = output_mask.count(True)
     if reduce in ("amax", "amin"):
         return Gradients(unsplit=wanted * elementwise(grad, mul=1, add=1))
     s, n = stored(a), grad.shape[-1]
-    dots = s * output_mask[0] + min(b.shape[0], s) * n * output_mask[1]
+    dots = (s if for_a else 0) + (min(b.shape[0], s) * n if for_b else 0)
     mean = Cost(arith=s * wanted if reduce == "mean" else 0)
     return Gradients(unsplit=dot_products(macs=wanted * s * n, dots=dots) + mean)
 
@@ -143,16 +150,17 @@ def _with_values(name: str) -> Any:
     def cost(*args: Any, out: Tensor, **kwargs: Any) -> Cost | Gradients:
         return formula_of(name)(*map(values, args), out=values(out), **kwargs)
 
-    cost.__doc__ = f"{name} of what is stored."
+    cost.__doc__ = f"{name} of the stored values."
     return cost
 
 
-_KEEP_ZERO = """
-    abs angle asin asinh atan atanh ceil deg2rad div erf erfinv expm1 floor floor_divide frac isinf
-    isnan isneginf isposinf log1p mul nan_to_num neg pow rad2deg relu round sgn sign signbit sin
-    sinh sqrt square tan tanh threshold_backward trunc
-"""
-on_values(*(f"aten::{name}" for name in _KEEP_ZERO.split()))
+on_values("aten::abs", "aten::angle", "aten::neg", "aten::sgn", "aten::sign", "aten::signbit")
+on_values("aten::ceil", "aten::floor", "aten::frac", "aten::round", "aten::trunc")
+on_values("aten::asin", "aten::atan", "aten::sin", "aten::tan", "aten::rad2deg", "aten::deg2rad")
+on_values("aten::asinh", "aten::atanh", "aten::sinh", "aten::tanh", "aten::expm1", "aten::log1p")
+on_values("aten::isinf", "aten::isnan", "aten::isneginf", "aten::isposinf", "aten::nan_to_num")
+on_values("aten::erf", "aten::erfinv", "aten::relu", "aten::threshold_backward")
+on_values("aten::mul", "aten::div", "aten::floor_divide", "aten::pow", "aten::sqrt", "aten::square")
 
 
 def met(call: Call) -> tuple[int, int]:
@@ -171,11 +179,11 @@ def sum_of(a: Any, b: Any, scale: complex = 1, *, alpha: complex = 1, out: Tenso
     A dense a meets all values of b. Of two sparse ones those meet that the result stores once.
     """
     factor = alpha if scale == 1 else scale
-    held = values(b)
-    scaling = Cost(arith=held.numel() * scaling_steps(factor, held))
+    y = values(b)
+    scaling = Cost(arith=y.numel() * scaling_steps(factor, y))
     if is_sparse(a) and is_sparse(b):
         return scaling + elementwise(values(out), fold(stored(a) + stored(b), stored(out)), add=1)
-    return scaling + add(values(a), held, out=held if is_sparse(b) else values(a))
+    return scaling + weighted_sum(values(a), y, 1, y if is_sparse(b) else values(a))
 
 
 @formula("aten::_coalesce", "aten::sum", "aten::_sparse_sum", "aten::_sparse_csr_sum", sparse=True)
@@ -192,17 +200,17 @@ def csr_prod(x: Tensor, *args: Any, out: Tensor, **kwargs: Any) -> Cost:
 
 @formula("aten::native_norm", "aten::norm", sparse=True)
 def native_norm(x: Tensor, p: float | None = 2, *args: Any, out: Tensor) -> Cost:
-    """(Σ|x|ᵖ)^(1/p) of what is stored."""
+    """(Σ|x|ᵖ)^(1/p) of the stored values."""
     return norm_steps(values(x), stored(x), 1, 2 if p is None else p)
 
 
-# -- softmax of what is stored: what is not is -inf
+# -- softmax of the stored values: the others are -inf
 
 
 def stored_rows(x: Tensor, dim: int) -> int:
-    """Rows along ``dim`` that store values: as many as there are, or as values; none is empty.
+    """Rows along ``dim`` that store values: all of them, or as many as values if there are fewer.
 
-    A dimension within what is stored, which is dense, has whole ones.
+    In a dimension inside the stored values, which are dense, all rows are whole.
     """
     dim %= x.dim()
     count = stored(x)

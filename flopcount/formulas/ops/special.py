@@ -1,8 +1,8 @@
 """Special functions: one evaluation of a function that has no finite formula is one operation.
 
 Kernels evaluate these by polynomials and recurrences, whose lengths depend on the precision and
-on the argument; one evaluation counts once, as that of exp does. So does one of an orthogonal
-polynomial, whose degree is the value of a tensor.
+the argument; an evaluation counts once, as for exp. So does one of an orthogonal polynomial, whose
+degree is the value of a tensor.
 """
 
 from __future__ import annotations
@@ -22,15 +22,18 @@ steps("lgamma", "digamma", "polygamma", "igamma", "igammac", "special_zeta", spe
 
 # Bessel functions
 steps("i0", "special_i0e", "special_i1", "special_i1e", "special_airy_ai", special=1)
-steps(*(f"special_bessel_{kind}" for kind in ("j0", "j1", "y0", "y1")), special=1)
-steps(*(f"special_modified_bessel_{kind}" for kind in ("i0", "i1", "k0", "k1")), special=1)
-steps(*(f"special_scaled_modified_bessel_{kind}" for kind in ("k0", "k1")), special=1)
+steps("special_bessel_j0", "special_bessel_j1", "special_bessel_y0", "special_bessel_y1", special=1)
+steps("special_modified_bessel_i0", "special_modified_bessel_i1", special=1)
+steps("special_modified_bessel_k0", "special_modified_bessel_k1", special=1)
+steps("special_scaled_modified_bessel_k0", "special_scaled_modified_bessel_k1", special=1)
 steps("special_spherical_bessel_j0", special=1)
 
 # orthogonal polynomials
-steps(*(f"special_chebyshev_polynomial_{kind}" for kind in "tuvw"), special=1)
-steps(*(f"special_shifted_chebyshev_polynomial_{kind}" for kind in "tuvw"), special=1)
-steps(*(f"special_hermite_polynomial_{kind}" for kind in ("h", "he")), special=1)
+steps("special_chebyshev_polynomial_t", "special_chebyshev_polynomial_u", special=1)
+steps("special_chebyshev_polynomial_v", "special_chebyshev_polynomial_w", special=1)
+steps("special_shifted_chebyshev_polynomial_t", "special_shifted_chebyshev_polynomial_u", special=1)
+steps("special_shifted_chebyshev_polynomial_v", "special_shifted_chebyshev_polynomial_w", special=1)
+steps("special_hermite_polynomial_h", "special_hermite_polynomial_he", special=1)
 steps("special_laguerre_polynomial_l", "special_legendre_polynomial_p", special=1)
 
 # entropies

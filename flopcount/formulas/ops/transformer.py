@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 from torch import Tensor
 
 from flopcount.cost import ZERO, Cost
 from flopcount.formulas.nested_components import components
+from flopcount.formulas.ops.activations import GELU
 from flopcount.formulas.ops.attention import Attention
-from flopcount.formulas.ops.normalization import native_layer_norm
+from flopcount.formulas.ops.normalization import normalize
 from flopcount.formulas.registry import Uncountable, formula
 from flopcount.formulas.steps import contraction, dot_products, elementwise
 from flopcount.torch_private.ops import component_shapes
@@ -22,6 +22,50 @@ def projected(x: Tensor, vectors: int, length: int, results: int) -> Cost:
     return contraction(dots=dots, length=length) + elementwise(x, dots, add=1)
 
 
+def attention_layer(x: Tensor, k: int, heads: int, *, masked: bool, averaged: bool) -> Cost:
+    """Projections of length e in and out, and attention of q queries in x to k keys between.
+
+    The weights are computed even if nobody asks for them; their mean over h heads takes h - 1
+    additions and a division for each.
+    """
+    (b, q, e), h = x.shape, heads
+    selects = 2 if masked else 0  # as aten::_masked_softmax, which the kernel calls
+    sizes = {"b": b, "h": h, "g": 1, "q": q, "k": k, "d": e // h, "v": e // h, "seen": q * k}
+    attention = Attention(
+        **sizes, scaled=True, biased=False, selects=selects, dropout=0, saves=False
+    )
+    around = projected(x, b * (2 * q + 2 * k), e, e)  # queries, keys, values, results
+    mean = elementwise(x, b * q * k, add=h - 1, div=1) if averaged else ZERO
+    return around + attention.forward() + mean
+
+
+def batches(*tensors: Tensor) -> Iterator[tuple[int, Sequence[Tensor]]]:
+    """Dense tensors, and how often they come: nested ones are taken apart into components."""
+    if not tensors[0].is_nested:
+        yield 1, tensors
+        return
+    yield from components(*tensors)
+
+
+def padding(sequences: Tensor, num_head: int, size: int) -> Cost:
+    """The wasted part of attention's two products, which pad nested sequences to the longest.
+
+    Of L·L pairs of a query and a key, L being the longest length, t·t are there.
+
+    Raises:
+        Uncountable: on accelerators, whose kernels may pad otherwise.
+    """
+    if sequences.device.type != "cpu":
+        raise Uncountable("how far this kernel pads nested tensors is not known")
+    lengths = [shape[0] for shape in component_shapes(sequences)]
+    longest = max(lengths)
+    pairs = num_head * sum(longest**2 - t**2 for t in lengths)
+    queries = num_head * sum(longest - t for t in lengths)
+    macs = 2 * pairs * size
+    return dot_products(macs=macs, dots=pairs + queries * size, void_macs=macs)
+
+
+@formula("aten::_native_multi_head_attention", nested=True)
 @formula("aten::_native_multi_head_attention")
 def multi_head_attention(
     query: Tensor,
@@ -40,38 +84,33 @@ def multi_head_attention(
     *,
     out: object,
 ) -> Cost:
-    """Projections of length e in and out, and attention between; the weights' mean over heads.
-
-    The weights that are asked for are there anyhow; their mean takes h - 1 additions and a
-    division each.
-    """
-    (b, q, e), k, h = query.shape, key.shape[1], num_head
-    attention = Attention(
-        b=b,
-        h=h,
-        g=1,
-        q=q,
-        k=k,
-        d=e // h,
-        v=e // h,
-        seen=q * k,
-        scaled=True,
-        biased=False,
-        selects=2 * (mask is not None),  # as aten::_masked_softmax, which the kernel calls
-        dropout=0,
-        saves=False,
-    )
-    around = projected(query, b * (2 * q + 2 * k), e, e)  # queries, keys, values, results
+    """Attention between projections, and the mean of its weights; nested, of each sequence."""
     averaged = need_weights and average_attn_weights
-    mean = elementwise(query, b * q * k, add=h - 1, div=1) if averaged else ZERO
-    return around + attention.forward() + mean
+    cost = padding(query, num_head, embed_dim // num_head) if query.is_nested else ZERO
+    for times, (q, k, _) in batches(query, key, value):
+        masked = mask is not None
+        cost += times * attention_layer(q, k.shape[1], num_head, masked=masked, averaged=averaged)
+    return cost
 
 
 @formula("aten::_triton_multi_head_attention")
-def triton_multi_head_attention(*args: Any, out: Tensor, **given: Any) -> Cost:
-    """As the native op, whose weights nobody wants."""
-    given["need_weights"] = False
-    return multi_head_attention(*args, **given, out=out)
+def triton_multi_head_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    embed_dim: int,
+    num_head: int,
+    qkv_weight: Tensor,
+    qkv_bias: Tensor,
+    proj_weight: Tensor,
+    proj_bias: Tensor,
+    mask: Tensor | None = None,
+    *,
+    out: Tensor,
+) -> Cost:
+    """As the native op, whose weights nobody asks for."""
+    masked = mask is not None
+    return attention_layer(query, key.shape[1], num_head, masked=masked, averaged=False)
 
 
 @formula("aten::_transform_bias_rescale_qkv", nested=True)
@@ -84,6 +123,7 @@ def transform_bias_rescale_qkv(
     return elementwise(q, add=3, mul=1)
 
 
+@formula("aten::_transformer_encoder_layer_fwd", nested=True)
 @formula("aten::_transformer_encoder_layer_fwd")
 def transformer_encoder_layer(
     x: Tensor,
@@ -110,66 +150,15 @@ def transformer_encoder_layer(
     out: Tensor,
 ) -> Cost:
     """x + attention(x), x + W₂·φ(W₁·x), each with a layer norm; φ is ReLU or GELU, 5 steps."""
-    attention = multi_head_attention(
-        *(x, x, x, embed_dim, num_heads, qkv_weight, qkv_bias, proj_weight, proj_bias),
-        *(mask, False),
-        out=None,
-    )
-    tokens, e, wide = x.numel() // embed_dim, embed_dim, ffn_weight_1.shape[0]
-    forward = projected(x, tokens, e, wide) + projected(x, tokens, wide, e)
-    gelu = {"mul": 3, "add": 1, "special": 1}
-    activation = elementwise(x, tokens * wide, **(gelu if use_gelu else {"compare": 1}))
-    norm = native_layer_norm(x, [e], norm_weight_1, norm_bias_1, eps, out=None)
-    return attention + forward + activation + 2 * (norm + elementwise(x, add=1))
-
-
-# -- on nested tensors
-
-
-def padding(sequences: Tensor, num_head: int, size: int) -> Cost:
-    """What the two products of attention do in vain, since they pad sequences to the longest.
-
-    Of L·L pairs of a query and a key, L being the longest length, t·t are there.
-
-    Raises:
-        Uncountable: on accelerators, whose kernels may pad otherwise.
-    """
-    if sequences.device.type != "cpu":
-        raise Uncountable("how far this kernel pads nested tensors is not known")
-    lengths = [shape[0] for shape in component_shapes(sequences)]
-    longest = max(lengths)
-    pairs = num_head * sum(longest**2 - t**2 for t in lengths)
-    queries = num_head * sum(longest - t for t in lengths)
-    macs = 2 * pairs * size
-    return dot_products(macs=macs, dots=pairs + queries * size, void_macs=macs)
-
-
-@formula("aten::_native_multi_head_attention", nested=True)
-def nested_multi_head_attention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    embed_dim: int,
-    num_head: int,
-    *others: Any,
-    out: object,
-    **given: Any,
-) -> Cost:
-    """Each sequence alone, and padding in the products of attention."""
-    cost = padding(query, num_head, embed_dim // num_head)
-    for times, (q, k, v) in components(query, key, value):
-        alone = multi_head_attention(q, k, v, embed_dim, num_head, *others, **given, out=None)
-        cost += times * alone
-    return cost
-
-
-@formula("aten::_transformer_encoder_layer_fwd", nested=True)
-def nested_transformer_encoder_layer(
-    x: Tensor, embed_dim: int, num_heads: int, *others: Any, out: Tensor, **given: Any
-) -> Cost:
-    """Each sequence alone, and padding in the products of attention."""
-    cost = padding(x, num_heads, embed_dim // num_heads)
-    for times, (one,) in components(x):
-        alone = transformer_encoder_layer(one, embed_dim, num_heads, *others, **given, out=one)
-        cost += times * alone
+    e, wide = embed_dim, ffn_weight_1.shape[0]
+    cost = padding(x, num_heads, e // num_heads) if x.is_nested else ZERO
+    for times, (part,) in batches(x):
+        tokens, length = part.numel() // e, part.shape[1]
+        masked = mask is not None
+        attention = attention_layer(part, length, num_heads, masked=masked, averaged=False)
+        forward = projected(part, tokens, e, wide) + projected(part, tokens, wide, e)
+        activation = elementwise(part, tokens * wide, **(GELU if use_gelu else {"compare": 1}))
+        norms = normalize(part, tokens, norm_weight_1, norm_bias_1)
+        norms += normalize(part, tokens, norm_weight_2, norm_bias_2)
+        cost += times * (attention + forward + activation + norms + elementwise(part, add=2))
     return cost

@@ -1,7 +1,6 @@
-"""Ops of which no number of FLOPs means anything, each with the reason. Their bytes count.
+"""Ops without a meaningful number of FLOPs, each with the reason. Their bytes count.
 
-How long they run depends on values, or they are chosen among algorithms that have nothing in
-common. What is known to be no arithmetic, a copy or a question, is elsewhere.
+Their work depends on values, or torch chooses between algorithms that have nothing in common.
 """
 
 from __future__ import annotations

@@ -16,9 +16,9 @@ from flopcount.formulas.registry import formula
 from flopcount.formulas.steps import elementwise
 
 
-def steps(out: Tensor, **each: int) -> Cost:
+def steps(out: Tensor, **counts: int) -> Cost:
     """So many steps for each value, if there is more than one."""
-    return elementwise(out, **each) if out.numel() > 1 else ZERO
+    return elementwise(out, **counts) if out.numel() > 1 else ZERO
 
 
 @formula("aten::bartlett_window")

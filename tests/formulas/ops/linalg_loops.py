@@ -1,14 +1,18 @@
 """Linear algebra as textbooks write it: loops over numbers that count their operations."""
 
+from __future__ import annotations
+
 import math
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from tests.formulas.counting import Number, dot, numbers, total
 
 
-def cholesky(a):
+def cholesky(a: Any) -> Any:
     a, n = a.copy(), len(a)
     for k in range(n):
         a[k, k] = a[k, k].sqrt()
@@ -20,7 +24,7 @@ def cholesky(a):
     return np.where(np.tri(n), a, 0.0)
 
 
-def lu(a):
+def lu(a: Any) -> Any:
     """Both factors in one, the rows' order, and the sign of the order."""
     a, order, sign = a.copy(), np.arange(len(a)), 1
     for k in range(min(a.shape)):
@@ -41,7 +45,7 @@ def lu(a):
     return a, order, sign
 
 
-def forward(t, b, unit=False):
+def forward(t: Any, b: Any, unit: Any = False) -> Any:
     """T·x = b with a lower triangle."""
     x = b.copy()
     for c in range(b.shape[1]):
@@ -53,17 +57,17 @@ def forward(t, b, unit=False):
     return x
 
 
-def backward(t, b, unit=False):
+def backward(t: Any, b: Any, unit: Any = False) -> Any:
     """T·x = b with an upper triangle: the lower one's, from the other end."""
     return forward(t[::-1, ::-1], b[::-1], unit)[::-1]
 
 
-def solve(a, b):
+def solve(a: Any, b: Any) -> Any:
     factors, order, _ = lu(a)
     return backward(factors, forward(factors, b[order], unit=True))
 
 
-def upper_inverse(u):
+def upper_inverse(u: Any) -> Any:
     """Column by column: each entry a dot product, times the diagonal's reciprocal."""
     n = len(u)
     x = np.zeros_like(u)
@@ -76,7 +80,7 @@ def upper_inverse(u):
     return x
 
 
-def inverse(a):
+def inverse(a: Any) -> Any:
     """X·L = U⁻¹, row by row from the last column, L's diagonal being one."""
     factors, order, _ = lu(a)
     x, n = upper_inverse(factors), len(a)
@@ -85,7 +89,7 @@ def inverse(a):
     return x[:, np.argsort(order)]
 
 
-def inverse_from_cholesky(t):
+def inverse_from_cholesky(t: Any) -> Any:
     inverted = upper_inverse(t.T).T
     n = len(t)
     result = np.empty_like(t)
@@ -95,7 +99,7 @@ def inverse_from_cholesky(t):
     return result
 
 
-def determinant(a):
+def determinant(a: Any) -> Any:
     factors, _, sign = lu(a)
     result = factors[0, 0]
     for x in factors.diagonal()[1:]:
@@ -103,7 +107,7 @@ def determinant(a):
     return result * sign
 
 
-def reflect(v, tau, rows):
+def reflect(v: Any, tau: Any, rows: Any) -> None:
     """rows - tau·v·(vᵀ·rows), vᵀ·x being summed up from zero."""
     for c in range(rows.shape[1]):
         scaled = total([Number(0.0), *(x * y for x, y in zip(v, rows[:, c], strict=True))]) * tau
@@ -111,7 +115,7 @@ def reflect(v, tau, rows):
             rows[i, c] = rows[i, c] - v[i] * scaled
 
 
-def qr(a):
+def qr(a: Any) -> Any:
     """R, and Householder's reflectors v with v₁ = 1 and their τ, for a tall matrix."""
     a, found = a.copy(), []
     for k in range(a.shape[1]):
@@ -128,7 +132,7 @@ def qr(a):
     return a, found
 
 
-def generate(found, m, n):
+def generate(found: Any, m: int, n: int) -> Any:
     """The first n columns of the reflectors' product, from the last reflector to the first."""
     q = numbers(torch.eye(m, n))
     for k, (v, tau) in reversed(list(enumerate(found))):
@@ -139,14 +143,14 @@ def generate(found, m, n):
     return q
 
 
-def apply_left(found, x):
+def apply_left(found: Any, x: Tensor) -> Any:
     x = x.copy()
     for k, (v, tau) in reversed(list(enumerate(found))):
         reflect(v, tau, x[k:])
     return x
 
 
-def apply_right(found, x):
+def apply_right(found: Any, x: Tensor) -> Any:
     """x - (x·v)·(tau·v)ᵀ, x·v being summed up from zero."""
     x = x.copy()
     for k, (v, tau) in enumerate(found):
@@ -158,7 +162,7 @@ def apply_right(found, x):
     return x
 
 
-def ldl(a):
+def ldl(a: Any) -> Any:
     """L·D·Lᵀ without a search for pivots: both factors in one."""
     a, n = a.copy(), len(a)
     for k in range(n):
@@ -172,7 +176,7 @@ def ldl(a):
     return np.where(np.tri(n), a, 0.0)
 
 
-def ldl_solve(t, b):
+def ldl_solve(t: Any, b: Any) -> Any:
     x = forward(t, b, unit=True)
     for c in range(b.shape[1]):
         for i in range(len(t)):

@@ -1,9 +1,8 @@
-"""Activations, their gradients and other functions of real numbers, as loops that count."""
+"""Activations, dropout and their gradients: loops that count, decompositions, XLA."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,21 +13,10 @@ from torch import Tensor
 import flopcount
 from flopcount import Cost
 from tests.formulas.counting import Number, counting, floats, numbers
-from tests.formulas.decomposed import decomposed_cost, measured
+from tests.formulas.decomposed import billed, decomposed_cost, measured
+from tests.formulas.ops.elementwise import A, B, Function, Loop, compare_with_loop, evaluated, n
 
 aten = torch.ops.aten
-n = 9
-A = torch.linspace(-2.3, 2.2, n).double()
-B = torch.linspace(0.15, 0.9, n).double().flip(0)
-NAN, INFINITE = math.nan, math.inf
-
-
-def evaluated(function: Callable[..., float], *args: Number) -> Number:
-    return args[0]._special(function(*map(float, args)))
-
-
-def constant(value: float) -> Number:
-    return Number(value)
 
 
 def sigmoid(x: Number) -> Number:
@@ -66,39 +54,8 @@ def log_sigmoid_gradient(g: Number, x: Number) -> Number:
     return g * (1 - ratio).select(float(x) < 0, float(ratio))
 
 
-def heaviside(x: Number, v: Number) -> Number:
-    return v.select(float(x) == 0, 0).select(float(x) <= 0, 1)
-
-
-def entropy(x: Number) -> Number:
-    inside = -(x * x.log())
-    return inside.select(float(x) > 0, 0).select(float(x) >= 0, -INFINITE)
-
-
-def log_sum(a: Number, b: Number) -> Number:
-    largest, least = a.larger(b), a.smaller(b)
-    return largest + (least - largest).exp().log1p()
-
-
-def log2_sum(a: Number, b: Number) -> Number:
-    largest, least = a.larger(b), a.smaller(b)
-    power = evaluated(lambda d: 2**d, least - largest)
-    return largest + power.log1p() / math.log(2)
-
-
-def finite(x: Number) -> Number:
-    x = x.select(float(x) == float(x), 0)
-    return x.select(float(x) < INFINITE, 3).select(float(x) > -INFINITE, -3)
-
-
-def multigamma(x: Number) -> Number:
-    """log π^(3·2/4) · Γ(x)·Γ(x - ½)·Γ(x - 1), for x + 3."""
-    parts = [evaluated(math.lgamma, x + (3 - j / 2)) for j in range(3)]
-    return parts[0] + parts[1] + parts[2] + 3 * 2 / 4 * math.log(math.pi)
-
-
 # (torch's function, its definition) of the numbers a, from -2.3 to 2.2, and b, from 0.9 to 0.15
-LOOPS: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], Callable[[Number, Number], Any]]] = {
+LOOPS: dict[str, tuple[Function, Loop]] = {
     "mish": (lambda a, b: F.mish(a), lambda a, b: a * evaluated(math.tanh, a.exp().log1p())),
     "mish_backward": (aten.mish_backward, lambda a, b: mish_gradient(a, b)),
     "celu": (
@@ -123,6 +80,10 @@ LOOPS: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], Callable[[Number, Num
     "softshrink_backward": (
         lambda a, b: aten.softshrink_backward(b, a, 0.5),
         lambda a, b: b.select(float(abs(a)) > 0.5, 0),
+    ),
+    "prelu": (
+        lambda a, b: F.prelu(a, torch.tensor(0.1).double()),
+        lambda a, b: a.select(float(a) > 0, a * 0.1),
     ),
     "rrelu in inference": (
         lambda a, b: F.rrelu(a, 0.2, 0.4),
@@ -157,53 +118,14 @@ LOOPS: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], Callable[[Number, Num
         lambda a, b: aten.logit_backward(a, b, 0.2),
         lambda a, b: within(a / (b * (1 - b)), b, 0.2, 0.8, 0),
     ),
-    "nan_to_num": (lambda a, b: torch.nan_to_num(a, 0, 3, -3), lambda a, b: finite(a)),
-    "copysign": (
-        lambda a, b: torch.copysign(b, a),
-        lambda a, b: b.select(float(a) > 0, -float(b)),
-    ),
-    "heaviside": (lambda a, b: torch.heaviside(a, b), heaviside),
-    "signbit": (lambda a, b: torch.signbit(a), lambda a, b: a < 0),
-    "isposinf": (lambda a, b: torch.isposinf(a), lambda a, b: a >= INFINITE),
-    "isneginf": (lambda a, b: torch.isneginf(a), lambda a, b: a <= -INFINITE),
-    "angle": (lambda a, b: torch.angle(a), lambda a, b: constant(0).select(float(a) >= 0, math.pi)),
-    "deg2rad": (lambda a, b: torch.deg2rad(a), lambda a, b: a * (math.pi / 180)),
-    "rad2deg": (lambda a, b: torch.rad2deg(a), lambda a, b: a * (180 / math.pi)),
-    "hypot": (torch.hypot, lambda a, b: (a * a + b * b).sqrt()),
-    "xlogy": (
-        torch.xlogy,
-        lambda a, b: (a * b.log()).select(float(a) != 0, 0),
-    ),
-    "xlog1py": (
-        torch.special.xlog1py,
-        lambda a, b: (a * b.log1p()).select(float(a) != 0, 0),
-    ),
-    "entr": (lambda a, b: torch.special.entr(b), lambda a, b: entropy(b)),
-    "sinc": (
-        lambda a, b: torch.sinc(a),
-        lambda a, b: (evaluated(math.sin, t := a * math.pi) / t).select(float(a) != 0, 1),
-    ),
-    "ldexp": (
-        lambda a, b: torch.ldexp(a, b),
-        lambda a, b: a * evaluated(lambda e: 2**e, b),
-    ),
-    "logaddexp": (torch.logaddexp, log_sum),
-    "logaddexp2": (torch.logaddexp2, log2_sum),
-    "mvlgamma": (lambda a, b: torch.mvlgamma(B_AND_3, 3), lambda a, b: multigamma(b)),
-    "cosh": (lambda a, b: torch.cosh(a), lambda a, b: evaluated(math.cosh, a)),
-    "conjugate of a real number": (lambda a, b: torch._conj_physical(a), lambda a, b: a),
 }
+
 SAVED = (-A.abs()).exp()
-B_AND_3 = B + 3
 
 
 @pytest.mark.parametrize("name", LOOPS)
 def test_a_loop_that_counts_takes_as_many_steps(name: str) -> None:
-    function, loop = LOOPS[name]
-    with counting() as tally:
-        made = [loop(a, b) for a, b in zip(numbers(A), numbers(B), strict=True)]
-    torch.testing.assert_close(floats(made), function(A, B).double())
-    assert measured(function, A, B) == tally.cost
+    compare_with_loop(*LOOPS[name])
 
 
 def test_the_gradient_of_glu() -> None:
@@ -241,15 +163,8 @@ def test_what_the_forward_pass_of_log_sigmoid_did_not_save_is_computed_again() -
     assert empty.cost.flops == saved.cost.flops == (2 + 1 + 1 + 1) * n
 
 
-@pytest.mark.parametrize(
-    "call",
-    [
-        pytest.param((aten.hypot.default, A, B), id="hypot"),
-        pytest.param((aten.glu_backward.default, B, torch.cat([A, B]), 0), id="glu_backward"),
-        pytest.param((aten.rad2deg.default, A), id="rad2deg"),
-    ],
-)
-def test_decompositions_agree(call: tuple[Any, ...]) -> None:
+def test_the_gradient_of_glu_costs_what_its_decomposition_costs() -> None:
+    call = aten.glu_backward.default, B, torch.cat([A, B]), 0
     assert measured(*call) == decomposed_cost(*call)
 
 
@@ -290,3 +205,112 @@ def test_a_leaky_slope_that_is_drawn() -> None:
     assert measured(aten.rrelu_with_noise_functional, A, noise, 0.1, 0.3, True) == Cost(
         arith=n, compare=n
     )
+
+
+x = torch.linspace(-2, 2, n)
+
+# XLA's HloCostAnalysis of the same function, per element: flops, and transcendentals apart.
+# It counts a square root as a transcendental; here it is arithmetic.
+XLA: dict[str, tuple[Any, int, int]] = {
+    "sigmoid: negate, exp, add, divide": (lambda: x.sigmoid(), 3, 1),
+    "relu": (lambda: x.relu(), 1, 0),
+    "silu: sigmoid and a product": (lambda: F.silu(x), 4, 1),
+    "gelu with tanh": (lambda: F.gelu(x, approximate="tanh"), 8, 1),
+}
+
+
+@pytest.mark.parametrize("name", XLA)
+def test_counts_per_element_are_those_of_xla(name: str) -> None:
+    function, flops, transcendentals = XLA[name]
+    cost = measured(function)
+    assert (cost.flops - cost.special, cost.special) == (flops * n, transcendentals * n)
+
+
+DECOMPOSED: dict[str, tuple[Any, ...]] = {
+    "gelu": (aten.gelu.default, x),
+    "gelu_backward": (aten.gelu_backward.default, x, x),
+    "silu": (aten.silu.default, x),
+    "sigmoid": (aten.sigmoid.default, x),
+    "sigmoid_backward": (aten.sigmoid_backward.default, x, x),
+    "tanh_backward": (aten.tanh_backward.default, x, x),
+    "hardswish": (aten.hardswish.default, x),
+    "hardsigmoid": (aten.hardsigmoid.default, x),
+    "hardtanh": (aten.hardtanh.default, x, -1, 1),
+    "native_dropout_backward": (aten.native_dropout_backward.default, x, x > 0, 1.5),
+}
+
+
+@pytest.mark.parametrize("name", DECOMPOSED)
+def test_a_fused_op_costs_what_its_decomposition_costs(name: str) -> None:
+    op, *args = DECOMPOSED[name]
+    assert measured(op, *args) == decomposed_cost(op, *args)
+
+
+def test_the_gradient_of_silu_costs_what_its_steps_cost() -> None:
+    """Its decomposition is another one in torch 2.11, where 1 / x is a reciprocal and a product."""
+
+    def steps(g: Tensor, x: Tensor) -> Tensor:
+        s = torch.sigmoid(x)
+        return g * s * (1 + x * (1 - s))
+
+    g = torch.rand(n)
+    torch.testing.assert_close(steps(g, x), aten.silu_backward(g, x))
+    assert measured(aten.silu_backward.default, g, x) == measured(steps, g, x)
+
+
+def test_the_gradient_of_gelu_with_tanh_costs_what_its_decomposition_costs() -> None:
+    call = aten.gelu_backward.default, x, x
+    assert measured(*call, approximate="tanh") == decomposed_cost(*call, approximate="tanh")
+
+
+SELECTS: dict[str, tuple[int, tuple[Any, ...]]] = {
+    "threshold_backward": (1, (aten.threshold_backward.default, x, x, 0)),
+    "hardtanh_backward": (1, (aten.hardtanh_backward.default, x, x, -1, 1)),
+    "hardswish_backward": (2, (aten.hardswish_backward.default, x, x)),
+    "hardsigmoid_backward": (1, (aten.hardsigmoid_backward.default, x, x)),
+    "leaky_relu": (1, (aten.leaky_relu.default, x, 0.1)),
+    "leaky_relu_backward": (1, (aten.leaky_relu_backward.default, x, x, 0.1, False)),
+    "elu": (1, (aten.elu.default, x)),
+    "elu_backward": (1, (aten.elu_backward.default, x, 1, 1, 1, False, x)),
+    "elu_backward of the result": (1, (aten.elu_backward.default, x, 1, 1, 1, True, x)),
+}
+
+
+@pytest.mark.parametrize("name", SELECTS)
+def test_a_select_on_its_own_comparison_is_one_operation_not_two(name: str) -> None:
+    """The decomposition compares, and then selects: one more for each select."""
+    selects, (op, *args) = SELECTS[name]
+    assert measured(op, *args) == decomposed_cost(op, *args) + Cost(compare=-selects * n)
+
+
+def test_a_threshold_is_a_comparison_of_each_element() -> None:
+    assert measured(F.threshold, x, 0.5, 0.0) == Cost(compare=n)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_dropout_multiplies_and_scales_in_training_only(training: bool) -> None:
+    data = torch.ones(n, requires_grad=True)
+    with flopcount.FlopCounter() as counter:
+        F.dropout(data, 0.5, training).sum().backward()
+    report = counter.report()
+    assert report.uncounted == {}
+    # the mask is divided by 1 - p, and the product taken: twice forward, once more backward
+    assert report.total.arith == (n - 1) + (3 * n if training else 0)
+
+
+@pytest.mark.parametrize(("training", "products"), [(True, 2), (None, 2), (False, 0)])
+def test_dropout_in_one_op_multiplies_by_the_mask_and_the_scale(
+    training: bool | None, products: int
+) -> None:
+    assert measured(aten.native_dropout.default, x, 0.5, training) == Cost(arith=products * n)
+
+
+def test_relus_gradient_is_one_select_an_element() -> None:
+    data = torch.ones(n, requires_grad=True)
+    report = flopcount.count(torch.relu, data)
+    assert report.by_operator()["aten.threshold_backward"].flops == n
+    assert report.root.gradients["input"].compare == n
+
+
+def test_a_mask_and_a_factor_are_two_products() -> None:
+    assert billed(aten._masked_scale.default, x, x > 0, 2.0, out=x) == Cost(arith=2 * n)

@@ -1,4 +1,7 @@
+from __future__ import annotations
+
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +26,7 @@ from tests.formulas.ops.taps import (
 aten = ops.aten
 
 
-def index_of(coordinate, size, padding, align):
+def index_of(coordinate: Any, size: tuple[int, ...], padding: str, align: bool) -> Any:
     """A coordinate in [-1, 1] as an index of an axis."""
     index = (coordinate + 1) / 2 * (size - 1) if align else ((coordinate + 1) * size - 1) / 2
     if padding == "reflection":
@@ -39,7 +42,7 @@ def index_of(coordinate, size, padding, align):
     return index
 
 
-def tap_value(values, image, tap, padding):
+def tap_value(values: Any, image: Any, tap: Any, padding: str) -> Any:
     size = values.shape[2:]
     inside = all(0 <= i < length for i, length in zip(tap, size, strict=True))
     if not inside and padding == "zeros":
@@ -47,7 +50,9 @@ def tap_value(values, image, tap, padding):
     return values[image + tuple(min(max(i, 0), s - 1) for i, s in zip(tap, size, strict=True))]
 
 
-def sampled_taps(values, grid, n, place, mode, padding, align):
+def sampled_taps(
+    values: Any, grid: Any, n: int, place: Any, mode: str, padding: str, align: bool
+) -> Any:
     size = values.shape[2:]
     coordinates = grid[(n, *place)][::-1]  # the grid is ordered x, y
     of_axis = {"bilinear": linear_taps, "bicubic": cubic_taps, "nearest": nearest_tap}[mode]
@@ -78,7 +83,9 @@ SAMPLERS = {
 
 
 @pytest.mark.parametrize(("mode", "padding", "align", "size"), SAMPLERS.values(), ids=SAMPLERS)
-def test_grid_sampler_is_what_a_loop_counts(mode, padding, align, size):
+def test_grid_sampler_is_what_a_loop_counts(
+    mode: str, padding: str, align: bool, size: tuple[int, ...]
+) -> None:
     generator = torch.Generator().manual_seed(1)
     x = torch.rand(2, 3, *size, generator=generator, dtype=torch.double)
     spots = [2] * len(size)
@@ -109,7 +116,9 @@ def test_grid_sampler_is_what_a_loop_counts(mode, padding, align, size):
     ],
 )
 @pytest.mark.parametrize("wanted", ["image", "grid", "both"])
-def test_gradient_of_a_grid_sampler_is_what_a_loop_counts(mode, size, wanted):
+def test_gradient_of_a_grid_sampler_is_what_a_loop_counts(
+    mode: str, size: tuple[int, ...], wanted: str
+) -> None:
     generator = torch.Generator().manual_seed(1)
     x = torch.rand(1, 3, *size, generator=generator, dtype=torch.double)
     spots = [2] * len(size)
@@ -155,7 +164,7 @@ def test_gradient_of_a_grid_sampler_is_what_a_loop_counts(mode, size, wanted):
     assert plain(operators[f"aten.grid_sampler_{len(size)}d_backward"]) == tally.cost
 
 
-def slopes_of(axes, axis, mode):
+def slopes_of(axes: Any, axis: int, mode: str) -> Any:
     """For each tap the factors of its weight's slope along ``axis``, and the slope's sign."""
     reach = axes[axis][2]
     slopes, signs = ([None, None], [-1, 1]) if mode == "bilinear" else cubic_slopes(reach)
@@ -165,7 +174,7 @@ def slopes_of(axes, axis, mode):
         yield [factor for factor in chosen if factor is not None], signs[spot[axis]]
 
 
-def signed_total(terms, signs):
+def signed_total(terms: Any, signs: Any) -> Any:
     """A sum whose terms are added or subtracted; a leading minus costs nothing."""
     pairs = sorted(zip(terms, signs, strict=True), key=lambda pair: -pair[1])
     result = pairs[0][0]
@@ -174,7 +183,7 @@ def signed_total(terms, signs):
     return result
 
 
-def test_cudnns_sampler_is_linear_with_aligned_corners_and_zeros_outside():
+def test_cudnns_sampler_is_linear_with_aligned_corners_and_zeros_outside() -> None:
     x, grid, out = torch.rand(2, 3, 4, 5), torch.rand(2, 3, 2, 2), torch.empty(2, 3, 3, 2)
     own = [0, 0, True]  # linear, zeros, corners
     forward = billed(aten.cudnn_grid_sampler.default, x, grid, out=out)
@@ -188,7 +197,7 @@ def test_cudnns_sampler_is_linear_with_aligned_corners_and_zeros_outside():
     )
 
 
-def test_nearest_sampling_takes_coordinates_alone():
+def test_nearest_sampling_takes_coordinates_alone() -> None:
     x, grid = torch.rand(2, 3, 4, 4), torch.zeros(2, 5, 5, 2)
     coordinates = 2 * 5 * 5 * 2
     # ((x + 1)·size - 1) / 2 is four steps, the nearest index a rounding
@@ -201,7 +210,7 @@ def test_nearest_sampling_takes_coordinates_alone():
     assert backward == cost + Cost(arith=g.numel())
 
 
-def test_affine_grid_is_a_product_of_places_and_theta():
+def test_affine_grid_is_a_product_of_places_and_theta() -> None:
     theta = torch.rand(2, 2, 3)
     macs, dots = 2 * 4 * 5 * 2 * 3, 2 * 4 * 5 * 2
     aligned = measured(F.affine_grid, theta, (2, 3, 4, 5), align_corners=True)
@@ -210,7 +219,7 @@ def test_affine_grid_is_a_product_of_places_and_theta():
     assert halves == Cost(macs=macs, dots=dots, arith=2 * (4 + 5))
 
 
-def test_the_fallback_takes_both_gradients():
+def test_the_fallback_takes_both_gradients() -> None:
     if is_composite(aten._grid_sampler_2d_cpu_fallback_backward.default):
         pytest.skip("this torch runs it without a dispatch")
     call = torch.rand(2, 3, 4, 4), torch.rand(2, 3, 8, 8), torch.rand(2, 4, 4, 2)
@@ -218,7 +227,7 @@ def test_the_fallback_takes_both_gradients():
     assert measured(aten._grid_sampler_2d_cpu_fallback_backward, *call, 0, 0, True) == whole
 
 
-def test_an_affine_grid_of_cudnn():
+def test_an_affine_grid_of_cudnn() -> None:
     theta, grid = torch.rand(2, 2, 3), torch.rand(2, 4, 5, 2)
     forward = billed(aten.cudnn_affine_grid_generator.default, theta, 2, 3, 4, 5, out=grid)
     assert forward == Cost(macs=2 * 4 * 5 * 2 * 3, dots=2 * 4 * 5 * 2)

@@ -1,37 +1,105 @@
+"""Every optimizer of torch.optim, one by one, in lists and fused, and gradient scaling."""
+
 from __future__ import annotations
 
-from collections.abc import Callable
+from itertools import product
 from typing import Any
 
 import pytest
 import torch
-from torch.optim import SGD, Adagrad, Adam, AdamW, Optimizer
+from torch.optim import SGD, Adadelta, Adagrad, Adam, Adamax, AdamW, NAdam, Optimizer, RMSprop
 
 import flopcount
-from flopcount import Cost, Report
-from tests.formulas.decomposed import measured
+from flopcount import Report
 
-SHAPES = [(5, 3), (7,)]
-ELEMENTS = 5 * 3 + 7
+SHAPES = [(5, 3), (7, 2)]
+ELEMENTS = 5 * 3 + 7 * 2
 FOR_LOOP, FOREACH, FUSED = {"foreach": False}, {"foreach": True}, {"fused": True}
+FUSED_KINDS = SGD, Adam, AdamW, Adagrad
+
+KINDS = [
+    kind
+    for kind in vars(torch.optim).values()
+    if isinstance(kind, type) and issubclass(kind, Optimizer) and kind is not Optimizer
+]
 
 
-def parameters() -> list[torch.nn.Parameter]:
-    made = [torch.nn.Parameter(torch.ones(shape)) for shape in SHAPES]
+def parameters(dtype: torch.dtype = torch.float32) -> list[torch.nn.Parameter]:
+    made = [torch.nn.Parameter(torch.ones(shape, dtype=dtype)) for shape in SHAPES]
     for parameter in made:
         parameter.grad = torch.ones_like(parameter)
     return made
 
 
-def stepped(kind: Callable[..., Optimizer], steps: int = 2, **options: Any) -> Report:
-    """The last of so many steps."""
-    optimizer = kind(parameters(), lr=0.1, **options)
+def stepped(
+    kind: type[Optimizer], steps: int = 3, dtype: torch.dtype = torch.float32, **options: Any
+) -> Report:
+    """The last of so many steps: from the second on averages are there."""
+    trained = parameters(dtype)
+    for parameter in trained:
+        parameter.requires_grad_(not options.get("differentiable"))
+    optimizer: Any = kind(trained, **{"lr": 0.1} | options)
     for _ in range(steps):
         with flopcount.FlopCounter() as counter:
-            optimizer.step()
+            optimizer.step(lambda: torch.tensor(1.0))
     report = counter.report()
     assert not report.uncounted
     return report
+
+
+def counters(kind: type[Optimizer]) -> int:
+    """Each parameter's step counter, plus one; NAdam's product of momenta so far."""
+    return len(SHAPES) * {SGD: 0, NAdam: 2}.get(kind, 1)
+
+
+def flags(kind: type[Optimizer]) -> list[dict[str, Any]]:
+    """Each flag of the optimizer alone, and none."""
+    every: dict[str, Any] = {
+        "foreach": True,
+        "fused": True,
+        "maximize": True,
+        "amsgrad": True,
+        "centered": True,
+        "differentiable": True,
+        "decoupled_weight_decay": True,
+        "weight_decay": 0.1,
+        "momentum": 0.9,
+        "line_search_fn": "strong_wolfe",
+    }
+    taken = kind.__init__.__code__.co_varnames
+    own = {name: value for name, value in every.items() if name in taken}
+    if kind not in FUSED_KINDS:
+        own.pop("fused", None)
+    return [{}, *({name: value} for name, value in own.items())]
+
+
+DENSE = [kind for kind in KINDS if kind.__name__ != "SparseAdam"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        pytest.param(kind, options, id=f"{kind.__name__} {options or ''}")
+        for kind in DENSE
+        for options in flags(kind)
+    ],
+)
+def test_no_step_has_anything_uncounted(kind: type[Optimizer], options: dict[str, Any]) -> None:
+    report = stepped(kind, **options)
+    assert not report.uncounted
+    assert report.total.flops > ELEMENTS
+
+
+@pytest.mark.parametrize("foreach", [False, True], ids=["one by one", "in lists"])
+@pytest.mark.parametrize("kind", [Adam, AdamW, Adagrad, Adadelta, Adamax, NAdam, RMSprop, SGD])
+def test_nor_has_one_on_complex_parameters(kind: type[Optimizer], foreach: bool) -> None:
+    """They are taken for twice as many real ones."""
+    complex_, real = (
+        stepped(kind, dtype=dtype, foreach=foreach).total.flops
+        for dtype in (torch.complex64, torch.float32)
+    )
+    counted = counters(kind)
+    assert complex_ - counted == 2 * (real - counted)
 
 
 ADAM = {
@@ -43,16 +111,21 @@ ADAM = {
     "+ eps": 1,
     "param.addcdiv_(exp_avg, denominator, c)": 3,
 }
+
 ADAGRAD = {
     "sum.addcmul_(grad, grad)": 2,
     "sum.sqrt()": 1,
     "+ eps": 1,
     "param.addcdiv_(grad, root, c)": 3,
 }
+
 DECAY = {"grad.add(param, alpha=decay)": 2}
 UPDATE = {"param.add_(grad, alpha=-lr)": 2}
+AVERAGE = {"average.lerp_(grad, c)": 3}
+SQUARES = {"squares.mul_(c)": 1, "squares.addcmul_(grad, grad, c)": 3}
+STEP = {"param.addcdiv_(numerator, denominator, c)": 3}
 
-CASES = [
+CASES: list[Any] = [
     pytest.param(Adam, {}, ADAM, id="Adam: 13 an element"),
     pytest.param(Adam, {"weight_decay": 0.1}, ADAM | DECAY, id="Adam with weight decay: 15"),
     pytest.param(Adam, {"amsgrad": True}, ADAM | {"maximum": 1}, id="AMSGrad: 14"),
@@ -82,11 +155,57 @@ CASES = [
         UPDATE | DECAY | {"buffer.mul_(c)": 1, "buffer.add_(grad)": 1, "grad.add(buffer, c)": 2},
         id="Nesterov momentum with decay: 8",
     ),
+    pytest.param(
+        Adadelta,
+        {},
+        SQUARES
+        | {"(squares + eps).sqrt()": 2, "(deltas + eps).sqrt() / root · grad": 4}
+        | {"deltas.mul_(c)": 1, "deltas.addcmul_(delta, delta, c)": 3}
+        | {"param.add_(delta, alpha=-lr)": 2},
+        id="Adadelta: 16",
+    ),
+    pytest.param(
+        Adamax,
+        {},
+        AVERAGE | {"norm.mul_(c)": 1, "|grad| + eps": 2, "maximum": 1} | STEP,
+        id="Adamax: 10",
+    ),
+    pytest.param(
+        NAdam,
+        {},
+        AVERAGE
+        | SQUARES
+        | {"(squares / c).sqrt() + eps": 3, "param.addcdiv_(grad, root, c)": 3}
+        | STEP,
+        id="NAdam: 16",
+    ),
+    pytest.param(RMSprop, {}, SQUARES | {"root + eps": 2} | STEP, id="RMSprop: 9"),
+    pytest.param(
+        RMSprop,
+        {"centered": True},
+        AVERAGE | SQUARES | {"squares.addcmul(average, average, -1)": 3, "root + eps": 2} | STEP,
+        id="centered RMSprop: 15",
+    ),
+    pytest.param(
+        RMSprop,
+        {"momentum": 0.9},
+        SQUARES
+        | {"root + eps": 2, "buffer.mul_(c)": 1, "buffer.addcdiv_(grad, root)": 2}
+        | {"param.add_(buffer, alpha=-lr)": 2},
+        id="RMSprop with momentum: 11",
+    ),
 ]
 
 
-@pytest.mark.parametrize("implementation", [FOR_LOOP, FOREACH, FUSED], ids=str)
-@pytest.mark.parametrize(("kind", "options", "steps"), CASES)
+@pytest.mark.parametrize(
+    ("kind", "options", "steps", "implementation"),
+    [
+        pytest.param(*case.values, implementation, id=f"{case.id}, {implementation}")
+        for case in CASES
+        for implementation in (FOR_LOOP, FOREACH, FUSED)
+        if implementation != FUSED or case.values[0] in FUSED_KINDS
+    ],
+)
 def test_a_step_costs_the_sum_of_its_ops(
     kind: type[Optimizer],
     options: dict[str, Any],
@@ -94,9 +213,35 @@ def test_a_step_costs_the_sum_of_its_ops(
     implementation: dict[str, bool],
 ) -> None:
     report = stepped(kind, **options, **implementation)
-    counters = 0 if kind is SGD else len(SHAPES)  # each parameter's step counter, plus one
-    assert report.total.flops == ELEMENTS * sum(steps.values()) + counters
+    assert report.total.flops == ELEMENTS * sum(steps.values()) + counters(kind)
     assert report.phases["optimizer"] == report.total
+
+
+CHOICES: dict[Any, dict[str, tuple[Any, ...]]] = {
+    Adam: {"amsgrad": (False, True)},
+    AdamW: {"amsgrad": (False, True)},
+    Adagrad: {},
+    SGD: {"momentum": (0, 0.9), "nesterov": (False, True)},
+}
+
+
+@pytest.mark.parametrize("maximize", [False, True], ids=["minimizes", "maximizes"])
+@pytest.mark.parametrize("weight_decay", [0, 0.1], ids=["", "decays"])
+@pytest.mark.parametrize("kind", CHOICES)
+def test_a_fused_step_does_the_arithmetic_of_the_others(
+    kind: type[Optimizer], weight_decay: float, maximize: bool
+) -> None:
+    names, choices = CHOICES[kind].keys(), CHOICES[kind].values()
+    for values in product(*choices):
+        options = dict(zip(names, values, strict=True))
+        if options.get("nesterov") and not options["momentum"]:
+            continue
+        options |= {"weight_decay": weight_decay, "maximize": maximize}
+        one_by_one, lists, fused = (
+            stepped(kind, **options, **way).total for way in (FOR_LOOP, FOREACH, FUSED)
+        )
+        assert one_by_one.flops == lists.flops == fused.flops, options
+        assert one_by_one.compare == lists.compare == fused.compare, options
 
 
 @pytest.mark.parametrize(
@@ -165,101 +310,6 @@ def test_a_scaled_gradient_is_divided_and_written_back() -> None:
     fused = counter.report().by_operator()["aten._fused_sgd_"]
     assert fused.flops == (1 + 4) * ELEMENTS
     assert fused.written == 3 * 4 * ELEMENTS
-
-
-@pytest.mark.parametrize(
-    ("name", "arguments", "flops"),
-    [
-        pytest.param("add", (2.0,), 1, id="a number for all"),
-        pytest.param("add", ([2.0, 3.0],), 1, id="a number for each"),
-        pytest.param("mul", (torch.tensor(2.0),), 1, id="a tensor that holds one number"),
-        pytest.param("sub", ("other",), 1, id="a list of tensors"),
-        pytest.param("addcdiv", ("other", "other", 1.0), 2, id="a factor of one is no product"),
-        pytest.param("addcmul", ("other", "other", 1.0), 2, id="nor is one with a product"),
-        pytest.param("addcdiv", ("other", "other", [1.0, 2.0]), None, id="factors of their own"),
-        pytest.param(
-            "addcmul", ("other", "other", torch.tensor([2.0, 3.0])), 3, id="factors in a tensor"
-        ),
-        pytest.param("pow", (3,), 2, id="a power by products"),
-        pytest.param("lerp", ("other", 0.3), 3, id="interpolation"),
-        pytest.param("sigmoid", (), 4, id="a function of four steps"),
-        pytest.param(
-            "mm",
-            ("square",),
-            None,
-            id="matrix products",
-            marks=pytest.mark.skipif(
-                not hasattr(torch, "_foreach_mm"), reason="this torch has no such op"
-            ),
-        ),
-    ],
-)
-def test_an_op_on_lists_costs_its_base_op_for_each_tensor(
-    name: str, arguments: tuple[Any, ...], flops: int | None
-) -> None:
-    shapes = [(4, 4), (4, 4)] if "square" in arguments else SHAPES
-    stand_in = {"other": [torch.ones(s) for s in shapes], "square": [torch.ones(4, 4)] * 2}
-    given = [stand_in.get(a, a) if isinstance(a, str) else a for a in arguments]
-    tensors = [torch.ones(shape) for shape in shapes]
-    with flopcount.FlopCounter() as counter:
-        getattr(torch, f"_foreach_{name}")(tensors, *given)
-    found = counter.report().by_operator()[f"aten._foreach_{name}"]
-    expected = {
-        "mm": 2 * (2 * 4 * 4 * 4),
-        "addcdiv": 2 * 15 + 3 * 7,  # the second factor is a product more
-    }
-    assert found.flops == (flops * ELEMENTS if flops is not None else expected[name])
-
-
-TRANSCENDENTAL = (
-    "acos asin atan cos cosh erf erfc exp expm1 lgamma log log10 log1p log2 sin sinh tan tanh"
-)
-
-
-@pytest.mark.parametrize(
-    ("names", "each"),
-    [
-        pytest.param("abs ceil floor neg round sign trunc", Cost(compare=1), id="a selection"),
-        pytest.param("frac", Cost(arith=1, compare=1), id="what a rounding takes away"),
-        pytest.param("reciprocal sqrt", Cost(arith=1), id="a division, a root"),
-        pytest.param("rsqrt", Cost(arith=2), id="a division and a root"),
-        pytest.param(TRANSCENDENTAL, Cost(special=1), id="a function"),
-    ],
-)
-def test_a_function_of_lists_is_one_of_each_element(names: str, each: Cost) -> None:
-    tensors = [torch.ones(shape) for shape in SHAPES]
-    for name in names.split():
-        assert measured(getattr(torch, f"_foreach_{name}"), tensors) == ELEMENTS * each, name
-
-
-@pytest.mark.parametrize("name", ["clamp_max", "clamp_min", "maximum", "minimum"])
-def test_bounds_of_lists_are_a_comparison_of_each_element(name: str) -> None:
-    tensors = [torch.ones(shape) for shape in SHAPES]
-    for bound in (0.5, [0.5, 2.0], tensors):
-        cost = measured(getattr(torch, f"_foreach_{name}"), tensors, bound)
-        assert cost == Cost(compare=ELEMENTS)
-
-
-def test_the_largest_of_each_list_is_found_by_a_comparison_less_than_elements() -> None:
-    cost = measured(torch._foreach_max, [torch.ones(shape) for shape in SHAPES])
-    assert cost == Cost(compare=(5 * 3 - 1) + (7 - 1))
-
-
-def test_every_op_on_lists_that_torch_has_is_decided() -> None:
-    from flopcount.formulas import Decision, plan_of
-
-    packets = {
-        name.split(".")[0].removeprefix("aten::")
-        for name in torch._C._dispatch_get_all_op_names()
-        if name.startswith("aten::_foreach_")
-    }
-    undecided = {
-        name
-        for name in packets
-        for overload in getattr(torch.ops.aten, name).overloads()
-        if plan_of(getattr(getattr(torch.ops.aten, name), overload)).decision is Decision.UNCOUNTED
-    }
-    assert undecided <= {"_foreach_powsum"}
 
 
 def test_clipping_the_norm_of_gradients() -> None:

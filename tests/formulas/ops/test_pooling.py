@@ -1,10 +1,14 @@
+from __future__ import annotations
+
 import itertools
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn, ops
+from torch import Tensor, nn, ops
 
 import flopcount
 from flopcount import Cost
@@ -17,12 +21,12 @@ IMAGES = {1: (2, 3, 9), 2: (2, 3, 9, 8), 3: (2, 3, 5, 6, 4)}
 RESULTS = {1: 2 * 3 * 4, 2: 2 * 3 * 4 * 4, 3: 2 * 3 * 2 * 3 * 2}  # windows of 2 side by side
 
 
-def image(dimensions):
+def image(dimensions: int) -> Tensor:
     generator = torch.Generator().manual_seed(0)
     return torch.rand(IMAGES[dimensions], generator=generator).requires_grad_()
 
 
-def phases(function, x):
+def phases(function: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Cost, Cost]:
     """Forward and backward of the only module: the pooling."""
     report = flopcount.count(Function(function), x)
     assert not report.uncounted
@@ -30,13 +34,13 @@ def phases(function, x):
 
 
 class Function(nn.Module):
-    def __init__(self, function):
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
         self.forward = function
 
 
 @pytest.mark.parametrize("dimensions", [1, 2, 3])
-def test_max_pool_compares_and_adds_once_for_each_result(dimensions):
+def test_max_pool_compares_and_adds_once_for_each_result(dimensions: int) -> None:
     pool = getattr(F, f"max_pool{dimensions}d")
     results, k = RESULTS[dimensions], 2**dimensions
     forward, backward = phases(lambda x: pool(x, 2), image(dimensions))
@@ -45,7 +49,7 @@ def test_max_pool_compares_and_adds_once_for_each_result(dimensions):
 
 
 @pytest.mark.parametrize("dimensions", [1, 2, 3])
-def test_avg_pool_adds_and_divides(dimensions):
+def test_avg_pool_adds_and_divides(dimensions: int) -> None:
     pool = getattr(F, f"avg_pool{dimensions}d")
     results, k = RESULTS[dimensions], 2**dimensions
     forward, backward = phases(lambda x: pool(x, 2), image(dimensions))
@@ -54,7 +58,7 @@ def test_avg_pool_adds_and_divides(dimensions):
 
 
 @pytest.mark.parametrize("dimensions", [1, 2, 3])
-def test_a_window_as_one_number_is_a_cube(dimensions):
+def test_a_window_as_one_number_is_a_cube(dimensions: int) -> None:
     x = image(dimensions).detach()
     op = getattr(aten, f"max_pool{dimensions}d").default
     out = torch.empty(RESULTS[dimensions])
@@ -62,7 +66,7 @@ def test_a_window_as_one_number_is_a_cube(dimensions):
 
 
 @pytest.mark.parametrize("dimensions", [1, 2, 3])
-def test_windows_of_any_kernel_take_as_many_steps(dimensions):
+def test_windows_of_any_kernel_take_as_many_steps(dimensions: int) -> None:
     """Kernels of other libraries, and those of one dimension, which run as two on the CPU."""
     x, out = image(dimensions).detach(), torch.empty(RESULTS[dimensions])
     window, k, name = [2] * dimensions, 2**dimensions, f"pool{dimensions}d"
@@ -81,7 +85,7 @@ def test_windows_of_any_kernel_take_as_many_steps(dimensions):
         assert billed(back, out, x, window, *rest, out=x) == expected
 
 
-def test_a_window_of_one_element_leaves_nothing_to_do():
+def test_a_window_of_one_element_leaves_nothing_to_do() -> None:
     x = image(2).detach()
     assert measured(F.max_pool2d, x, 1, 2) == Cost()
     assert measured(F.avg_pool2d, x, 1, 2) == Cost(arith=2 * 3 * 5 * 4)  # divisions by 1
@@ -105,12 +109,14 @@ XLA = {
 
 
 @pytest.mark.parametrize(("pool", "settings", "expected"), XLA.values(), ids=XLA)
-def test_pooling_agrees_with_xla(pool, settings, expected):
+def test_pooling_agrees_with_xla(
+    pool: Callable[..., Tensor], settings: dict[str, Any], expected: int
+) -> None:
     forward, _ = phases(lambda x: pool(x, **settings), torch.rand(4, 16, 20, 20).requires_grad_())
     assert forward.flops == expected
 
 
-def windows(length, count):
+def windows(length: int, count: int) -> list[range]:
     """The elements that each place of an adaptive pooling takes together: its definition."""
     return [range(i * length // count, -(-(i + 1) * length // count)) for i in range(count)]
 
@@ -124,7 +130,9 @@ SIZES = {
 
 
 @pytest.mark.parametrize(("size", "pooled"), SIZES.values(), ids=SIZES)
-def test_adaptive_average_is_what_a_loop_counts(size, pooled):
+def test_adaptive_average_is_what_a_loop_counts(
+    size: tuple[int, ...], pooled: tuple[int, ...]
+) -> None:
     x = torch.rand(2, 3, *size)
     values = numbers(x)
     results = np.empty((2, 3, *pooled), dtype=object)
@@ -139,7 +147,9 @@ def test_adaptive_average_is_what_a_loop_counts(size, pooled):
 
 
 @pytest.mark.parametrize(("size", "pooled"), SIZES.values(), ids=SIZES)
-def test_adaptive_maximum_is_what_a_loop_counts(size, pooled):
+def test_adaptive_maximum_is_what_a_loop_counts(
+    size: tuple[int, ...], pooled: tuple[int, ...]
+) -> None:
     x = torch.rand(2, 3, *size)
     values = numbers(x)
     results = np.empty((2, 3, *pooled), dtype=object)
@@ -156,7 +166,9 @@ def test_adaptive_maximum_is_what_a_loop_counts(size, pooled):
 
 
 @pytest.mark.parametrize(("size", "pooled"), SIZES.values(), ids=SIZES)
-def test_adaptive_backward_adds_along_every_edge_of_the_jacobian(size, pooled):
+def test_adaptive_backward_adds_along_every_edge_of_the_jacobian(
+    size: tuple[int, ...], pooled: tuple[int, ...]
+) -> None:
     x = torch.rand(1, 2, *size)
     grad = torch.rand(1, 2, *pooled)
     jacobian = torch.autograd.functional.jacobian(lambda x: F.adaptive_avg_pool2d(x, pooled), x)
@@ -168,7 +180,7 @@ def test_adaptive_backward_adds_along_every_edge_of_the_jacobian(size, pooled):
     assert maximum == Cost(arith=grad.numel())
 
 
-def test_adaptive_pooling_of_volumes_counts_all_three_lengths():
+def test_adaptive_pooling_of_volumes_counts_all_three_lengths() -> None:
     x = torch.rand(1, 2, 5, 4, 3)
     jacobian = torch.autograd.functional.jacobian(lambda x: F.adaptive_avg_pool3d(x, (2, 3, 2)), x)
     edges, results = int(jacobian.count_nonzero()), 2 * 2 * 3 * 2
@@ -178,13 +190,13 @@ def test_adaptive_pooling_of_volumes_counts_all_three_lengths():
     assert (forward, backward) == (Cost(compare=edges - results), Cost(arith=results))
 
 
-def test_fractional_maximum_takes_whole_windows():
+def test_fractional_maximum_takes_whole_windows() -> None:
     forward, backward = phases(lambda x: F.fractional_max_pool2d(x, 3, 2), image(2))
     results = 2 * 3 * 2 * 2
     assert (forward, backward) == (Cost(compare=results * (9 - 1)), Cost(arith=results))
 
 
-def test_the_gradient_of_a_pooling_is_the_inputs():
+def test_the_gradient_of_a_pooling_is_the_inputs() -> None:
     report = flopcount.count(nn.AvgPool2d(2), image(2))
     assert report.model.gradients["input"].flops == RESULTS[2] * (1 + 4)
 
@@ -197,7 +209,9 @@ def test_the_gradient_of_a_pooling_is_the_inputs():
         pytest.param(3, (2, 3, 2, 8, 6), [1, 3, 2], 2 * 10 * 6, id="three"),
     ],
 )
-def test_an_adaptive_mean_into_a_place(dimensions, shape, size, covered):
+def test_an_adaptive_mean_into_a_place(
+    dimensions: int, shape: tuple[int, ...], size: tuple[int, ...], covered: int
+) -> None:
     x, place = torch.rand(shape), torch.empty(*shape[:2], *size)
     op = getattr(aten, f"adaptive_avg_pool{dimensions}d").out
     # of each window one addition less than elements, and a division
@@ -205,7 +219,7 @@ def test_an_adaptive_mean_into_a_place(dimensions, shape, size, covered):
 
 
 @pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="a build without oneDNN")
-def test_one_dnn_takes_as_many_steps():
+def test_one_dnn_takes_as_many_steps() -> None:
     x = torch.rand(2, 3, 8, 8, requires_grad=True)
     with flopcount.FlopCounter() as counter:
         pooled = F.adaptive_avg_pool2d(x.to_mkldnn(), 4)
@@ -218,7 +232,7 @@ def test_one_dnn_takes_as_many_steps():
 
 
 @pytest.mark.parametrize("dimensions", [2, 3])
-def test_the_gradient_of_one_dnns_largest_is_added_to_it(dimensions):
+def test_the_gradient_of_one_dnns_largest_is_added_to_it(dimensions: int) -> None:
     grad = torch.rand(2, 3, *[4] * dimensions)
     x = torch.rand(2, 3, *[8] * dimensions)
     op = getattr(aten, f"mkldnn_max_pool{dimensions}d_backward").default

@@ -1,6 +1,9 @@
+from __future__ import annotations
+
 import itertools
 from importlib import import_module
 from importlib.util import find_spec
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,12 +16,12 @@ from tests.formulas.counting import Number, counting, floats, numbers, total
 from tests.formulas.ops.taps import joint, linear_taps
 
 
-def counted(op, *args, out):
+def counted(op: str, *args: Any, out: Any) -> Any:
     """What a call costs, by the formula that is registered for it."""
     return formula_of(f"torchvision::{op}")(*args, out=out)
 
 
-def test_non_maximum_suppression_is_bounded_by_all_pairs():
+def test_non_maximum_suppression_is_bounded_by_all_pairs() -> None:
     n = 6
     boxes = torch.tensor([[10.0 * i, 0.0, 10.0 * i + 5, 5.0] for i in range(n)])  # all apart
     scores = torch.rand(n, generator=torch.Generator().manual_seed(0))
@@ -44,7 +47,7 @@ def test_non_maximum_suppression_is_bounded_by_all_pairs():
 
 
 @pytest.mark.parametrize("aligned", [True, False], ids=["aligned", "not aligned"])
-def test_roi_align_is_what_a_loop_counts(aligned):
+def test_roi_align_is_what_a_loop_counts(aligned: bool) -> None:
     channels, height, width, ratio = 3, 2, 3, 2
     rois = torch.tensor([[0.0, 1.0, 1.0, 6.0, 5.0], [0.0, 2.0, 0.0, 7.0, 6.0]])
     x = torch.rand(1, channels, 8, 8)
@@ -98,7 +101,7 @@ def test_roi_align_is_what_a_loop_counts(aligned):
     assert backward.input + forward_only == tally.cost + Cost(arith=sampled * 8 + out.numel())
 
 
-def test_one_sample_a_bin_leaves_nothing_to_add():
+def test_one_sample_a_bin_leaves_nothing_to_add() -> None:
     x, rois, out = torch.rand(1, 2, 8, 8), torch.rand(3, 5), torch.empty(3, 2, 2, 2)
     one = counted("roi_align", x, rois, 1.0, 2, 2, 1, True, out=out)
     # 4 corners scaled and shifted, 2 lengths, 2 sizes; 4 coordinates of 6 + 2 steps; 4 places
@@ -106,7 +109,7 @@ def test_one_sample_a_bin_leaves_nothing_to_add():
     assert one == Cost(arith=weights + out.numel() * (7 + 1), compare=3 * 4 * 2)
 
 
-def test_bins_with_channels_of_their_own_cost_what_shared_channels_do():
+def test_bins_with_channels_of_their_own_cost_what_shared_channels_do() -> None:
     """2 · 2 bins of 3 channels, of 12 that there are: 3 · 4 results of 4 samples in each region."""
     rois, out = torch.rand(5, 5), torch.empty(5, 3, 2, 2)
     own = counted("ps_roi_align", torch.rand(1, 12, 8, 8), rois, 1.0, 2, 2, 2, out=(out, out))
@@ -119,13 +122,13 @@ def test_bins_with_channels_of_their_own_cost_what_shared_channels_do():
     assert own == Cost(arith=weights + out.numel() * per_result, compare=5 * 8 * 2)
 
 
-def test_gradient_of_a_pooled_region_adds_each_result():
+def test_gradient_of_a_pooled_region_adds_each_result() -> None:
     grad = torch.rand(3, 2, 2, 2)
     cost = counted("_roi_pool_backward", grad, out=torch.empty(1, 2, 8, 8)).input
     assert cost == Cost(arith=3 * 2 * 2 * 2)
 
 
-def test_as_many_samples_as_a_region_is_large_cannot_be_counted():
+def test_as_many_samples_as_a_region_is_large_cannot_be_counted() -> None:
     with pytest.raises(Uncountable, match="sizes of the regions"):
         counted(
             "roi_align",

@@ -1,4 +1,8 @@
+from __future__ import annotations
+
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +19,9 @@ from tests.formulas.ops.taps import cubic_taps, joint, linear_taps
 aten = ops.aten
 
 
-def resized_places(size, resized, taps_of, align_corners):
+def resized_places(
+    size: tuple[int, ...], resized: tuple[int, ...], taps_of: Any, align_corners: bool
+) -> Any:
     """Places and weights of each result's taps."""
     axes = []
     for length, count in zip(size, resized, strict=True):
@@ -50,7 +56,9 @@ RESIZINGS = {
 
 
 @pytest.mark.parametrize(("mode", "size", "resized", "align"), RESIZINGS.values(), ids=RESIZINGS)
-def test_interpolation_is_what_a_loop_counts(mode, size, resized, align):
+def test_interpolation_is_what_a_loop_counts(
+    mode: str, size: tuple[int, ...], resized: tuple[int, ...], align: bool
+) -> None:
     x = torch.rand(2, 3, *size, dtype=torch.double, requires_grad=True)
     values = numbers(x)
     taps_of = cubic_taps if mode == "bicubic" else linear_taps
@@ -79,7 +87,7 @@ def test_interpolation_is_what_a_loop_counts(mode, size, resized, align):
     assert report.model.gradients["input"] == backward.cost
 
 
-def test_bilinear_upsampling_by_hand():
+def test_bilinear_upsampling_by_hand() -> None:
     """1 image, 2 channels, 2 x 2 to 3 x 3: 18 results of 4 taps, 9 places."""
     sums = 18 * (4 + 3)
     axes = 6 * (3 + 2)  # scale·(i + ½) - ½; fraction and its complement
@@ -89,7 +97,7 @@ def test_bilinear_upsampling_by_hand():
     assert cost == Cost(arith=sums + axes + products, compare=bounds)
 
 
-def test_an_interpolation_costs_the_same_called_whole():
+def test_an_interpolation_costs_the_same_called_whole() -> None:
     x = torch.rand(1, 2, 3, 3)
     # in inference mode torch does not take apart what it calls
     with torch.inference_mode(), flopcount.FlopCounter() as counter:
@@ -100,7 +108,7 @@ def test_an_interpolation_costs_the_same_called_whole():
 
 @pytest.mark.parametrize("dimensions", [1, 2, 3])
 @pytest.mark.parametrize("mode", ["nearest", "nearest-exact"])
-def test_nearest_only_copies_and_its_gradient_adds_each_result(mode, dimensions):
+def test_nearest_only_copies_and_its_gradient_adds_each_result(mode: str, dimensions: int) -> None:
     x = torch.rand(1, 2, *[3] * dimensions, requires_grad=True)
     report = flopcount.count(nn.Upsample(scale_factor=2, mode=mode), x)
     assert report.model.phases["forward"].flops == 0
@@ -111,19 +119,19 @@ def test_nearest_only_copies_and_its_gradient_adds_each_result(mode, dimensions)
 # antialiasing
 
 
-def filter_taps(length, count, mode, aligned):
+def filter_taps(length: int, count: int, mode: str, aligned: bool) -> Any:
     """Elements and weights of each place, by the definition of a widened filter."""
 
-    def triangle(x):
+    def triangle(x: float) -> float:
         return max(1 - abs(x), 0)
 
-    def keys(x, a=-0.5):
+    def keys(x: float, a: float = -0.5) -> float:
         x = abs(x)
         if x < 1:
             return ((a + 2) * x - (a + 3)) * x * x + 1
         return (((x - 5) * x + 8) * x - 4) * a if x < 2 else 0
 
-    def windowed(x):
+    def windowed(x: float) -> float:
         return np.sinc(x) * np.sinc(x / 3) if abs(x) < 3 else 0
 
     scale = length / count
@@ -142,7 +150,7 @@ def filter_taps(length, count, mode, aligned):
         yield elements, [weight / sum(weights) for weight in weights]
 
 
-def resampled(values, count, mode, aligned):
+def resampled(values: Any, count: int, mode: str, aligned: bool) -> Any:
     """One pass, along the last dimension."""
     result = np.empty((*values.shape[:-1], count), dtype=object)
     for i, (elements, weights) in enumerate(filter_taps(values.shape[-1], count, mode, aligned)):
@@ -169,7 +177,7 @@ def resampled(values, count, mode, aligned):
 @pytest.mark.parametrize(
     "resized", [(4, 3), (9, 11), (3, 11), (1, 4)], ids=["smaller", "larger", "both", "to one row"]
 )
-def test_antialiasing_is_two_passes(mode, resized, aligned):
+def test_antialiasing_is_two_passes(mode: str, resized: tuple[int, ...], aligned: bool) -> None:
     if aligned and mode == "lanczos":
         pytest.skip("torch refuses it")
     x = torch.rand(2, 1, 7, 8, dtype=torch.double, requires_grad=True)
@@ -192,7 +200,7 @@ def test_antialiasing_is_two_passes(mode, resized, aligned):
 
 @pytest.mark.parametrize("dimensions", [1, 2, 3])
 @pytest.mark.parametrize("mode", ["reflect", "replicate"])
-def test_padding_is_free_and_its_gradient_adds_each_element(mode, dimensions):
+def test_padding_is_free_and_its_gradient_adds_each_element(mode: str, dimensions: int) -> None:
     x = torch.rand(1, 2, *[4] * dimensions, requires_grad=True)
     report = flopcount.count(Function(lambda x: F.pad(x, (1, 2) * dimensions, mode=mode)), x)
     assert not report.uncounted
@@ -201,12 +209,12 @@ def test_padding_is_free_and_its_gradient_adds_each_element(mode, dimensions):
 
 
 class Function(nn.Module):
-    def __init__(self, function):
+    def __init__(self, function: Callable[[float], float]) -> None:
         super().__init__()
         self.forward = function
 
 
-def test_padding_with_a_constant_and_its_gradient_only_move_bytes():
+def test_padding_with_a_constant_and_its_gradient_only_move_bytes() -> None:
     report = flopcount.count(
         Function(lambda x: F.pad(x, (1, 2, 1, 1))), torch.rand(1, 2, 4, 4, requires_grad=True)
     )
@@ -216,7 +224,7 @@ def test_padding_with_a_constant_and_its_gradient_only_move_bytes():
     assert cost == Cost(read=inner + 4, written=outer + inner)
 
 
-def test_shuffled_pixels_only_move_bytes():
+def test_shuffled_pixels_only_move_bytes() -> None:
     for op, shape in [(aten.pixel_shuffle, (1, 8, 3, 3)), (aten.pixel_unshuffle, (1, 2, 6, 6))]:
         with flopcount.FlopCounter() as counter:
             op(torch.zeros(shape), 2)

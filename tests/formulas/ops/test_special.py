@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import special
 
 from flopcount import Cost
+from tests.formulas.counting import Number
 from tests.formulas.decomposed import measured
+from tests.formulas.ops.elementwise import B, Function, Loop, compare_with_loop, evaluated
 
 n = 6
 x = torch.linspace(0.1, 0.9, n)
@@ -18,6 +22,7 @@ OF_ONE = [
     *("modified_bessel_i1", "modified_bessel_k0", "modified_bessel_k1", "ndtri"),
     *("scaled_modified_bessel_k0", "scaled_modified_bessel_k1", "spherical_bessel_j0"),
 ]
+
 OF_TWO = [
     *("gammainc", "gammaincc", "zeta"),
     *(f"chebyshev_polynomial_{kind}" for kind in "tuvw"),
@@ -62,3 +67,30 @@ def test_taking_a_number_s_bits_apart_is_no_flop() -> None:
 def test_a_sample_by_its_parameter_is_one_evaluation() -> None:
     assert measured(torch._standard_gamma_grad, x, x) == Cost(special=n)
     assert measured(torch._dirichlet_grad, x, x, x) == Cost(special=n)
+
+
+def entropy(x: Number) -> Number:
+    inside = -(x * x.log())
+    return inside.select(float(x) > 0, 0).select(float(x) >= 0, -math.inf)
+
+
+def multigamma(x: Number) -> Number:
+    """log π^(3·2/4) · Γ(x)·Γ(x - ½)·Γ(x - 1), for x + 3."""
+    parts = [evaluated(math.lgamma, x + (3 - j / 2)) for j in range(3)]
+    return parts[0] + parts[1] + parts[2] + 3 * 2 / 4 * math.log(math.pi)
+
+
+B_AND_3 = B + 3
+LOOPS: dict[str, tuple[Function, Loop]] = {
+    "xlog1py": (
+        torch.special.xlog1py,
+        lambda a, b: (a * b.log1p()).select(float(a) != 0, 0),
+    ),
+    "entr": (lambda a, b: torch.special.entr(b), lambda a, b: entropy(b)),
+    "mvlgamma": (lambda a, b: torch.mvlgamma(B_AND_3, 3), lambda a, b: multigamma(b)),
+}
+
+
+@pytest.mark.parametrize("name", LOOPS)
+def test_a_loop_that_counts_takes_as_many_steps(name: str) -> None:
+    compare_with_loop(*LOOPS[name])
