@@ -7,16 +7,13 @@ from typing import Any
 
 from torch import nn
 
-from flopcount.attribution.thread_state import ThreadState
+from flopcount.attribution.backward import Backward
 from flopcount.torch_private.autograd import GRADIENT_ORDER, backward_task, will_execute
 
-__all__ = ["GradientFinder", "finder"]
-
-GradientFinder = Callable[[ThreadState, Any], "str | None"]
-"""Which gradient does the op compute that this autograd node runs now?"""
+__all__ = ["GradientFinder", "NodeGradients", "finder"]
 
 ADDED = {"AddmmBackward0": (0,), "AddBackward0": (0, 1), "LinearBackward0": (2,)}
-"""Which ``next_functions`` of a node belong to what is added, and may have been broadcast."""
+"""Which ``next_functions`` of a node belong to terms of a sum, which may have been broadcast."""
 
 VIEWS = frozenset(
     f"{op}Backward0"
@@ -32,12 +29,12 @@ class Kind:
     """What a class of autograd nodes does with gradients.
 
     Attributes:
-        order: the ``next_functions`` that its products are gradients of, the last product first.
-        second: that of the second factor.
-        added: those that a sum in it may be the gradient of.
-        is_view: it passes a gradient on in another shape or dtype.
-        is_leaf: it hands a gradient over to a tensor.
-        is_transpose: its gradient is that of a transposed matrix.
+        order: the indices in ``next_functions`` whose gradients are products, the last first.
+        second: the index of the second factor.
+        added: the indices of terms, whose gradients may be sums.
+        is_view: whether it passes a gradient on in another shape or dtype.
+        is_leaf: whether it hands a gradient over to a tensor.
+        is_transpose: whether it passes on the gradient of a transposed matrix.
     """
 
     __slots__ = ("added", "is_leaf", "is_transpose", "is_view", "order", "second")
@@ -52,7 +49,7 @@ class Kind:
 
 
 class _Kinds(dict[type, Kind]):
-    """The kinds by class: quicker than by a name, which is made anew each time it is asked for."""
+    """The kind of each class; a look-up by name is slower, since torch makes the name each time."""
 
     def __missing__(self, cls: type) -> Kind:
         self[cls] = kind = Kind(cls.__name__)
@@ -62,52 +59,63 @@ class _Kinds(dict[type, Kind]):
 KINDS = _Kinds()
 
 
-def finder(name: str) -> GradientFinder | None:
-    """What tells the gradient of the op ``name``, if its place in the autograd graph does."""
-    return FINDERS.get(name)
+class NodeGradients:
+    """Which gradients the running node of a thread has still to compute.
 
-
-def product_gradient(thread: ThreadState, node: Any) -> str | None:
-    """Which gradient the product that ``node`` runs now computes: ``input`` or ``weight``.
-
-    A matmul node makes one product for each of its inputs that wants a gradient, in an order
-    that is its own. A gradient that flows to a parameter, through views and casts at most, is
-    the weight's; so is that of the transposed factor in a Linear, whose weight may be computed.
+    Args:
+        backward: which node runs in that thread.
     """
-    if thread.products is None or thread.products_task != backward_task():
-        _look(thread, node)
-    return thread.products.pop() if thread.products else None
 
+    __slots__ = ("_backward", "_bias", "_node_mark", "_products", "_task")
 
-def sum_gradient(thread: ThreadState, node: Any) -> str | None:
-    """``bias`` if a sum in ``node`` reduces the gradient to the shape of an added parameter."""
-    if thread.products is None or thread.products_task != backward_task():
-        _look(thread, node)
-    return thread.bias
+    def __init__(self, backward: Backward) -> None:
+        self._backward = backward
+        self._node_mark: object = None
+        self._task = -1
+        self._products: list[str] = []  # the next one last
+        self._bias: str | None = None
 
+    def product(self, node: Any) -> str | None:
+        """Which gradient the product that ``node`` runs now computes: ``input`` or ``weight``.
 
-def _look(thread: ThreadState, node: Any) -> None:
-    """Note what ``node`` computes, once in a pass: its products, the last first, and a bias."""
-    thread.products = products = []
-    thread.products_task, thread.bias = backward_task(), None
-    kind = KINDS[type(node)]
-    if kind.order or kind.added:
+        A matmul node makes one product for each of its inputs that wants a gradient, in an order
+        of its own. A gradient that flows to a parameter, through nothing but views and casts, is
+        the weight's. So is the gradient of the transposed factor in a Linear, whose weight may
+        itself be computed.
+        """
+        if self._node_mark != self._backward.node_mark or self._task != backward_task():
+            self._look_at(node)
+        return self._products.pop() if self._products else None
+
+    def sum(self, node: Any) -> str | None:
+        """``bias`` if a sum in ``node`` reduces the gradient to the shape of an added parameter."""
+        if self._node_mark != self._backward.node_mark or self._task != backward_task():
+            self._look_at(node)
+        return self._bias
+
+    def _look_at(self, node: Any) -> None:
+        """Note what ``node`` computes, once in a pass: its products, the last first, and a bias."""
+        self._node_mark, self._task = self._backward.node_mark, backward_task()
+        self._products = products = []
+        self._bias = None
+        kind = KINDS[type(node)]
+        if not kind.order and not kind.added:
+            return
         edges = node.next_functions
         for index in kind.order:
             edge = edges[index][0]
             if edge is not None and will_execute(edge):
                 is_weight = _leads_to_parameter(edge) or (
-                    index == kind.second and KINDS[type(edge)].is_transpose and _is_linear(thread)
+                    index == kind.second and KINDS[type(edge)].is_transpose and self._is_linear()
                 )
                 products.append("weight" if is_weight else "input")
         for index in kind.added:
-            if _leads_to_parameter(edges[index][0]) or _is_linear(thread):
-                thread.bias = "bias"
+            if _leads_to_parameter(edges[index][0]) or self._is_linear():
+                self._bias = "bias"
 
-
-def _is_linear(thread: ThreadState) -> bool:
-    """Whether the node that runs was made by a Linear."""
-    return isinstance(thread.node_place.scope.module, nn.Linear)
+    def _is_linear(self) -> bool:
+        """Whether a Linear made the running node."""
+        return isinstance(self._backward.node_place.scope.module, nn.Linear)
 
 
 def _leads_to_parameter(node: Any) -> bool:
@@ -119,8 +127,16 @@ def _leads_to_parameter(node: Any) -> bool:
     return False
 
 
+GradientFinder = Callable[[NodeGradients, Any], "str | None"]
+"""Which gradient does the op compute that an autograd node is running?"""
+
 FINDERS: dict[str, GradientFinder] = {
-    "aten.mm": product_gradient,
-    "aten.bmm": product_gradient,
-    "aten.sum": sum_gradient,
+    "aten.mm": NodeGradients.product,
+    "aten.bmm": NodeGradients.product,
+    "aten.sum": NodeGradients.sum,
 }
+
+
+def finder(name: str) -> GradientFinder | None:
+    """What finds the gradient that op ``name`` computes, if the autograd graph tells it."""
+    return FINDERS.get(name)

@@ -1,78 +1,124 @@
-"""What is known of one thread: where it is, and what it has counted."""
+"""What attribution knows about each thread, and about all threads together."""
 
 from __future__ import annotations
 
+import threading
 import weakref
-from typing import Any
 
 from torch import is_grad_enabled
 
 from flopcount.attribution.node_log import NodeLog
+from flopcount.attribution.node_stamps import NodeStamps
 from flopcount.attribution.tree import Place, Scope
-from flopcount.torch_private.autograd import running_node
+from flopcount.torch_private.autograd import next_sequence_nr, running_node
 
-__all__ = ["ThreadState"]
+__all__ = ["ThreadState", "Threads"]
 
 
 class ThreadState:
-    """What attribution knows about one thread; ``tally`` is for whoever counts in it."""
+    """Where one thread is in the program.
+
+    Attributes:
+        place: where ops run now. A thread that has not entered may bring the counter along all
+            the same: ``torch.jit.fork`` does.
+        place_task: the backward pass that was running when ``place`` was set; -1 for none.
+        stack: the open modules and optimizer steps, each with the ``place`` and ``place_task``
+            to go back to.
+        first_node: the number of the first autograd node of the outermost open module.
+        node_log: where this thread made its autograd nodes.
+        entries: how often the thread has entered the counter and not left it.
+        is_stranger: whether it makes autograd nodes without having entered.
+    """
 
     __slots__ = (
-        "began",
-        "bias",
-        "depth",
+        "_life",
         "entries",
-        "foreign",
+        "first_node",
         "is_stranger",
-        "life",
         "node_log",
-        "node_mark",
-        "node_place",
-        "pass_began",
         "place",
         "place_task",
-        "products",
-        "products_task",
-        "recomputes",
-        "records",
         "stack",
-        "tally",
-        "task",
     )
 
     def __init__(self, unattributed: Scope, life: object) -> None:
-        self.life = weakref.ref(life)
-        self.entries = 0
-        self.tally: dict[Any, Any] = {}
-        self.node_log = NodeLog()
-        # it makes nodes, and keeps no record of them
-        self.is_stranger = is_grad_enabled() and running_node() is None
-        # where ops run now, and in which backward pass that was found (-1: in none); a thread that
-        # has not entered may bring the counter along all the same: torch.jit.fork does
+        self._life = weakref.ref(life)
         self.place = unattributed.forward
         self.place_task = -1
-        # the open modules and optimizer steps, with the place and its pass before each
         self.stack: list[tuple[object, Place, int]] = []
-        self.began = 0  # the number of the first node that the outermost of them may have made
-        # the backward pass that ran last: in how many calls of this thread it runs (0: on an
-        # accelerator a thread of its own runs what another one called), whether autograd records it
-        # (create_graph=True), and the number of the first node that it may have made; a pass that
-        # goes on after another is looked at again, but if another thread called it
-        self.task = -1
-        self.depth = 0
-        self.records = False
-        self.pass_began = 0
-        self.foreign: dict[int, bool] = {}
-        # the node that ran last, and whether it is a checkpoint
-        self.node_mark: object = -1
-        self.node_place = unattributed.backward
-        self.recomputes = False
-        # the gradients that this node has still to compute by products, and by a sum, and the
-        # pass in which it was looked at; None: not yet
-        self.products: list[str] | None = None
-        self.products_task = -1
-        self.bias: str | None = None
+        self.first_node = 0
+        self.node_log = NodeLog()
+        self.entries = 0
+        self.is_stranger = is_grad_enabled() and running_node() is None
 
-    def is_forgettable(self) -> bool:
-        """Whether the thread has ended, and left nothing to tell."""
-        return self.life() is None and not self.tally and self.node_log.is_empty
+    def has_ended(self) -> bool:
+        """Whether the thread has ended."""
+        return self._life() is None
+
+    def open_module(self, module: object, place: Place, task: int) -> None:
+        """Put ``module`` on the stack: ops run at ``place`` now, in backward pass ``task``."""
+        number = next_sequence_nr()
+        if not self.stack:
+            self.first_node = number
+        self.stack.append((module, self.place, self.place_task))
+        self.place, self.place_task = place, task
+        self.node_log.start(place, number)
+
+    def open_step(self, optimizer: object, place: Place, task: int) -> None:
+        """Put a step of ``optimizer`` on the stack, likewise; it makes no nodes."""
+        self.stack.append((optimizer, self.place, self.place_task))
+        self.place, self.place_task = place, task
+
+    def close(self, opened: object) -> bool:
+        """Take ``opened`` off the stack, with all that an exception left open inside it.
+
+        Returns:
+            Whether it was there: the counter may have been entered inside it.
+        """
+        stack = self.stack
+        if stack and stack[-1][0] is opened:  # nearly always
+            _, self.place, self.place_task = stack.pop()
+            return True
+        if not any(top is opened for top, _, _ in stack):
+            return False
+        top: object = None
+        while top is not opened:
+            top, self.place, self.place_task = stack.pop()
+        return True
+
+
+class Threads:
+    """The threads that run modules, or ops that are counted.
+
+    Attributes:
+        states: what is known about each, without those that have ended and left nothing.
+        are_several: whether threads other than the main one make autograd nodes. As each numbers
+            its own from 0, nodes are then stamped.
+        stamps: the stamps.
+        unwatched: the names of threads that had not entered, and what ran first in each.
+    """
+
+    def __init__(self) -> None:
+        self.states: list[ThreadState] = []
+        self.are_several = False
+        self.stamps = NodeStamps()
+        self.unwatched: dict[str, str] = {}
+        self._forgot_a_stranger = False
+        self._lock = threading.RLock()
+
+    def add(self, thread: ThreadState) -> None:
+        """Add ``thread``, and forget those that have ended and whose nodes nobody will ask for."""
+        with self._lock:
+            kept = [t for t in self.states if not (t.has_ended() and t.node_log.is_empty)]
+            self._forgot_a_stranger |= any(t.is_stranger for t in self.states if t not in kept)
+            if thread.is_stranger and kept:
+                self.are_several = True
+            self.states = [*kept, thread]
+
+    def have_strangers(self) -> bool:
+        """Whether any of them made autograd nodes that no log tells of."""
+        return self._forgot_a_stranger or any(thread.is_stranger for thread in self.states)
+
+    def add_unwatched(self, what: str) -> None:
+        """Note that ``what`` runs in this thread, which has not entered."""
+        self.unwatched.setdefault(threading.current_thread().name, what)

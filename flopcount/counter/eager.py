@@ -15,20 +15,20 @@ from flopcount.torch_private.compiler import (
     stance,
 )
 
-__all__ = ["EAGERLY", "captures"]
+__all__ = ["FORCE_EAGER", "captures"]
 
 
 def captures() -> bool:
-    """Whether torch's compiler may take a function in: only on the account of a control-flow op.
+    """Whether torch's compiler may trace a function: only where a control-flow op asks for it.
 
-    ``cond`` and its like have the functions that they are given turned into graphs: without that
-    their gradients fail. Where none is wanted, the functions themselves run, as anything else.
+    ``cond`` and its like turn the functions that they are given into graphs; without graphs their
+    gradients fail. Where no gradient is wanted, the functions themselves run, like any others.
     """
     return is_compiling_for_op() and is_grad_enabled()
 
 
 class Stance:
-    """What the compiler does with a function that is called: nothing, but for those."""
+    """Tells the compiler to leave functions alone, except those that :func:`captures` allows."""
 
     skip_guard_eval_unsafe = False
     backend = None
@@ -39,39 +39,40 @@ class Stance:
         return "default" if captures() else "force_eager"
 
 
-class Eagerly:
-    """The process's switch between compiled and eager functions, for all counters together.
+class ForceEager:
+    """Makes compiled functions run eagerly while any counter of the process is open.
 
-    Without it, torch would find a dispatch mode on the stack when it compiles, and remember to
-    leave the function eager for ever. The first counter that opens throws the switch, the last
-    that closes takes it back. A program that has not loaded the compiler does not pay for that.
+    Otherwise torch would find a dispatch mode on the stack when it compiles a function, and would
+    leave that function eager for ever. The first counter that opens sets torch's stance, and the
+    last that closes sets it back. A program that has not loaded the compiler pays nothing.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._open = 0
+        self._num_open = 0
         self._ours = Stance()
         self._prior: Any = None
         self._is_late = False
 
     def begin(self) -> None:
-        """From here on compiled functions run eagerly; undone by :meth:`end`."""
+        """Run compiled functions eagerly from here on; :meth:`end` undoes it."""
         with self._lock:
-            self._open += 1
-            self._throw()
+            self._num_open += 1
+            self._set_stance()
 
     def compiler_was_loaded(self) -> None:
-        """The compiler asks, before it marks a function as eager for ever.
+        """Set the stance now if the compiler was loaded inside the block.
 
-        The program has loaded it inside the block, or has set a stance of its own there.
+        The compiler comes here before it marks a function as eager for ever. The program may also
+        have set a stance of its own inside the block.
         """
         with self._lock:
-            if self._open and "torch._dynamo" in sys.modules and stance() is not self._ours:
+            if self._num_open and "torch._dynamo" in sys.modules and stance() is not self._ours:
                 self._is_late = True
-                self._throw()
+                self._set_stance()
 
-    def _throw(self) -> None:
-        """Throw the switch, if there is one and it is not thrown yet."""
+    def _set_stance(self) -> None:
+        """Set our stance, if the compiler is loaded and has another one."""
         if self._prior is None and "torch._dynamo" in sys.modules:
             self._prior = stance()
             set_stance(self._ours)
@@ -79,9 +80,9 @@ class Eagerly:
     def end(self) -> None:
         """Undo one :meth:`begin`."""
         with self._lock:
-            self._open -= 1
-            if self._open == 0 and self._prior is not None:
-                if stance() is self._ours:  # else the program has set another one, for good
+            self._num_open -= 1
+            if self._num_open == 0 and self._prior is not None:
+                if stance() is self._ours:  # else the program has set one of its own, to keep
                     set_stance(self._prior)
                 self._prior = None
                 if self._is_late:
@@ -89,4 +90,4 @@ class Eagerly:
                 self._is_late = False
 
 
-EAGERLY = Eagerly()
+FORCE_EAGER = ForceEager()

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from flopcount import FlopCounter, Report
+from flopcount.attribution.backward import Pass
 from flopcount.attribution.forward import Attribution
 from flopcount.attribution.phase import RECOMPUTE
 from flopcount.attribution.thread_state import ThreadState
@@ -74,21 +75,22 @@ def test_checkpoints_of_methods_of_a_model_that_is_not_given() -> None:
     assert units(report["1.b"]) == {"forward": 1, "recompute": 1, "backward": 2}
 
 
-@pytest.mark.parametrize("depth", [1, 0])
+@pytest.mark.parametrize("num_calls", [1, 0])
 def test_a_thread_that_another_one_sent_does_not_take_its_nodes_for_recomputed_ones(
-    depth: int,
+    num_calls: int,
 ) -> None:
     """As on an accelerator, whose backward runs in a thread that numbers what it recomputes."""
     attribution = Attribution()
-    here, other = attribution.local.thread, ThreadState(attribution.tree.unattributed, attribution)
-    here.depth, other.is_stranger = depth, False
-    attribution.add(other)
+    here = attribution.here
+    other = ThreadState(attribution.tree.unattributed, attribution)
+    here.backward._pass, other.is_stranger = Pass(num_calls=num_calls), False
+    attribution.threads.add(other)
     recomputed, made = Scope("recomputed", None), Scope("made", None)
     node = batch(grad=True).sin().grad_fn
-    here.node_log.start(recomputed.places[RECOMPUTE], node._sequence_nr())
+    here.thread.node_log.start(recomputed.places[RECOMPUTE], node._sequence_nr())
     other.node_log.start(made.forward, node._sequence_nr())
-    owner = attribution._owner(here, node)
-    assert owner is (recomputed if depth else made)
+    owner = here.backward.owner(node)
+    assert owner is (recomputed if num_calls else made)
 
 
 @REENTRANT

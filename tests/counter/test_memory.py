@@ -26,7 +26,7 @@ class TestMemory:
             return counter.report()
 
         unfolded = run()
-        monkeypatch.setattr("flopcount.counter.counter.TALLY_LIMIT", 3)
+        monkeypatch.setattr("flopcount.counter.tally.TALLY_LIMIT", 3)
         folded = run()
         check(folded, plain=True)
         assert set(folded.modules) == set(unfolded.modules)
@@ -46,7 +46,7 @@ class TestMemory:
                     optimizer.zero_grad()
                     layer(batch()).sum().backward()
                     optimizer.step()
-            return len(counter._local.thread.tally)
+            return len(counter._local.tally.calls)
 
         assert train(3) == train(100)
 
@@ -64,7 +64,7 @@ class TestMemory:
                 thread = threading.Thread(target=lambda: layer(batch()))
                 thread.start()
                 thread.join()
-        assert len(counter._attribution.threads) <= 2
+        assert len(counter._attribution.threads.states) <= 2
 
     @pytest.mark.parametrize(
         "steps", [300, pytest.param(10_000, marks=pytest.mark.slow)], ids="{} steps".format

@@ -100,7 +100,7 @@ def test_a_packed_weight_is_counted_at_each_call_and_not_kept() -> None:
         for _ in range(3):
             layer(quantized(2, 8))
     assert counter.report().total.macs == 3 * (2 * 8 * 5)
-    ops = {entry.bill.op for entry in counter._local.thread.tally.values()}
+    ops = {bill.op for _, bill in counter._local.tally.calls.values()}
     assert "quantized.linear" not in ops
 
 

@@ -1,0 +1,228 @@
+"""Which module and phase does an op of the backward pass belong to?
+
+Autograd says which node is running. The node's number leads to the module that made it, by the
+log that each thread keeps of its nodes. Three kinds of ops in backward make nodes themselves:
+those of a pass with ``create_graph=True``, those of a checkpoint that computes its function
+again, and those of modules that run again. Their nodes are logged too, as a later pass, or one
+inside this pass, will run them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+from torch import is_grad_enabled
+
+from flopcount.attribution.phase import BACKWARD, RECOMPUTE
+from flopcount.attribution.thread_state import Threads, ThreadState
+from flopcount.attribution.tree import ModuleTree, Place, Scope
+from flopcount.torch_private.autograd import (
+    CHECKPOINT_NODE,
+    NO_SEQUENCE_NR,
+    backward_task,
+    next_sequence_nr,
+    of_checkpoint,
+    running_node,
+    saved_tensor_hooks,
+)
+from flopcount.torch_private.frames import backward_calls, checkpoint_recomputes
+from flopcount.torch_private.tensors import tensors_in
+
+__all__ = ["Backward", "Pass"]
+
+PASS_LIMIT = 64
+"""How many backward passes that other threads called a thread remembers; real programs alternate
+between a few."""
+
+
+class Pass(NamedTuple):
+    """A backward pass that runs in this thread.
+
+    Attributes:
+        task: autograd's number for it.
+        num_calls: how many calls of ``backward()`` stand on this thread's stack. It is 0 where
+            another thread made the call: an accelerator runs backward in a thread of its own.
+        is_recorded: whether autograd records what it does (``create_graph=True``).
+    """
+
+    task: int = -1
+    num_calls: int = 0
+    is_recorded: bool = False
+
+
+class Backward:
+    """Finds the place of each op that runs in one thread while backward runs.
+
+    Args:
+        thread: what is known about this thread.
+        threads: what is known about all threads.
+        tree: the modules.
+
+    Attributes:
+        node_mark: tells the node that ran last from others; -1 for one without a number.
+        node_place: the place of what that node runs.
+    """
+
+    __slots__ = (
+        "_first_node_of_outermost_pass",
+        "_is_checkpoint",
+        "_pass",
+        "_passes_of_other_threads",
+        "_thread",
+        "_threads",
+        "_tree",
+        "node_mark",
+        "node_place",
+    )
+
+    def __init__(self, thread: ThreadState, threads: Threads, tree: ModuleTree) -> None:
+        self._thread = thread
+        self._threads = threads
+        self._tree = tree
+        self.node_mark: object = -1
+        self.node_place = tree.unattributed.backward
+        self._is_checkpoint = False  # the node that ran last
+        self._pass = Pass()  # the one that ran last
+        self._passes_of_other_threads: dict[int, bool] = {}  # task -> is_recorded
+        self._first_node_of_outermost_pass = 0
+
+    def place(self, node: Any, args: Sequence[Any]) -> Place:
+        """The place of an op with ``args`` that autograd node ``node`` is running."""
+        thread = self._thread
+        if thread.place_task != -1 and thread.place_task == backward_task():
+            return thread.place  # a module runs again, or an optimizer steps in a hook
+        number = node._sequence_nr()
+        threads = self._threads
+        mark = (number, id(threads.stamps.stamp_of(node))) if threads.are_several else number
+        if mark != self.node_mark:
+            self._is_checkpoint = type(node) is CHECKPOINT_NODE
+            if backward_task() != self._pass.task:
+                self._begin_pass(args)
+            self.node_place = self.owner(node).backward
+            self.node_mark = -1 if number == NO_SEQUENCE_NR else mark
+        if is_grad_enabled() or self._is_checkpoint:
+            return self._recorded_place(args)
+        hooks = saved_tensor_hooks(True)
+        if hooks and of_checkpoint(hooks) and checkpoint_recomputes():
+            return self._recorded_place(args)
+        return self.node_place
+
+    def running_scope(self) -> Scope:
+        """The scope that backward is in now: of the module that runs again, or of the node."""
+        if self._thread.place_task == backward_task():
+            return self._thread.place.scope
+        node = running_node()
+        if node is None:
+            return self._tree.root
+        if backward_task() != self._pass.task:
+            self._begin_pass(())
+        return self.owner(node)
+
+    def log_nodes(self, place: Place) -> None:
+        """Log the nodes that were made since the log's last entry, in backward, as of ``place``."""
+        log = self._thread.node_log
+        log.start(place, max(log.starts[-1], self._first_node_of_outermost_pass))
+        log.start(self._thread.place if self._thread.entries else None, next_sequence_nr())
+
+    @contextmanager
+    def recomputing(self) -> Iterator[None]:
+        """What runs here, while backward runs, is forward work that is done again."""
+        thread = self._thread
+        before = thread.place, thread.place_task
+        thread.place = self.running_scope().places[RECOMPUTE]
+        thread.place_task = backward_task()
+        try:
+            yield
+        finally:
+            thread.place, thread.place_task = before
+
+    def _recorded_place(self, args: Sequence[Any]) -> Place:
+        """The place of an op that may make a node: of double backward, or of a recomputation.
+
+        Neither needs to run a module, whose hooks would tell.
+        """
+        if (
+            backward_task() != self._pass.task
+        ):  # it began with the node that the last one ended with
+            self._begin_pass(args)
+        recomputes = not self._pass.is_recorded or checkpoint_recomputes()
+        place = self.node_place.scope.places[RECOMPUTE if recomputes else BACKWARD]
+        self.log_nodes(place)
+        return place
+
+    def _begin_pass(self, args: Sequence[Any]) -> None:
+        """Look at the pass that is running; an op with ``args`` is the first that is seen of it.
+
+        A pass that goes on after another one is looked at again.
+        """
+        calls = backward_calls()
+        is_recorded = calls[0] if calls else self._is_recorded_elsewhere()
+        self._pass = Pass(backward_task(), len(calls), is_recorded)
+        if len(calls) > 1:
+            return  # the nodes of the pass around this one have still to be logged
+        number = next_sequence_nr()
+        has_node = is_grad_enabled() or self._is_checkpoint
+        if has_node and any(tensor.requires_grad for tensor in tensors_in(args)):
+            number -= 1  # the node of this very op
+        self._first_node_of_outermost_pass = number
+
+    def _is_recorded_elsewhere(self) -> bool:
+        """Whether a pass that another thread called is recorded: no frame here tells.
+
+        With ``create_graph=True`` grad mode is on from the pass's first op; else it is off until
+        something is recomputed. So the first op decides.
+        """
+        task, passes = backward_task(), self._passes_of_other_threads
+        if task not in passes:
+            if len(passes) >= PASS_LIMIT:
+                del passes[next(iter(passes))]
+            passes[task] = is_grad_enabled() and not checkpoint_recomputes()
+        return passes[task]
+
+    def owner(self, node: Any) -> Scope:
+        """The scope whose forward made ``node``."""
+        number = node._sequence_nr()
+        if number == NO_SEQUENCE_NR:
+            return self._tree.owner_of(node.variable)
+        threads = self._threads
+        if threads.are_several and (stamp := threads.stamps.stamp_of(node)):
+            return (stamp.place or self._tree.unattributed.backward).scope
+        place = self._thread.node_log.place(number) if number < next_sequence_nr() else None
+        if place is not None and place.phase == RECOMPUTE:
+            if self._is_inside_another_pass():
+                # a reentrant checkpoint has run its function again, and calls backward() on it
+                return place.scope
+            if self._pass.num_calls == 0:
+                # an accelerator's thread runs what the main thread made. It logged a number of its
+                # own when it recomputed something, and the node's number is the same by chance
+                return self._owner_by_logs(number, None)
+            # create_graph=True: a later pass runs nodes that were recomputed in an earlier one
+            return self._owner_by_logs(number, place)
+        if threads.are_several and threads.have_strangers():
+            return self._tree.unattributed
+        return self._owner_by_logs(number, place)
+
+    def _is_inside_another_pass(self) -> bool:
+        """Whether a call of ``backward()`` in this thread began while a pass was running.
+
+        A thread that has entered makes the outermost call itself. In one that has not, an
+        accelerator's, another thread made it, so that any call here is an inner one.
+        """
+        return self._pass.num_calls > (1 if self._thread.entries else 0)
+
+    def _owner_by_logs(self, number: int, place: Place | None) -> Scope:
+        """The scope of ``place``, where this thread's log has ``number``, if no other log has it.
+
+        Where the logs of several threads give different scopes, nobody knows.
+        """
+        if place is not None and not self._threads.are_several:
+            return place.scope
+        others = (
+            thread.node_log.place(number)
+            for thread in self._threads.states
+            if thread is not self._thread
+        )
+        scopes = {made.scope for made in (place, *others) if made is not None}
+        return scopes.pop() if len(scopes) == 1 else self._tree.unattributed

@@ -1,0 +1,227 @@
+"""The hot path: how a counter runs an op, and tallies it.
+
+An op's handler is made at its first call, by what its plan decides: a view passes, a composite op
+is opened, and any other op is counted.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from torch import Tensor, is_grad_enabled
+from torch.library import Library, register_torch_dispatch
+
+from flopcount.attribution.gradients import finder
+from flopcount.attribution.phase import BACKWARD
+from flopcount.counter.control_flow import run_control_flow, seen_by
+from flopcount.counter.signature import signer
+from flopcount.counter.tally import ThreadTally
+from flopcount.formulas import CONTROL_FLOW, Decision, Formula, Plan, plan_of, registry
+from flopcount.torch_private.autograd import running_node
+from flopcount.torch_private.compiler import has_symbolic_sizes, never_compile
+from flopcount.torch_private.frames import sharding_is_planned
+from flopcount.torch_private.modes import (
+    TorchDispatchMode,
+    has_data,
+    is_traceable_wrapper_subclass_type,
+    may_open_itself,
+)
+from flopcount.torch_private.ops import bound_call, composite_kernel, has_nested_kernel
+from flopcount.torch_private.tensors import tensors_in
+
+__all__ = ["CountingMode", "Handlers"]
+
+Args = tuple[Any, ...]
+Kwargs = dict[str, Any]
+
+ORDINARY = object()
+"""The answer of :func:`_answer_for_subclass` for an op that needs no special treatment."""
+
+
+class CountingMode(TorchDispatchMode):
+    """A dispatch mode that runs each op by its handler.
+
+    Args:
+        handlers: the handlers.
+        local: the tally of each thread.
+    """
+
+    supports_higher_order_operators = True
+
+    def __init__(self, handlers: Handlers, local: ThreadTally) -> None:
+        super().__init__()
+        self._handlers = handlers
+        self._local = local
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # True would wrap __torch_dispatch__, which costs time at every call
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Args = (), kwargs: Kwargs | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if _opens_itself(types, (args, *kwargs.values())):
+            return NotImplemented  # the dispatcher may not even know such an op
+        # most ops come here once: from then on torch calls the handler by itself
+        return self._handlers.find(func)(self, func, types, args, kwargs)
+
+    never_compile(__torch_dispatch__)
+
+
+Handler = Callable[[CountingMode, Any, Any, Args, Kwargs], Any]
+"""Runs an op and counts it: ``(mode, op, types, args, kwargs)`` to the op's result."""
+
+
+def _passing(plan: Plan) -> Handler:
+    """The handler of a view, which is not counted."""
+    call = bound_call(plan.func)
+
+    def handle(mode: CountingMode, func: Any, types: Any, args: Args, kwargs: Kwargs) -> Any:
+        if plan.version != registry.version:  # a formula was registered meanwhile
+            return mode._handlers.find(func)(mode, func, types, args, kwargs)
+        if types and types[0] is not Tensor:  # Tensor: autograd detaches a gradient by itself
+            answer = _answer_for_subclass(mode, func, types, args, kwargs, None)
+            if answer is not ORDINARY:
+                return answer
+        if is_grad_enabled() and (node := running_node()) is not None:
+            mode._local.tally.backward.place(node, args)  # the view may make a node
+        return call(*args, **kwargs) if kwargs else call(*args)
+
+    return handle
+
+
+def _opening(plan: Plan) -> Handler:
+    """The handler of an op that is made of others, which are counted."""
+    is_control_flow = plan.name in CONTROL_FLOW
+    # a kernel for nested tensors is not made of others: opened, it would be another
+    count_whole = _counting(plan) if has_nested_kernel(plan.func) else None
+
+    def handle(mode: CountingMode, func: Any, types: Any, args: Args, kwargs: Kwargs) -> Any:
+        if plan.version != registry.version:  # a formula was registered meanwhile
+            return mode._handlers.find(func)(mode, func, types, args, kwargs)
+        answer = _answer_for_subclass(mode, func, types, args, kwargs, plan)
+        if answer is not ORDINARY:
+            return answer
+        if count_whole and any(tensor.is_nested for tensor in tensors_in(args)):
+            return count_whole(mode, func, types, args, kwargs)
+        if is_control_flow:
+            return run_control_flow(mode, mode._local.tally.backward, plan.func, args, kwargs)
+        return seen_by(mode, composite_kernel(plan.func))(*args, **kwargs)
+
+    return handle
+
+
+def _counting(plan: Plan) -> Handler:
+    """The handler of an op that has a cost, or should have one."""
+    call, sign, find_gradient = bound_call(plan.func), signer(plan), finder(plan.name)
+
+    def handle(mode: CountingMode, func: Any, types: Any, args: Args, kwargs: Kwargs) -> Any:
+        if plan.version != registry.version:  # a formula was registered meanwhile
+            return mode._handlers.find(func)(mode, func, types, args, kwargs)
+        if types and types[0] is not Tensor:
+            answer = _answer_for_subclass(mode, func, types, args, kwargs, plan)
+            if answer is not ORDINARY:
+                return answer
+        tally = mode._local.tally
+        node = running_node()
+        if node is None:
+            place = tally.thread.place
+        else:
+            place = tally.backward.place(node, args)
+            if (
+                find_gradient is not None
+                and place.phase == BACKWARD
+                and (gradient := find_gradient(tally.gradients, node))
+            ):
+                place = place.computing(gradient)
+        out = call(*args, **kwargs) if kwargs else call(*args)
+        key = sign(place, plan, args, kwargs, out)
+        try:
+            tally.calls[key][0] += 1
+        except KeyError:
+            tally.count_new(key, place, plan, args, kwargs, out)
+        except TypeError:  # a symbolic number has no hash
+            tally.count_symbolic(place, plan, args, kwargs)
+        return out
+
+    return handle
+
+
+HANDLER_OF = {Decision.VIEW: _passing, Decision.COMPOSITE: _opening}
+"""What makes the handler of an op that is not counted itself, by the op's decision."""
+
+
+def _answer_for_subclass(
+    mode: CountingMode, func: Any, types: Any, args: Any, kwargs: Any, plan: Plan | None
+) -> Any:
+    """The result of an op on tensors of these ``types`` where they change how it is run or counted.
+
+    Without a ``plan`` the op is not counted. Returns ORDINARY for most.
+    """
+    if _opens_itself(types, (args, *kwargs.values())):
+        return NotImplemented  # a wrapper such as DTensor opens itself; its inner ops count
+    if sharding_is_planned():
+        return func(*args, **kwargs)  # on shapes alone: not work
+    if has_symbolic_sizes(args):  # no formula may ask for their values
+        out = func(*args, **kwargs)
+        if plan is not None:
+            tally = mode._local.tally
+            tally.count_symbolic(tally.thread.place, plan, args, kwargs)
+        return out
+    return ORDINARY
+
+
+def _opens_itself(types: Iterable[type], arguments: Any) -> bool:
+    """Whether a tensor of one of these ``types`` runs ops on the tensors that it wraps."""
+    if any(map(is_traceable_wrapper_subclass_type, types)):
+        return True
+    own = {cls for cls in types if may_open_itself(cls)}
+    return bool(own) and any(
+        type(tensor) in own and not has_data(tensor) for tensor in tensors_in(arguments)
+    )
+
+
+class Handlers:
+    """The handlers of all ops that came by, each made on first use.
+
+    torch looks up what a mode of a class does with an op, in C++, before it would call
+    ``__torch_dispatch__``; the handlers are registered there. Ops of other namespaces than aten
+    may be defined anew under their names, so :meth:`find` looks those up.
+
+    Args:
+        formulas: formulas for these handlers alone, by the names of their ops.
+        mode_class: the class of modes that torch calls these handlers for; None: none.
+    """
+
+    def __init__(self, formulas: dict[str, Formula], mode_class: type | None = None) -> None:
+        self._formulas = formulas
+        self._mode_class = mode_class
+        self._known: dict[int, tuple[Any, Handler]] = {}  # the op itself, to keep its id() taken
+        self._library: Library | None = None  # when it goes, torch forgets what is registered
+        self._version = registry.version
+        self._lock = threading.Lock()
+
+    def find(self, func: Any) -> Handler:
+        """The handler of an op; all are forgotten when a formula was registered."""
+        if self._version != registry.version:
+            with self._lock:
+                self._version = registry.version
+                self._known.clear()
+                self._library = None
+        known = self._known.get(id(func))
+        return known[1] if known else self._make(func)
+
+    def _make(self, func: Any) -> Handler:
+        decided = Plan(func, self._formulas) if self._formulas else plan_of(func)
+        handler = HANDLER_OF.get(decided.decision, _counting)(decided)
+        never_compile(handler)
+        with self._lock:
+            if id(func) not in self._known:
+                self._known[id(func)] = func, handler
+                if self._mode_class is not None and func.namespace == "aten":
+                    self._library = self._library or Library("aten", "FRAGMENT")
+                    register_torch_dispatch(func, self._mode_class, handler, lib=self._library)
+        return handler
