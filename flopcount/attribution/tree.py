@@ -1,13 +1,14 @@
 """The tree of modules that ran: its rows, their names, and the owners of parameters.
 
-A module is named by the attribute by which its caller owns it. The counter, a traced graph and a
-report use this tree alike; it knows no hooks and no costs.
+The name of a module is the attribute by which its caller owns it. The counter, a traced graph and
+a report all use this tree; it knows no hooks and no costs.
 """
 
 from __future__ import annotations
 
 import threading
 import weakref
+from collections import deque
 from collections.abc import Iterable, Iterator
 
 import torch
@@ -25,10 +26,10 @@ WRAPPERS = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_
 
 
 class Place:
-    """A scope, a phase, and the gradient that is computed there, if the autograd graph tells it.
+    """A scope, a phase, and the gradient that is computed there if the autograd graph tells it.
 
-    There is one object for each combination, so that it hashes by identity. ``entered`` has the
-    modules that were called from here before, for the quick way in.
+    There is one object for each combination, so that it hashes by identity. ``entered`` holds the
+    modules that were called from here before, so that they are found by one look-up.
     """
 
     __slots__ = ("_of_gradients", "entered", "gradient", "phase", "scope")
@@ -47,7 +48,7 @@ class Place:
         place = self._of_gradients.get(gradient)
         if place is None:
             place = Place(self.scope, self.phase, self.entered, gradient)
-            place = self._of_gradients.setdefault(gradient, place)  # of two threads the first
+            place = self._of_gradients.setdefault(gradient, place)  # another thread may be first
         return place
 
 
@@ -103,13 +104,13 @@ class Scope:
         return self._module() if self._module else None
 
     def adopt(self, module: nn.Module) -> None:
-        """Make ``module`` the one that this row stands for."""
+        """Let this row stand for ``module``."""
         self._module = weakref.ref(module)
         self.type = type_name(module)
         self.measure()
 
     def measure(self) -> None:
-        """Count the parameters; later again, since a lazy module has none before its first call."""
+        """Count the parameters. A lazy module has none before its first call, so count again."""
         if (module := self.module) is not None:
             with without_functions(), untraced():
                 self.params = sum(map(_size, _parameters(module)))
@@ -124,7 +125,7 @@ class Scope:
         return scope
 
     def remember(self, module: nn.Module, scope: Scope, is_call: bool) -> Entered:
-        """Note where ``module`` led when it was called from here, until it dies."""
+        """Remember, while ``module`` lives, which row it led to when it was called from here."""
         key, entered = id(module), self.entered
         known = weakref.ref(module, lambda _: entered.pop(key, None)), scope, is_call
         entered[key] = known
@@ -132,20 +133,30 @@ class Scope:
 
     def owned(self, module: nn.Module) -> Scope | None:
         """The row of ``module`` below this one, if this scope's module owns it."""
-        owner = self.module
-        if owner is None:
-            return None
-        for look in (None, _attributes, _paths):  # the quickest first
-            if look is not None:
-                self._names = look(owner)
-            steps = _walk(owner, self._names.get(id(module)))
-            if steps and steps[-1][1] is module:
-                break
+        way = self._way_to(module)
         scope = self
-        for name, inner in steps:
+        for name, inner in way:
             # the wrapper's row is that of the module it wraps
             scope = scope if inner is scope.module else scope.child(name, innermost(inner))
-        return scope if steps else None
+        return scope if way else None
+
+    def _way_to(self, module: nn.Module) -> list[tuple[str, nn.Module]]:
+        """The names and modules from this scope's module down to ``module``, if it owns it.
+
+        Names are looked up anew where the remembered ones lead elsewhere: first those of the
+        module's own attributes, which are few, then those of everything below it.
+        """
+        owner = self.module
+        if owner is None:
+            return []
+        way = _walk(owner, self._names, module)
+        if not way:
+            self._names = _attributes(owner)
+            way = _walk(owner, self._names, module)
+        if not way:
+            self._names = _paths(owner)
+            way = _walk(owner, self._names, module)
+        return way
 
 
 Entered = tuple["weakref.ref[nn.Module]", Scope, bool]
@@ -160,8 +171,8 @@ class ModuleTree:
 
     Attributes:
         root: the watched block itself; below it are the root modules.
-        unattributed: the row of ops whose module nobody knows.
-        model: the row of the model that was given.
+        unattributed: the row of ops whose module is not known.
+        model: the row of the given model; None without one.
     """
 
     def __init__(self, model: nn.Module | None = None) -> None:
@@ -190,22 +201,22 @@ class ModuleTree:
         *,
         in_backward: bool = False,
     ) -> Entered:
-        """Where ``module`` leads when it is called from ``caller``; remembered there.
+        """The row of ``module`` when ``caller`` calls it, which the caller's row remembers.
 
         Args:
             module: the module that is entered.
             caller: the row of the module that calls it.
             running: every open module with the row that it runs in, outermost first.
-            in_backward: whether backward calls it, to compute again what was not kept.
+            in_backward: whether backward calls it, to compute again what a checkpoint dropped.
         """
         known = caller.entered.get(id(module))
         if known is not None and known[0]() is module:
             return known
-        if is_graph_of_torchs_own(module):  # a branch, or a part of a compiled step
+        if is_graph_of_torchs_own(module):  # a branch of cond, or a part of a compiled step
             return caller.remember(module, caller, False)
         inner = innermost(module)
         with self._lock:
-            self._parameters = {}  # it may own parameters that an outer row stood in for
+            self._parameters = {}  # this row may own some that an outer row stood in for
             scope = self._row(inner, caller, running, in_backward)
             return caller.remember(module, scope, module is inner)
 
@@ -219,7 +230,7 @@ class ModuleTree:
         for scope in caller.lineage():
             if scope.module is module:  # recursion, or what a wrapper wraps
                 return scope
-        # what is recomputed may be called from the node of any of its submodules
+        # a checkpointed block may run again from a node of any of its submodules
         for scope in caller.lineage() if in_backward else (caller,):
             if owned := scope.owned(module):
                 return owned
@@ -229,14 +240,14 @@ class ModuleTree:
             if owned := self.model.owned(module):
                 return owned
         for opened, scope in running:
-            if opened is module:  # recursion by way of a module that does not own it
+            if opened is module:  # recursion through a module that does not own it
                 return scope
         return self._root_module(module)
 
     def _root_module(self, module: nn.Module) -> Scope:
         """A row of its own below the block: ``Linear``, then ``Linear#2``.
 
-        A module that is gone gives its row to the next of its class.
+        When a module is gone, the next one of its class takes over its row.
         """
         name = base = type_name(module)
         count = 1
@@ -246,7 +257,7 @@ class ModuleTree:
         return self.root.child(name, module)
 
     def _is_taken(self, name: str, module: nn.Module) -> bool:
-        """Whether the row ``name`` below the block is that of something else than ``module``."""
+        """Whether the row ``name`` below the block belongs to something other than ``module``."""
         scope = self.root.children.get(name)
         holder = scope and scope.module
         return name == self.unattributed.name or not (holder is None or holder is module)
@@ -274,17 +285,21 @@ class ModuleTree:
 
 
 def _attributes(owner: nn.Module) -> dict[int, str]:
-    """The attribute of ``owner`` that each of its own modules is: the first, if it is several."""
+    """The attribute of ``owner`` that holds each of its own modules; the first, if several do."""
     return {
         id(child): name for name, child in reversed(owner._modules.items()) if child is not None
     }
 
 
 def _parameters(module: nn.Module) -> Iterator[torch.Tensor]:
-    """Each parameter of ``module`` and its children, once; a class may define another way."""
+    """Each parameter of ``module`` and its children, once.
+
+    A class may redefine ``parameters()``; this one asks no such method.
+    """
     seen: set[int] = set()
-    waiting = [module]
-    for inner in waiting:  # which grows
+    waiting = deque([module])
+    while waiting:
+        inner = waiting.popleft()
         for parameter in inner._parameters.values():
             if parameter is not None and id(parameter) not in seen:
                 seen.add(id(parameter))
@@ -300,15 +315,16 @@ def _size(parameter: torch.Tensor) -> int:
         return parameter.numel()
     if is_lazy(parameter):
         return 0
-    with without_modes():  # modes are asked for the size of tensors of some classes
+    with without_modes():  # tensors of some classes ask modes for their size
         return parameter.numel()
 
 
 def _paths(owner: nn.Module) -> dict[int, str]:
-    """The shortest path from ``owner`` to each module below it: its own attributes come first."""
+    """The shortest path from ``owner`` to each module below it."""
     paths = {id(owner): ""}
-    waiting = [owner]
-    for module in waiting:  # which grows
+    waiting = deque([owner])
+    while waiting:
+        module = waiting.popleft()
         prefix = f"{paths[id(module)]}." if paths[id(module)] else ""
         for name, child in nn.Module.named_children(module):
             if id(child) not in paths:
@@ -317,20 +333,24 @@ def _paths(owner: nn.Module) -> dict[int, str]:
     return paths
 
 
-def _walk(owner: nn.Module, path: str | None) -> list[tuple[str, nn.Module]]:
-    """The modules on the way from ``owner`` to ``path``, or nothing if it leads nowhere."""
-    steps: list[tuple[str, nn.Module]] = []
+def _walk(
+    owner: nn.Module, names: dict[int, str], module: nn.Module
+) -> list[tuple[str, nn.Module]]:
+    """The modules on the way from ``owner`` to ``module``, if its path in ``names`` leads there."""
+    way: list[tuple[str, nn.Module]] = []
+    step = owner
+    path = names.get(id(module), "")
     for name in path.split(".") if path else ():
-        step = getattr(owner, name, None)
-        if not isinstance(step, nn.Module):
+        child = getattr(step, name, None)
+        if not isinstance(child, nn.Module):
             return []
-        steps.append((name, step))
-        owner = step
-    return steps
+        way.append((name, child))
+        step = child
+    return way if step is module else []
 
 
 def type_name(module: nn.Module) -> str:
-    """The class that the user wrote: fully_shard() puts an ``FSDP`` class of its own over it."""
+    """The name of the class that the user wrote, without the ``FSDP`` class of fully_shard()."""
     cls = type(module)
     sharded = any(base.__name__ == "FSDPModule" for base in cls.__bases__)
     return (cls.__bases__[-1] if sharded else cls).__name__
