@@ -1,7 +1,8 @@
 """Random programs: trees of modules that are called, shared, detached and checkpointed.
 
-What a module does is written once, in terms of a machine. :class:`TorchMachine` does it;
-:class:`tests.attribution.bookkeeper.Bookkeeper` keeps account of what it takes.
+Each part's ``run`` says what it does as calls of a machine. :class:`TorchMachine` executes them
+with tensors; :class:`tests.attribution.bookkeeper.Bookkeeper` works out what they should cost, and
+explains how. :func:`trees` draws a program for hypothesis.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ class Part(nn.Module, ABC):
     """A module of a random program.
 
     It owns its children in a list or one by one, takes its input by position or by keyword, and
-    returns a tensor, or a tuple or a dictionary that holds it.
+    returns a tensor, or a tuple or a dictionary with the tensor in it.
     """
 
     def __init__(self, *children: Part, listed: bool, keyword: bool, wrapped: str) -> None:
@@ -41,7 +42,7 @@ class Part(nn.Module, ABC):
                 self.add_module(name, child)
         self.inner = list(children)
         names = [f"parts.{i}" if listed else "abc"[i] for i in range(len(children))]
-        # a module that a caller owns twice goes by the first name
+        # a module that its caller owns twice has the first name
         self.names = dict(reversed(list(zip(map(id, children), names, strict=True))))
 
     def forward(self, x: Tensor) -> Any:
@@ -54,7 +55,7 @@ class Part(nn.Module, ABC):
 
 
 class Layer(Part):
-    """One product; a frozen weight wants no gradient."""
+    """One product. A frozen weight wants no gradient."""
 
     def __init__(self, frozen: bool, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -65,7 +66,7 @@ class Layer(Part):
 
 
 class Applied(Layer):
-    """The same by a function of the program's own, which says nothing of its gradients."""
+    """One product by a ``Function``, which does not say which gradients it computes."""
 
     def run(self, machine: Any, x: Any) -> Any:
         return machine.function(x, self.weight)
@@ -109,14 +110,14 @@ class Twice(Chain):
 
 
 class Saving(Chain):
-    """Its children, and a function whose backward needs what it made."""
+    """Its children, and an op whose backward needs its result."""
 
     def run(self, machine: Any, x: Any) -> Any:
         return machine.tanh(super().run(machine, x))
 
 
 class InPlace(Chain):
-    """Its children, and a change in place of a view of what they made."""
+    """Its children, and an op in place on a view of their result."""
 
     def run(self, machine: Any, x: Any) -> Any:
         return machine.change_view(super().run(machine, x))
@@ -147,7 +148,7 @@ class Failing(Chain):
 
 
 class Caught(Part):
-    """A branch that fails, in vain."""
+    """A branch that fails, which the part catches."""
 
     def __init__(self, *children: Part, **kwargs: Any) -> None:
         super().__init__(Failing(*children, **kwargs), **kwargs)
@@ -159,14 +160,14 @@ class Caught(Part):
 
 
 class Slope(Chain):
-    """The gradient of what its children make, which they differentiate on the spot."""
+    """The gradient of its children's result, by a backward pass inside forward."""
 
     def run(self, machine: Any, x: Any) -> Any:
         return machine.add(x, machine.slope(partial(super().run, machine), x))
 
 
 class Checkpointed(Chain):
-    """Its children, whose activations are computed again when they are needed."""
+    """Its children in a checkpoint, which computes their activations again in backward."""
 
     reentrant = False
 
@@ -175,7 +176,7 @@ class Checkpointed(Chain):
 
 
 class CheckpointedProducts(Checkpointed, Weighted):
-    """The same with products of its own: functions are checkpointed, no less than modules."""
+    """The same with products of its own, so the checkpoint has a function and not only modules."""
 
 
 class CheckpointedFunctions(CheckpointedProducts):
@@ -218,7 +219,7 @@ class ReentrantSegments(Segments, Reentrant):
 
 
 class TorchMachine:
-    """Does what it is told."""
+    """Executes what a part says, with tensors."""
 
     product = staticmethod(torch.mm)
     function = staticmethod(Product.apply)
@@ -263,9 +264,10 @@ def trees(
 ) -> Part:
     """A random tree, in which some modules have several parents.
 
-    When a checkpointed function is called again, nothing tells which module's it is, other than
-    the node that wants its tensors. So what such a function calls shares nothing, lest it be
-    found in another place, and products of its own are last in it, lest others ask first.
+    When a checkpointed function runs again, only the node that wants its tensors tells which module
+    the function belongs to. So what such a function calls is shared with no other part, or it would
+    be found elsewhere. Its own products come last, or a node of another part would want tensors
+    first.
     """
     known = [] if known is None else known
     if known and draw(st.integers(0, 5)) == 0:
