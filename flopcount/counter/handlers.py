@@ -77,10 +77,10 @@ Handler = Callable[[CountingMode, Any, Any, Args, Kwargs], Any]
 
 def _passing(plan: Plan) -> Handler:
     """The handler of a view, which is not counted."""
-    call = bound_call(plan.func)
+    call, version = bound_call(plan.func), plan.version
 
     def handle(mode: CountingMode, func: Any, types: Any, args: Args, kwargs: Kwargs) -> Any:
-        if plan.version != registry.version:  # a formula was registered meanwhile
+        if version != registry.version:  # a formula was registered meanwhile
             return mode._handlers.find(func)(mode, func, types, args, kwargs)
         if types and types[0] is not Tensor:  # Tensor: autograd detaches a gradient by itself
             answer = _answer_for_subclass(mode, func, types, args, kwargs, None)
@@ -95,12 +95,12 @@ def _passing(plan: Plan) -> Handler:
 
 def _opening(plan: Plan) -> Handler:
     """The handler of an op that is made of others, which are counted."""
-    is_control_flow = plan.name in CONTROL_FLOW
+    is_control_flow, version = plan.name in CONTROL_FLOW, plan.version
     # a kernel for nested tensors is not made of others: opened, it would be another
     count_whole = _counting(plan) if has_nested_kernel(plan.func) else None
 
     def handle(mode: CountingMode, func: Any, types: Any, args: Args, kwargs: Kwargs) -> Any:
-        if plan.version != registry.version:  # a formula was registered meanwhile
+        if version != registry.version:  # a formula was registered meanwhile
             return mode._handlers.find(func)(mode, func, types, args, kwargs)
         answer = _answer_for_subclass(mode, func, types, args, kwargs, plan)
         if answer is not ORDINARY:
@@ -116,10 +116,11 @@ def _opening(plan: Plan) -> Handler:
 
 def _counting(plan: Plan) -> Handler:
     """The handler of an op that has a cost, or should have one."""
-    call, sign, find_gradient = bound_call(plan.func), signer(plan), finder(plan.name)
+    call, version = bound_call(plan.func), plan.version
+    sign, find_gradient = signer(plan), finder(plan.name)
 
     def handle(mode: CountingMode, func: Any, types: Any, args: Args, kwargs: Kwargs) -> Any:
-        if plan.version != registry.version:  # a formula was registered meanwhile
+        if version != registry.version:  # a formula was registered meanwhile
             return mode._handlers.find(func)(mode, func, types, args, kwargs)
         if types and types[0] is not Tensor:
             answer = _answer_for_subclass(mode, func, types, args, kwargs, plan)
