@@ -1,10 +1,9 @@
 """Which module and phase does an op of the backward pass belong to?
 
-Autograd says which node is running. The node's number leads to the module that made it, by the
-log that each thread keeps of its nodes. Three kinds of ops in backward make nodes themselves:
-those of a pass with ``create_graph=True``, those of a checkpoint that computes its function
-again, and those of modules that run again. Their nodes are logged too, as a later pass, or one
-inside this pass, will run them.
+Autograd says which node is running. Each thread keeps a log of the nodes that it makes, and there
+the node's number leads to the module. Backward itself makes nodes too: with
+``create_graph=True``, and when a checkpoint runs its function again. Those are logged as well,
+since a later pass, or a pass inside this one, may run them.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ from flopcount.torch_private.tensors import tensors_in
 __all__ = ["Backward", "Pass"]
 
 PASS_LIMIT = 64
-"""How many backward passes that other threads called a thread remembers; real programs alternate
+"""How many backward passes of other threads to remember per thread; real programs alternate
 between a few."""
 
 
@@ -83,8 +82,8 @@ class Backward:
         self._tree = tree
         self.node_mark: object = -1
         self.node_place = tree.unattributed.backward
-        self._is_checkpoint = False  # the node that ran last
-        self._pass = Pass()  # the one that ran last
+        self._is_checkpoint = False  # whether the node that ran last is a reentrant checkpoint's
+        self._pass = Pass()  # the pass that ran last
         self._passes_of_other_threads: dict[int, bool] = {}  # task -> is_recorded
         self._first_node_of_outermost_pass = 0
 
@@ -121,7 +120,7 @@ class Backward:
         return self.owner(node)
 
     def log_nodes(self, place: Place) -> None:
-        """Log the nodes that were made since the log's last entry, in backward, as of ``place``."""
+        """Log ``place`` for the nodes that backward made since the log's last entry."""
         log = self._thread.node_log
         log.start(place, max(log.starts[-1], self._first_node_of_outermost_pass))
         log.start(self._thread.place if self._thread.entries else None, next_sequence_nr())
@@ -139,13 +138,11 @@ class Backward:
             thread.place, thread.place_task = before
 
     def _recorded_place(self, args: Sequence[Any]) -> Place:
-        """The place of an op that may make a node: of double backward, or of a recomputation.
+        """The place of an op in double backward or in recomputation, which may make a node.
 
-        Neither needs to run a module, whose hooks would tell.
+        Neither kind runs module hooks here.
         """
-        if (
-            backward_task() != self._pass.task
-        ):  # it began with the node that the last one ended with
+        if backward_task() != self._pass.task:  # it begins with the node that ran last before it
             self._begin_pass(args)
         recomputes = not self._pass.is_recorded or checkpoint_recomputes()
         place = self.node_place.scope.places[RECOMPUTE if recomputes else BACKWARD]
@@ -153,7 +150,7 @@ class Backward:
         return place
 
     def _begin_pass(self, args: Sequence[Any]) -> None:
-        """Look at the pass that is running; an op with ``args`` is the first that is seen of it.
+        """Look at the pass that is running, whose first op in sight has ``args``.
 
         A pass that goes on after another one is looked at again.
         """
@@ -161,7 +158,7 @@ class Backward:
         is_recorded = calls[0] if calls else self._is_recorded_elsewhere()
         self._pass = Pass(backward_task(), len(calls), is_recorded)
         if len(calls) > 1:
-            return  # the nodes of the pass around this one have still to be logged
+            return  # the pass around this one may have made nodes that are not logged yet
         number = next_sequence_nr()
         has_node = is_grad_enabled() or self._is_checkpoint
         if has_node and any(tensor.requires_grad for tensor in tensors_in(args)):
@@ -169,10 +166,10 @@ class Backward:
         self._first_node_of_outermost_pass = number
 
     def _is_recorded_elsewhere(self) -> bool:
-        """Whether a pass that another thread called is recorded: no frame here tells.
+        """Whether a pass that another thread called is recorded.
 
-        With ``create_graph=True`` grad mode is on from the pass's first op; else it is off until
-        something is recomputed. So the first op decides.
+        Such a pass has no frame on this stack, so its first op decides: with
+        ``create_graph=True`` grad mode is on from the start, else only in recomputation.
         """
         task, passes = backward_task(), self._passes_of_other_threads
         if task not in passes:
@@ -192,11 +189,11 @@ class Backward:
         place = self._thread.node_log.place(number) if number < next_sequence_nr() else None
         if place is not None and place.phase == RECOMPUTE:
             if self._is_inside_another_pass():
-                # a reentrant checkpoint has run its function again, and calls backward() on it
+                # a reentrant checkpoint ran its function again, and now calls backward() on it
                 return place.scope
             if self._pass.num_calls == 0:
-                # an accelerator's thread runs what the main thread made. It logged a number of its
-                # own when it recomputed something, and the node's number is the same by chance
+                # an accelerator's thread runs a node of the main thread; by chance it gave the same
+                # number to a node of its own when it recomputed something
                 return self._owner_by_logs(number, None)
             # create_graph=True: a later pass runs nodes that were recomputed in an earlier one
             return self._owner_by_logs(number, place)
@@ -205,17 +202,17 @@ class Backward:
         return self._owner_by_logs(number, place)
 
     def _is_inside_another_pass(self) -> bool:
-        """Whether a call of ``backward()`` in this thread began while a pass was running.
+        """Whether this pass was called while another pass was running.
 
-        A thread that has entered makes the outermost call itself. In one that has not, an
-        accelerator's, another thread made it, so that any call here is an inner one.
+        A thread that has entered the counter makes the outermost call itself. An accelerator's
+        thread has not entered: another thread made that call, so any call here is an inner one.
         """
         return self._pass.num_calls > (1 if self._thread.entries else 0)
 
     def _owner_by_logs(self, number: int, place: Place | None) -> Scope:
-        """The scope of ``place``, where this thread's log has ``number``, if no other log has it.
+        """The scope that all threads' logs agree on for ``number``, else the unattributed one.
 
-        Where the logs of several threads give different scopes, nobody knows.
+        ``place`` is what this thread's log says.
         """
         if place is not None and not self._threads.are_several:
             return place.scope

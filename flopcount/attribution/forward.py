@@ -1,9 +1,9 @@
 """Which module, and which phase, does the op that is running belong to?
 
-Global forward hooks keep a stack of scopes for each thread. Whenever its top changes they write
-down the number that autograd will give to the next node it creates: nodes numbered from a to b
-were made in this scope. In backward the number of the running node leads back to its scope. No
-tensor is touched, so that any program runs as it would alone.
+Global forward hooks keep a stack of open modules for each thread. Whenever its top changes, they
+log the number that autograd will give to its next node. So the log says: nodes numbered from a to
+b were made in this scope. In backward, ``backward.py`` looks up the running node there. No tensor
+is touched, so any program runs as it would alone.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ class Attribution:
 
     def _enter_recomputed(self, thread: ThreadState, module: nn.Module) -> None:
         if is_graph_of_torchs_own(module):
-            return  # the gradient itself
+            return  # a graph of gradients, which is no recomputation
         backward, task = self.here.backward, backward_task()
         caller = backward.running_scope()
         if thread.place_task != task:
@@ -180,7 +180,7 @@ class Attribution:
         self.here.thread.close(optimizer)
 
     def _call_backward(self) -> None:
-        # an accelerator's own thread has not entered; it runs within a pass that another called
+        # an accelerator's thread has not entered, but it runs inside a pass that another called
         if backward_task() == -1 and not self.here.thread.entries:
             self.threads.add_unwatched("backward")
 
@@ -189,8 +189,7 @@ def _close_abandoned(thread: ThreadState, entered: object) -> None:
     """Close what an exception ended without a hook: a step, or a module at KeyboardInterrupt.
 
     The module or optimizer that is being ``entered`` has a frame already, but is not on the stack
-    yet. Where its frame is missing, something other than torch calls the hooks, and frames tell
-    nothing.
+    yet. If its frame is missing, the caller of the hooks is not torch, and frames tell nothing.
     """
     stack, calls = thread.stack, open_calls()
     if not stack or next(calls, None) is not entered:

@@ -1,4 +1,4 @@
-"""Which gradient, the input's, the weight's or the bias', does an op of backward compute?"""
+"""Which gradient does an op of the backward pass compute: the input's, weight's or bias's?"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where each autograd node of a thread was made: places, by the numbers of the nodes."""
+"""Where each autograd node of a thread was made: a place for each range of node numbers."""
 
 from __future__ import annotations
 
@@ -10,27 +10,32 @@ from flopcount.attribution.tree import Place
 __all__ = ["NodeLog"]
 
 LOG_LIMIT = 1 << 18
-"""Changes of scope that are remembered for each thread; then the older half is forgotten, and
-nodes that were made in it are unattributed."""
+"""How many changes of scope to remember per thread. At the limit the older half is forgotten, and
+the nodes that were made in it are unattributed."""
 
 
 class NodeLog:
-    """Where the autograd nodes of one thread were made, by their numbers."""
+    """Where the autograd nodes of one thread were made.
+
+    Attributes:
+        starts: the first node number of each stretch, ascending.
+        places: the place of each stretch; None where nobody watched.
+    """
 
     __slots__ = ("last", "places", "starts")
 
     def __init__(self) -> None:
         self.starts = array("Q", [0])
-        self.places: list[Place | None] = [None]  # one for each start
-        self.last = 0
+        self.places: list[Place | None] = [None]
+        self.last = 0  # the index after the stretch that was looked up last
 
     @property
     def is_empty(self) -> bool:
-        """Whether nobody ever watched."""
+        """Whether nothing was ever logged."""
         return len(self.starts) == 1 and self.places[0] is None
 
     def start(self, place: Place | None, number: int) -> None:
-        """Nodes numbered ``number`` and up are made at ``place``; None: nobody watches."""
+        """Log that nodes from ``number`` on are made at ``place``; None: nobody watches."""
         starts = self.starts
         if starts[-1] >= number:  # the last stretch made no node
             starts[-1] = number
@@ -44,7 +49,7 @@ class NodeLog:
                 del self.places[: LOG_LIMIT // 2]
 
     def forget(self, start: int) -> None:
-        """Nodes numbered ``start`` and up were made nowhere, until the next entry."""
+        """Forget the places of nodes from ``start`` on, until the next entry."""
         index = max(1, bisect_left(self.starts, start))
         self.last = 0
         del self.starts[index:]  # first: another thread may be reading

@@ -1,9 +1,8 @@
 """Which thread made an autograd node? Each numbers its nodes from 0, and a node does not say.
 
-Once a second thread takes part, the nodes of a call are stamped when it ends: they are those that
-its results lead back to, by the numbers that the thread gave meanwhile. What cannot be stamped
-may have been made wherever a thread's log has that number; if these are several places, nobody
-knows.
+Once a second thread takes part, the nodes of a call are stamped when the call ends. They are the
+nodes that its results lead back to, and whose numbers the thread gave during the call. A node
+without a stamp may belong to any thread whose log has its number; if several do, nobody knows.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ __all__ = ["NodeStamps", "Stamp"]
 
 
 class Stamp(NamedTuple):
-    """Where a node was made, and the log of the thread that made it; each node has its own."""
+    """Where a node was made, and the log of the thread that made it; one object for each node."""
 
     place: Place | None
     node_log: NodeLog
@@ -33,17 +32,17 @@ class NodeStamps:
 
     def stamp_of(self, node: Any) -> Stamp | None:
         """The stamp of ``node``, if it has one."""
-        found: Stamp | None = notes_of(node).get(self._key)
-        return found
+        stamp: Stamp | None = notes_of(node).get(self._key)
+        return stamp
 
     def stamp(self, node_log: NodeLog, start: int, inputs: Any, results: Any) -> None:
-        """Stamp what a call made of ``inputs`` since its thread's number ``start``.
+        """Stamp the nodes that a call made between ``inputs`` and ``results``.
 
-        If that is all that it made, the log need not tell of it any more, so that no node of
-        another thread is taken for one of these.
+        Their numbers are ``start`` or more. If the call made no other nodes, the log forgets
+        them, so that no node of another thread is taken for one of them.
         """
         end = next_sequence_nr()
-        found: dict[int, list[Any]] = {}
+        made: dict[int, list[Any]] = {}  # number -> nodes of this thread or of another
         seen = {tensor.grad_fn for tensor in tensors_in(inputs)}
         waiting = [tensor.grad_fn for tensor in tensors_in(results)]
         while waiting:
@@ -53,11 +52,12 @@ class NodeStamps:
             seen.add(node)
             stamp = self.stamp_of(node)
             if stamp is None and start <= number < end:
-                found.setdefault(number, []).append(node)
-            if stamp is None or stamp.node_log is not node_log:  # else it is of an earlier call
+                made.setdefault(number, []).append(node)
+            if stamp is None or stamp.node_log is not node_log:  # else an earlier call made it
                 waiting += [source for source, _ in node.next_functions]
-        for number, nodes in found.items():
-            if len(nodes) == 1:  # of several all but one are another thread's
-                notes_of(nodes[0])[self._key] = Stamp(node_log.place(number), node_log)
-        if sum(len(nodes) == 1 for nodes in found.values()) == end - start:
+        # if several nodes share a number, at most one is this thread's
+        unique = {number: nodes[0] for number, nodes in made.items() if len(nodes) == 1}
+        for number, node in unique.items():
+            notes_of(node)[self._key] = Stamp(node_log.place(number), node_log)
+        if len(unique) == end - start:
             node_log.forget(start)

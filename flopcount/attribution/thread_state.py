@@ -19,8 +19,8 @@ class ThreadState:
     """Where one thread is in the program.
 
     Attributes:
-        place: where ops run now. A thread that has not entered may bring the counter along all
-            the same: ``torch.jit.fork`` does.
+        place: where ops run now. A thread that has not entered has one too, since
+            ``torch.jit.fork`` takes the counter along into its threads.
         place_task: the backward pass that was running when ``place`` was set; -1 for none.
         stack: the open modules and optimizer steps, each with the ``place`` and ``place_task``
             to go back to.
@@ -91,9 +91,9 @@ class Threads:
     """The threads that run modules, or ops that are counted.
 
     Attributes:
-        states: what is known about each, without those that have ended and left nothing.
-        are_several: whether threads other than the main one make autograd nodes. As each numbers
-            its own from 0, nodes are then stamped.
+        states: the state of each, except those that have ended and logged no nodes.
+        are_several: whether threads other than the main one make autograd nodes. Each thread
+            numbers its nodes from 0, so they are stamped then.
         stamps: the stamps.
         unwatched: the names of threads that had not entered, and what ran first in each.
     """
@@ -107,7 +107,7 @@ class Threads:
         self._lock = threading.RLock()
 
     def add(self, thread: ThreadState) -> None:
-        """Add ``thread``, and forget those that have ended and whose nodes nobody will ask for."""
+        """Add ``thread``, and forget those that have ended and logged no nodes."""
         with self._lock:
             kept = [t for t in self.states if not (t.has_ended() and t.node_log.is_empty)]
             self._forgot_a_stranger |= any(t.is_stranger for t in self.states if t not in kept)
@@ -116,7 +116,7 @@ class Threads:
             self.states = [*kept, thread]
 
     def have_strangers(self) -> bool:
-        """Whether any of them made autograd nodes that no log tells of."""
+        """Whether any thread made autograd nodes that it did not log."""
         return self._forgot_a_stranger or any(thread.is_stranger for thread in self.states)
 
     def add_unwatched(self, what: str) -> None:

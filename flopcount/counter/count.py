@@ -31,20 +31,19 @@ def count(
     >>> report.phases["forward"].macs, report.phases["backward"].macs
     (64, 64)
 
-    The step is real: with ``backward`` gradients are added to the parameters', with
-    ``optimizer`` they are updated, and layers such as BatchNorm update their statistics. With
-    ``meta=True`` the step runs on copies that have shapes and no memory, so that neither the
-    model nor the inputs change.
+    The step is real: ``backward`` adds to the parameters' gradients, ``optimizer`` updates the
+    parameters, and layers such as BatchNorm update their statistics. With ``meta=True`` the step
+    runs on copies that have shapes but no memory, so neither the model nor the inputs change.
 
     Args:
         model: a module, or any callable.
         args, kwargs: what it is called with.
         backward: run backward from the sum of all outputs that need a gradient.
-        optimizer: an optimizer of the model's parameters, to take a step with after backward.
+        optimizer: an optimizer of the model's parameters, which steps after backward.
         meta: run on the meta device.
 
     Raises:
-        TypeError: ``optimizer`` is not an optimizer, but its class, say.
+        TypeError: ``optimizer`` is not an optimizer but, say, its class.
         ValueError: ``backward`` without an output that needs a gradient; ``optimizer`` without
             ``backward``, or together with ``meta``.
     """
@@ -80,7 +79,7 @@ def on_meta(value: Any) -> Any:
 def loss_of(output: Any) -> Tensor:
     """The sum of all tensors in ``output`` that need a gradient: a loss that reaches them all.
 
-    It is linear, so that every gradient that a real loss would need is computed.
+    A sum is linear, so backward computes every gradient that a real loss would need.
     """
     sums = [
         (torch.view_as_real(tensor) if tensor.is_complex() else tensor).sum()

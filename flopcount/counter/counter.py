@@ -32,12 +32,12 @@ class FlopCounter(CountingMode):
     >>> report.total.macs, report["0"].phases["forward"].macs
     (1408, 512)
 
-    The counter can be entered again and adds up; :meth:`reset` starts afresh. It watches the
+    The counter can be entered again, and adds up; :meth:`reset` starts afresh. It watches the
     threads that enter it, and the backward passes that they start.
 
     Args:
-        model: names the root of the report; its submodules are found under it even where only
-            they are called. Without it each module called from outside every other is a root.
+        model: names the root of the report. A submodule that is called by itself is found under
+            it too. Without a model, each module that no other module calls is a root.
         formulas: formulas for this counter alone, ``{op: function}``; see
             :func:`flopcount.formula`.
         strict: raise at the first op that has no formula, instead of listing it.
@@ -84,7 +84,7 @@ class FlopCounter(CountingMode):
         self._warned_threads: set[str] = set()
 
     def __enter__(self) -> FlopCounter:
-        # entered again inside itself, a second mode on the stack would count each op twice
+        # entered inside itself, a second mode on the stack would count each op twice
         thread = self._attribution.here.thread
         if thread.entries == 0:
             FORCE_EAGER.begin()
@@ -107,7 +107,7 @@ class FlopCounter(CountingMode):
             FORCE_EAGER.end()
 
     def report(self) -> Report:
-        """A snapshot of what was counted so far; it does not change any more.
+        """A snapshot of what was counted so far, which does not change any more.
 
         >>> import torch, flopcount
         >>> with flopcount.FlopCounter() as counter:
@@ -119,8 +119,8 @@ class FlopCounter(CountingMode):
 
         Warns:
             UncountedOpWarning: once for each op whose cost is not known, with the reason.
-            UnwatchedThreadWarning: once for each thread which had not entered, and in which a
-                module, a backward pass or an optimizer's step ran.
+            UnwatchedThreadWarning: once for each thread that had not entered the counter, but
+                ran a module, a backward pass or an optimizer's step.
         """
         ledger, unwatched = self._totals.ledger(), self._attribution.threads.unwatched
         for op, reason in list(self._totals.unknown.items()):

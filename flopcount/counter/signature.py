@@ -1,7 +1,8 @@
-"""The signature of a call: all that a formula may look at, as a key that calls of one cost share.
+"""The signature of a call: all that a formula may look at. Calls with one signature cost the same.
 
-This runs for every op that is not a view. It takes shapes, dtypes and strides (an expanded
-dimension is read once), and which operands are the same tensor (read once, too).
+This runs for every op that is not a view. A signature has the shapes, dtypes and strides of the
+tensors, since an expanded dimension is read once. It also says which operands are the same tensor,
+which is read once too.
 """
 
 from __future__ import annotations
@@ -18,15 +19,16 @@ __all__ = ["Sign", "signer"]
 
 Key = tuple[Any, ...]
 Sign = Callable[[Any, Plan, Sequence[Any], "Mapping[str, Any] | None", Any], "Key | None"]
-"""``(where, plan, args, kwargs, out) -> (where, plan, …)``, or None: the call has no signature."""
+"""``(place, plan, args, kwargs, out)`` to the tally's key ``(place, plan, *signature)``; None where
+the call has no signature."""
 
 ATOMS = frozenset({str, type(None), torch.dtype, torch.device, torch.layout, torch.memory_format})
-"""Types of arguments that stand for themselves."""
+"""Types of arguments that are part of the signature as they are."""
 
 NUMBERS = frozenset({bool, int, float, complex})
 DENSE = frozenset({Tensor, nn.Parameter})
 IRRELEVANT = frozenset({torch.Generator})
-"""Types of arguments on which no cost depends."""
+"""Types of arguments that no cost depends on."""
 
 SYMBOLIC = torch.SymInt, torch.SymFloat, torch.SymBool
 
@@ -34,79 +36,79 @@ NO_SIGNATURE = RuntimeError, NotImplementedError
 """Raised by sparse and nested tensors, which have no strides."""
 
 UNUSUAL = AttributeError, IndexError, *NO_SIGNATURE
-"""Raised where a leading operand is no tensor, or one without strides."""
+"""Raised where a leading operand is not a tensor, or has no strides."""
 
 
 def signer(plan: Plan) -> Sign:
-    """The quickest function that makes keys of calls of ``plan``."""
+    """The quickest function that makes the keys of calls of ``plan``."""
     if plan.rule.values:
         return _sign_nothing
-    # most ops begin with one to three tensors, and many have nothing else
+    # most ops take one to three tensors first, and many take nothing else
     unrolled = {1: _sign_one, 2: _sign_two, 3: _sign_three}
     return _sign if plan.dynamic else unrolled.get(plan.operands, _sign)
 
 
-# In what follows, ``is_contiguous() or strides``: what is contiguous has no expanded dimension.
+# Below, ``is_contiguous() or strides``: a contiguous tensor has no expanded dimension.
 
 
 def _strides(tensor: Tensor) -> tuple[int, ...]:
-    """The strides of a tensor; one of coordinates and values answers with zeros, but has none."""
+    """The strides of a tensor. A COO tensor answers with zeros, but has none: that is an error."""
     strides = tensor.stride()
     if not any(strides) and tensor.layout is not torch.strided:
         raise NotImplementedError("how much a sparse tensor holds is not part of its shape")
     return strides
 
 
-def _sign_one(where: Any, plan: Plan, args: Any, kwargs: Any, out: Any) -> Key | None:
+def _sign_one(place: Any, plan: Plan, args: Any, kwargs: Any, out: Any) -> Key | None:
     try:
         a = args[0]
-        key = where, plan, a.shape, a.dtype, a.is_contiguous() or _strides(a)
+        key = place, plan, a.shape, a.dtype, a.is_contiguous() or _strides(a)
     except UNUSUAL:
-        return _sign(where, plan, args, kwargs, out)
+        return _sign(place, plan, args, kwargs, out)
     return _rest(key, 1, args, kwargs) if kwargs or len(args) > 1 else key
 
 
-def _sign_two(where: Any, plan: Plan, args: Any, kwargs: Any, out: Any) -> Key | None:
+def _sign_two(place: Any, plan: Plan, args: Any, kwargs: Any, out: Any) -> Key | None:
     try:
         a = args[0]
         b = args[1]
         if type(b) in NUMBERS:  # x * 2 is aten.mul.Tensor, too
             key: Key = (
-                where, plan, a.shape, a.dtype, a.is_contiguous() or _strides(a),
+                place, plan, a.shape, a.dtype, a.is_contiguous() or _strides(a),
                 _coefficient(b) if 1 in plan.coefficients else _number(b),
             )  # fmt: skip
         else:
             key = (
-                where, plan, a.shape, a.dtype, a.is_contiguous() or _strides(a),
+                place, plan, a.shape, a.dtype, a.is_contiguous() or _strides(a),
                 b.shape, b.dtype, b.is_contiguous() or _strides(b), a is b,
             )  # fmt: skip
     except UNUSUAL:
-        return _sign(where, plan, args, kwargs, out)
+        return _sign(place, plan, args, kwargs, out)
     return _rest(key, 2, args, kwargs) if kwargs or len(args) > 2 else key
 
 
-def _sign_three(where: Any, plan: Plan, args: Any, kwargs: Any, out: Any) -> Key | None:
+def _sign_three(place: Any, plan: Plan, args: Any, kwargs: Any, out: Any) -> Key | None:
     try:
         a = args[0]
         b = args[1]
         c = args[2]
         key = (
-            where, plan, a.shape, a.dtype, a.is_contiguous() or _strides(a),
+            place, plan, a.shape, a.dtype, a.is_contiguous() or _strides(a),
             b.shape, b.dtype, b.is_contiguous() or _strides(b), a is b,
             c.shape, c.dtype, c.is_contiguous() or _strides(c), c is a or c is b,
         )  # fmt: skip
     except UNUSUAL:
-        return _sign(where, plan, args, kwargs, out)
+        return _sign(place, plan, args, kwargs, out)
     return _rest(key, 3, args, kwargs) if kwargs or len(args) > 3 else key
 
 
-def _sign_nothing(where: Any, plan: Plan, args: Any, kwargs: Any, out: Any) -> None:
-    """Two calls of one shape may differ in the values of a tensor."""
+def _sign_nothing(place: Any, plan: Plan, args: Any, kwargs: Any, out: Any) -> None:
+    """No key: two calls of one shape may differ in the values of a tensor."""
 
 
-def _sign(where: Any, plan: Plan, args: Any, kwargs: Any, out: Any) -> Key | None:
+def _sign(place: Any, plan: Plan, args: Any, kwargs: Any, out: Any) -> Key | None:
     """The key of any call."""
-    key = _rest((where, plan), 0, args, kwargs)
+    key = _rest((place, plan), 0, args, kwargs)
     if key is None or not plan.dynamic:
         return key
     return _rest(key, 0, (), {"out": out})
@@ -117,17 +119,17 @@ def _rest(key: Key, first: int, args: Sequence[Any], kwargs: Any) -> Key | None:
     plan = key[1]
     seen: list[int] = []  # the ids of their tensors
     try:
-        for place, value in enumerate(args[first:], first):
+        for position, value in enumerate(args[first:], first):
             cls = type(value)
             if cls in DENSE:
                 key += value.shape, value.dtype, value.is_contiguous() or _strides(value)
                 seen.append(id(value))
             elif cls in ATOMS:
                 key += (value,)
-            elif place in plan.whole:
+            elif position in plan.whole:
                 key += (tuple(value) if cls is list else value,)
             else:
-                key += (_part(value, seen, place in plan.coefficients),)
+                key += (_part(value, seen, position in plan.coefficients),)
         if kwargs:
             for name, value in kwargs.items():
                 if name in plan.whole:
@@ -158,7 +160,7 @@ def _part(value: Any, seen: list[int], is_coefficient: bool) -> Any:
     if cls in IRRELEVANT:
         return cls
     if isinstance(value, SYMBOLIC):
-        return value  # it has no hash, by which the counter knows it
+        return value  # it has no hash: the look-up fails, and the counter knows it by that
     raise NotImplementedError(f"{cls.__name__} has no equality that a cost could depend on")
 
 
@@ -168,7 +170,7 @@ def _number(value: Any) -> Any:
     if cls is int:
         return value
     if cls is complex or (cls is float and (value == 0 or value != value)):
-        return cls, repr(value)  # NaN does not even equal itself
+        return cls, repr(value)  # NaN does not equal itself, so its text stands for it
     return cls, value
 
 

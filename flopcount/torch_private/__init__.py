@@ -1,4 +1,4 @@
-"""The private torch names that flopcount stands on; nothing else in the package uses any.
+"""The private torch names that flopcount relies on. No other part of the package uses any.
 
-``tests/torch_private`` says, name by name, what each one promises.
+``tests/torch_private`` tests, name by name, what each one promises.
 """

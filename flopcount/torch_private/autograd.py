@@ -22,7 +22,7 @@ backward_task: Callable[[], int] = torch._C._current_graph_task_id
 """A number that is new for every backward pass, and -1 outside of one."""
 
 NO_SEQUENCE_NR = 2**64 - 1
-"""What ``node._sequence_nr()`` answers for an AccumulateGrad node."""
+"""What ``node._sequence_nr()`` returns for an AccumulateGrad node."""
 
 GRADIENT_ORDER: dict[str, tuple[int, int]] = {
     "AddmmBackward0": (1, 2),
@@ -30,11 +30,11 @@ GRADIENT_ORDER: dict[str, tuple[int, int]] = {
     "BmmBackward0": (1, 0),
     "LinearBackward0": (0, 1),
 }
-"""Which of its inputs' gradients a matmul node computes first, and which second.
+"""Which input's gradient a matmul node computes first, and which second.
 
-The numbers index ``node.next_functions``: ``mm(self, mat2)``, ``addmm(self, mat1, mat2)``.
-Autograd's generated code takes the inputs in alphabetical order of their names. ``linear`` is one
-node where its input is a nested tensor.
+The numbers are indices in ``node.next_functions``: ``mm(self, mat2)``, ``addmm(self, mat1,
+mat2)``. Autograd's generated code takes inputs in alphabetical order of their names. ``linear``
+is a node of its own where its input is a nested tensor.
 """
 
 
@@ -45,25 +45,25 @@ def will_execute(node: Any) -> bool:
     """Whether the running backward pass wants the gradient that flows into ``node``."""
     try:
         return _will_execute(node)
-    except RuntimeError:  # raised for the very leaves that autograd.grad() asks for
+    except RuntimeError:  # raised for the leaves that autograd.grad() asks for
         return True
 
 
 def notes_of(node: Any) -> dict[Any, Any]:
-    """What others want to remember of an autograd node: it keeps them as long as it lives."""
+    """A dictionary for notes about an autograd node, which lives as long as the node."""
     notes: dict[Any, Any] = node.metadata
     return notes
 
 
 ANY_BACKWARD_HOOKS: Mapping[int, Any] = modules_of_nn._global_backward_hooks
 ANY_BACKWARD_PRE_HOOKS: Mapping[int, Any] = modules_of_nn._global_backward_pre_hooks
-"""Hooks of all modules that see gradients; each module has its own, ``_backward_hooks``, too."""
+"""Hooks that see the gradients of all modules. A module's own are in ``_backward_hooks``."""
 
 
 def hook_nodes(module: torch.nn.Module, results: Any) -> int:
-    """How many autograd nodes torch adds to a call, after its forward hooks have seen ``results``.
+    """How many autograd nodes torch adds to a call after its forward hooks have seen ``results``.
 
-    Full backward hooks run in a node that is put around the results.
+    Full backward hooks run in a node that torch puts around the results.
     """
     hooks = (*module._get_backward_hooks()[0], *module._get_backward_pre_hooks())
     outputs = results if isinstance(results, tuple) else (results,)
@@ -75,32 +75,33 @@ Hooks = tuple[Callable[..., Any], Callable[..., Any]]
 
 saved_tensor_hooks: Callable[[bool], Hooks | None]
 saved_tensor_hooks = torch._C._autograd._top_saved_tensors_default_hooks
-"""The innermost open hooks on saved tensors of this thread; those of tracers, too, if not True."""
+"""The innermost open hooks on saved tensors of this thread. True leaves out those of tracers."""
 
 
 def of_checkpoint(hooks: Hooks) -> bool:
-    """Whether these are a checkpoint's, that is not reentrant and runs its function.
+    """Whether a non-reentrant checkpoint, whose function is running, opened these hooks.
 
-    It keeps them open, without gradients too, while its function runs, the first time and again.
+    The hooks are open during the first run of the function and during its recomputation, even
+    without gradients.
     """
     code = getattr(hooks[1], "__code__", None)
     return code is not None and code.co_filename == CHECKPOINT
 
 
 CHECKPOINT_NODE: type = torch.utils.checkpoint.CheckpointFunction._backward_cls
-"""The class of a reentrant checkpoint's node, which runs its function again."""
+"""The class of a reentrant checkpoint's node, which runs the function again."""
 
 
 VARIABLE: Any = torch.autograd.Variable
-"""It holds the engine that everybody calls."""
+"""It holds the autograd engine that ``backward()`` and ``autograd.grad()`` call."""
 
 
 class BackwardPreHook(torch._C._ImperativeEngine):
-    """Calls ``hook`` before each backward pass, in the thread that asks for it, until removed.
+    """Calls ``hook`` before each backward pass, in the thread that calls it, until removed.
 
-    torch has hooks on the calls of all modules and on the steps of all optimizers, and none on
-    this. But ``backward()`` and ``autograd.grad()`` look up how to run the engine, where this one
-    stands in for it: no frame is added to theirs, and what warns there names the line it would.
+    torch has no such hook for all passes, as it has for all modules and optimizers. This object
+    takes the place of the engine, and ``backward()`` looks up ``run_backward`` in it. That adds no
+    frame, so a warning still names the same line of the program.
     """
 
     _lock = threading.Lock()
@@ -113,13 +114,13 @@ class BackwardPreHook(torch._C._ImperativeEngine):
 
     @property
     def run_backward(self) -> Any:
-        """torch's own; the hook runs when torch looks it up."""
+        """torch's own method; the hook runs when torch looks it up."""
         if self._hook:
             self._hook()
         return self._engine.run_backward
 
     def remove(self) -> None:
-        """Call it no more; when the last is removed, torch's engine is back."""
+        """Stop calling the hook; once all are removed, torch has its own engine back."""
         with self._lock:
             self._hook = None
             while isinstance(top := VARIABLE._execution_engine, BackwardPreHook) and not top._hook:

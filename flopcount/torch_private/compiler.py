@@ -12,7 +12,7 @@ from torch._functorch import eager_transforms
 
 
 def untraced() -> AbstractContextManager[None]:
-    """Nothing of what runs here is seen by ``torch.jit.trace``."""
+    """A context in which ``torch.jit.trace`` sees nothing."""
     tracing = torch._C._get_tracing_state()
     return nullcontext() if tracing is None else _untraced(tracing)
 
@@ -28,22 +28,22 @@ def _untraced(tracing: Any) -> Iterator[None]:
 
 
 def has_symbolic_sizes(value: Any) -> bool:
-    """Whether ``value`` is a tensor, or holds one, whose shape is symbols: it is being traced."""
+    """Whether ``value`` is, or holds, a tensor with a symbolic shape, as in tracing."""
     if isinstance(value, (list, tuple)):
         return any(map(has_symbolic_sizes, value))
     return isinstance(value, torch.Tensor) and value._has_symbolic_sizes_strides
 
 
 def expression(number: Any) -> Any:
-    """The sympy expression of a symbolic number, as far as it is known by now."""
+    """The sympy expression of a symbolic number, simplified by what is known so far."""
     return number.node.expr
 
 
 def dimension_names(number: Any) -> dict[str, str]:
-    """The names that ``torch.export.Dim`` gave to symbols, by name: ``{"batch": "s77"}``.
+    """The symbol of each dimension that ``torch.export.Dim`` named: ``{"batch": "s77"}``.
 
-    A dimension that only others are made of, such as ``half`` in ``2 * half``, is a source under
-    its own name. A program that was loaded from a file has lost them.
+    A dimension that is only part of others, such as ``half`` in ``2 * half``, is a source under
+    its own name. A program that was loaded from a file has lost these names.
     """
     env = number.node.shape_env
     named = env.source_name_to_debug_name
@@ -56,10 +56,10 @@ def dimension_names(number: Any) -> dict[str, str]:
 
 
 def traced_range(number: Any, symbol: Any) -> tuple[int, int | None] | None:
-    """The least and the greatest ``symbol`` that the program of this symbolic number is for.
+    """The least and the greatest value of ``symbol`` that the program was traced for.
 
-    The greatest is None where there is no bound. Of floats, and of lengths of nested tensors,
-    nothing is known.
+    The greatest is None where there is no bound. The whole is None for floats and for lengths of
+    nested tensors, whose ranges torch does not record.
     """
     values = number.node.shape_env.var_to_range.get(symbol)
     if values is None or not values.lower.is_Integer:
@@ -68,25 +68,25 @@ def traced_range(number: Any, symbol: Any) -> tuple[int, int | None] | None:
 
 
 def remainders(number: Any) -> Iterator[Any]:
-    """Remainders, such as that of a size by 2, that the program was traced to have none of."""
+    """The remainders that tracing assumed to be zero, such as ``size % 2``."""
     yield from number.node.shape_env.divisible
 
 
 GRADIENTS = frozenset((torch.autograd.grad, eager_transforms._autograd_grad))
-"""What a compiled function calls for gradients, itself or by ``torch.func``."""
+"""What a compiled function calls to compute gradients, directly or through ``torch.func``."""
 
 NO_MODULE = "_empty_nn_module_stack_from_metadata_hook"
-"""The path that passes of ``torch.export`` give to nodes of theirs that no module called."""
+"""The module path that passes of ``torch.export`` give to nodes that they add themselves."""
 
 
 UNBACKED = ("u", "zuf")
-"""What the names of symbols begin with that stand for values of tensors: ``nonzero`` makes them."""
+"""How names of symbols begin that stand for values of tensors, such as the size of ``nonzero``."""
 
 
 def never_compile(function: Any) -> None:
     """Tell torch.compile to leave ``function``, and all that it calls, to the interpreter.
 
-    ``torch.compiler.disable`` does the same by a wrapper, that takes its time at every call.
+    ``torch.compiler.disable`` does the same with a wrapper, which costs time at every call.
     """
     dynamo = torch._C._dynamo.eval_frame
     skip = dynamo._FrameAction.SKIP
@@ -94,11 +94,11 @@ def never_compile(function: Any) -> None:
 
 
 is_compiling_for_op: Callable[[], bool] = torch._higher_order_ops.utils._in_hop_compile
-"""Whether torch compiles the functions given to an op such as ``cond``, on its own account."""
+"""Whether torch itself is compiling the functions that an op such as ``cond`` was given."""
 
 
 def ignore_when_captured(function: Any) -> None:
-    """Tell torch's compiler that ``function`` does nothing, when it comes by it in other code."""
+    """Tell torch's compiler that ``function`` does nothing where traced code calls it."""
     function._torchdynamo_inline = _nothing
 
 
@@ -107,13 +107,14 @@ def _nothing(*args: Any) -> None:
 
 
 FORWARD_TAG = "is_forward"
-"""What ``node.meta["partitioner_tag"]`` says of the forward part of a graph with gradients."""
+"""The ``node.meta["partitioner_tag"]`` of the forward part of a graph with gradients."""
 
 
 def is_graph_of_torchs_own(module: torch.nn.Module) -> bool:
-    """Whether ``module`` is no module of the program's, but a graph that torch made of its code.
+    """Whether ``module`` is a graph that torch made of the program's code, not a module of it.
 
-    Such are functions that control-flow ops call, and the parts of a step that AOT autograd cuts.
+    torch makes such graphs of the functions that control-flow ops call, and of the parts into
+    which AOT autograd cuts a step.
     """
     if not isinstance(module, torch.fx.GraphModule):
         return False
@@ -122,20 +123,20 @@ def is_graph_of_torchs_own(module: torch.nn.Module) -> bool:
 
 
 def stance() -> Any:
-    """What torch's compiler, which is loaded, does with functions: it has the name of that."""
+    """The current stance of torch's compiler, an object with a name; the compiler is loaded."""
     return sys.modules["torch._dynamo"].eval_frame._stance
 
 
 def set_stance(stance: Any) -> None:
     """Tell torch's compiler what to do with functions.
 
-    ``torch.compiler.set_stance`` takes the name of a stance, here it is an object that has one:
-    the compiler reads ``stance.stance`` at each call of a compiled function. Nor would it do so
-    inside of a compiled function.
+    ``torch.compiler.set_stance`` takes a stance's name. Here it is an object, whose ``stance`` the
+    compiler reads at each call of a compiled function. Unlike torch's function, this one also
+    works inside a compiled function.
     """
     sys.modules["torch._dynamo"].eval_frame._stance = stance
 
 
 def forget_compiled() -> None:
-    """Forget what torch's compiler remembers of functions, those among them that it leaves be."""
+    """Make torch's compiler forget all functions, including those that it marked as eager."""
     sys.modules["torch._dynamo"].reset_code_caches()

@@ -1,4 +1,4 @@
-"""What the frames of this thread tell of who called."""
+"""What the frames of this thread tell about its callers."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ def _frames() -> Iterator[FrameType]:
 
 
 def open_calls() -> Iterator[object]:
-    """The modules that are being called, and the optimizers that step, innermost first."""
+    """The modules that are being called and the optimizers that step, innermost first."""
     return (frame.f_locals.get("self") for frame in _frames() if frame.f_code in CALLS)
 
 
 def backward_calls() -> list[bool]:
-    """The backward passes that this thread called and that have not returned, innermost first.
+    """Whether each backward pass that this thread called is recorded (``create_graph=True``).
 
-    Of each, whether autograd records what it does: ``create_graph=True``.
+    The passes have not returned yet; the innermost comes first.
     """
     frames = (frame for frame in _frames() if frame.f_code is RUN_BACKWARD)
     return [any(frame.f_locals["args"][2:3]) for frame in frames]  # after gradients, retain_graph
 
 
 def sharding_is_planned() -> bool:
-    """Whether DTensor runs an op on fake tensors of global size, to find how its result is cut."""
+    """Whether DTensor runs an op on fake tensors of global size, to find its result's sharding."""
     return "torch.distributed.tensor" in sys.modules and any(
         frame.f_code.co_filename.endswith("_sharding_prop.py") for frame in _frames()
     )
@@ -51,7 +51,7 @@ CHECKPOINT = torch.utils.checkpoint.__file__
 
 
 def checkpoint_recomputes() -> bool:
-    """Whether torch.utils.checkpoint is at work inside the innermost backward pass."""
+    """Whether torch.utils.checkpoint is running inside the innermost backward pass."""
     for frame in _frames():
         if frame.f_code is RUN_BACKWARD:
             return False

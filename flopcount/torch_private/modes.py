@@ -1,4 +1,4 @@
-"""Dispatch modes, and tensors that answer for themselves."""
+"""Dispatch modes, and tensors whose class decides how ops run on them."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from torch._subclasses import fake_tensor
 from torch.utils import _python_dispatch as dispatch
 
 TorchDispatchMode = dispatch.TorchDispatchMode
-"""What sees every op while it is open."""
+"""Sees every op while it is open."""
 
 is_traceable_wrapper_subclass_type = dispatch.is_traceable_wrapper_subclass_type
-"""Whether tensors of this class hold others, and run ops on these: DTensor, jagged tensors."""
+"""Whether tensors of this class wrap others and run ops on those: DTensor, jagged tensors."""
 
 FakeTensorMode = fake_tensor.FakeTensorMode
-"""Under it ops give tensors without data, of the devices that the program asks for."""
+"""Under it ops return tensors without data, on the devices that the program asks for."""
 
 
 def may_open_itself(cls: type) -> bool:
-    """Whether tensors of this class have ops run as the class says, which may be on others."""
+    """Whether this class of tensors decides how ops run, which may be on other tensors."""
     own = getattr(cls, "__torch_dispatch__", None)
     has_own = own is not torch._C._disabled_torch_dispatch_impl
     return has_own and not issubclass(cls, fake_tensor.FakeTensor)
 
 
 def has_data(tensor: torch.Tensor) -> bool:
-    """Whether ``tensor`` holds its numbers itself; a wrapper of others has none to point to."""
+    """Whether ``tensor`` holds its numbers itself; a wrapper of other tensors does not."""
     try:
         tensor.untyped_storage().data_ptr()
     except (RuntimeError, NotImplementedError):
@@ -38,7 +38,7 @@ def has_data(tensor: torch.Tensor) -> bool:
 
 
 no_autocast = torch._C._DisableAutocast
-"""A context in which no op casts its arguments, whatever the program asked for."""
+"""A context in which no op casts its arguments, whatever autocast the program has open."""
 
 
 DispatchKey, KeySet = torch._C.DispatchKey, torch._C.DispatchKeySet
@@ -50,17 +50,17 @@ _excluded = torch._C._dispatch_tls_local_exclude_set
 
 
 def resolving_views() -> Any:
-    """A context in which kernels get conjugated views resolved, as they do outside of handlers.
+    """A context in which kernels get conjugated views resolved, as they do outside handlers.
 
-    While a mode handles an op, torch leaves out what comes before modes, and that is part of it:
-    kernels would take the conjugate of a tensor for the tensor.
+    While a mode handles an op, torch skips all dispatch keys that come before modes, and those
+    that resolve views are among them. Kernels would then read a conjugated view as a plain tensor.
     """
     included, excluded = _included(), _excluded() - LAZY
     return torch._C._ForceDispatchKeyGuard(included, excluded)
 
 
 push_mode: Callable[[TorchDispatchMode], None] = torch._C._push_on_torch_dispatch_stack
-"""Open a dispatch mode, on top of the others: inside its own handlers it is closed."""
+"""Open a dispatch mode on top of the others. Inside its own handlers a mode is closed."""
 
 pop_mode: Callable[[], Any] = partial(torch._C._pop_torch_dispatch_stack, None)
 """Close the mode on top."""
@@ -72,11 +72,11 @@ def modes() -> list[TorchDispatchMode]:
 
 
 without_functions = torch._C.DisableTorchFunction
-"""Nothing of what runs here is seen by function modes, nor by functions of a tensor's class."""
+"""A context in which function modes, and a tensor class's own functions, see nothing."""
 
 
 @contextmanager
 def without_modes() -> Iterator[None]:
-    """Nothing of what runs here is seen by the dispatch and function modes of the program."""
+    """A context in which the program's dispatch modes and function modes see nothing."""
     with torch._C.DisableTorchFunction(), dispatch._disable_current_modes():
         yield

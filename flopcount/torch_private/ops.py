@@ -51,7 +51,7 @@ def packet_name(op: OpOverload | OpOverloadPacket) -> str:
 
 
 def overload_name(op: OpOverload) -> str:
-    """``Tensor`` of ``torch.ops.aten.add.Tensor``; ``default`` where there is but one."""
+    """``Tensor`` of ``torch.ops.aten.add.Tensor``; ``default`` where there is only one."""
     return op._overloadname
 
 
@@ -62,14 +62,14 @@ def custom_op_name(op: CustomOpDef) -> str:
 
 
 def all_overloads() -> Iterator[OpOverload]:
-    """Every overload of every op that is registered at this moment, those of libraries too."""
+    """Every overload of every op that is registered now, also by libraries."""
     for name in torch._C._dispatch_get_all_op_names():
         namespace, _, rest = name.partition("::")
         packet, _, overload = rest.partition(".")
         home = getattr(torch.ops, namespace)
         try:
             yield getattr(getattr(home, packet), overload or "default")
-        except AttributeError:  # a schema that Python has no way to call
+        except AttributeError:  # a schema that Python cannot call
             continue
 
 
@@ -95,7 +95,7 @@ def returns_alias(op: OpOverload) -> bool:
 
 
 def parameter_names(op: Any) -> frozenset[str]:
-    """The parameters of an op, of all its overloads for a packet; none for a mere name."""
+    """The names of an op's parameters; a packet has those of all its overloads, a name none."""
     if isinstance(op, CustomOpDef):
         op = op._opoverload
     packet = isinstance(op, OpOverloadPacket)
@@ -106,7 +106,7 @@ def parameter_names(op: Any) -> frozenset[str]:
 def has_kernel(op: OpOverload, key: str) -> bool:
     """Whether the dispatcher has a kernel of ``op`` for ``key``.
 
-    It does not know every op that Python does: sizes and strides of jagged tensors are ops, too.
+    Some ops are known to Python alone: the sizes and strides of jagged tensors.
     """
     try:
         return torch._C._dispatch_has_kernel_for_dispatch_key(op.name(), key)
@@ -117,7 +117,7 @@ def has_kernel(op: OpOverload, key: str) -> bool:
 def is_composite(op: OpOverload) -> bool:
     """Whether ``op`` is made of other ops on every backend, so that ``decompose()`` opens it.
 
-    A few have a kernel of their own beside the composite one, which gives other last digits.
+    A few ops have a kernel of their own beside the composite one; its last digits differ.
     """
     return has_kernel(op, "CompositeImplicitAutograd") and not (
         has_kernel(op, "CPU") or has_kernel(op, "CUDA")
@@ -132,17 +132,17 @@ def has_nested_kernel(op: Any) -> bool:
 def component_shapes(nested: torch.Tensor) -> list[tuple[int, ...]]:
     """The shape of each component of a nested tensor of the strided layout.
 
-    They are kept on the host, so that no accelerator is waited for.
+    torch keeps these on the host, so this does not wait for an accelerator.
     """
     with without_modes():
         shapes = nested._nested_tensor_size()
-        return list(map(tuple, shapes.tolist())) if shapes.dim() else []  # a scalar: of none
+        return list(map(tuple, shapes.tolist())) if shapes.dim() else []  # a scalar has none
 
 
 def composite_kernel(op: Any) -> Callable[..., Any]:
-    """The kernel of a composite op, which calls others: what runs when nobody watches.
+    """The kernel of a composite op, which calls other ops, as it runs without a counter.
 
-    ``op.decompose()`` may prefer a decomposition in Python, which gives other last digits.
+    ``op.decompose()`` may prefer a decomposition in Python, whose last digits differ.
     """
     if isinstance(op, OpOverload):
         return partial(op._op_dk, DispatchKey.CompositeImplicitAutograd)
@@ -151,7 +151,7 @@ def composite_kernel(op: Any) -> Callable[..., Any]:
 
 
 def decomposition_of(op: OpOverload) -> Callable[..., Any] | None:
-    """A function of other ops that does what ``op`` does, or what its functional spelling does."""
+    """A function of other ops that does the same as ``op``, or as its functional variant."""
     packet, overload = op._overloadpacket, op._overloadname
     namespace, _, name = packet._qualified_op_name.partition("::")
     functional = getattr(getattr(torch.ops, namespace), name.removesuffix("_"), packet)
@@ -188,10 +188,10 @@ def _bindings() -> dict[OpOverload, Callable[..., Any]]:
 
 
 BINDINGS = _bindings()
-"""Common ops, with the function behind ``torch.mm`` or ``Tensor.t`` that calls each of them.
+"""Common ops, each with the function behind ``torch.mm`` or ``Tensor.t`` that calls it.
 
-It reads its arguments by code made for them, in half to two thirds of the time that an overload
-takes to read them by its schema.
+That function parses its arguments by generated code, in half to two thirds of the time that an
+overload takes to parse them by its schema.
 """
 
 
@@ -203,11 +203,11 @@ MADE_OF_OPS = frozenset(
         torch.ops.aten.linalg_pinv.atol_rtol_tensor_out,
     }
 )
-"""Ops whose kernel calls others on conjugated views, and of which modes see nothing."""
+"""Ops whose kernels call other ops on conjugated views; modes do not see those calls."""
 
 
 def bound_call(op: Any) -> Callable[..., Any]:
-    """The quickest way to call ``op``: an OpOverload's own is a Python frame around another."""
+    """The quickest way to call ``op``; calling an OpOverload adds a Python frame."""
     if op in MADE_OF_OPS:
 
         def call(*args: Any, **kwargs: Any) -> Any:
