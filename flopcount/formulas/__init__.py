@@ -4,7 +4,8 @@ from importlib import import_module
 from pkgutil import iter_modules
 
 from flopcount.formulas import ops
-from flopcount.formulas.plan import CONTROL_FLOW, Bill, Plan, describe, plan_of
+from flopcount.formulas.bill import Bill
+from flopcount.formulas.plan import CONTROL_FLOW, Plan, describe, plan_of
 from flopcount.formulas.registry import (
     Decision,
     Formula,

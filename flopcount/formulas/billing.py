@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from flopcount.formulas.bill import Bill
 from flopcount.formulas.registry import Decision
 from flopcount.torch_private.modes import TorchDispatchMode
 from flopcount.torch_private.ops import composite_kernel, decomposition_of, parameter_names
-
-if TYPE_CHECKING:
-    from flopcount.formulas.plan import Bill, Plan
 
 __all__ = ["Billing"]
 
@@ -29,7 +27,7 @@ class Billing(TorchDispatchMode):
     """
 
     def __init__(
-        self, plan_of: Callable[[Any], Plan], *, only: Any = None, on_meta: bool = False
+        self, plan_of: Callable[[Any], Any], *, only: Any = None, on_meta: bool = False
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # torch's has no annotations
         self.plan_of = plan_of

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,18 +19,15 @@ from flopcount.formulas.registry import Formula, Uncountable
 from flopcount.torch_private.modes import without_modes
 from flopcount.torch_private.ops import OpOverload, decomposition_of
 
-if TYPE_CHECKING:
-    from flopcount.formulas.plan import Plan
-
 __all__ = ["decomposed"]
 
 
-def decomposed(func: OpOverload, plan_of: Callable[[Any], Plan]) -> Formula | None:
+def decomposed(func: OpOverload, plan_of: Callable[[Any], Any]) -> Formula | None:
     """The formula of an op that has a decomposition in torch; None if it has none.
 
     Args:
         func: the overload.
-        plan_of: the plan of each op that the decomposition runs.
+        plan_of: gives the Plan of each op that the decomposition runs.
     """
     decomposition = decomposition_of(func)
     if decomposition is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import cache
 from itertools import takewhile
 from typing import Any
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from flopcount.cost import ZERO, Cost
 from flopcount.formulas import registry
+from flopcount.formulas.bill import Bill
 from flopcount.formulas.call import Call, is_sparse
 from flopcount.formulas.decomposition import decomposed
 from flopcount.formulas.nested_components import components
@@ -36,7 +37,7 @@ from flopcount.torch_private.ops import (
 )
 from flopcount.torch_private.tensors import tensors_in
 
-__all__ = ["CONTROL_FLOW", "Bill", "Plan", "describe", "plan_of"]
+__all__ = ["CONTROL_FLOW", "Plan", "describe", "plan_of"]
 
 BILL_LIMIT = 1 << 12
 """Signatures of one op whose bills are kept."""
@@ -63,23 +64,6 @@ UNKNOWN = {
     Decision.COMPOSITE: "its kernel for nested tensors has no formula",
 }
 """Reasons for calls that reach billing without a formula."""
-
-
-@dataclass(frozen=True, slots=True)
-class Bill:
-    """What one call of an op costs, ready to be posted."""
-
-    op: str
-    dtype: str
-    cost: Cost
-    gradients: dict[str, Cost] = field(default_factory=dict)
-    recompute: Cost = ZERO
-    unknown: str = ""
-
-    @property
-    def counted(self) -> bool:
-        """Whether ``unknown``, the reason why the cost is not known, is empty."""
-        return not self.unknown
 
 
 class Plan:

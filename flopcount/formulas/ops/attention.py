@@ -141,7 +141,6 @@ def attention(
     right, left = (
         q + k if bound is None or bound < 0 else bound for bound in (right, window_size_left)
     )
-    seen = visible(q, k, diagonal + right) - visible(q, k, diagonal - left - 1)
     return Attention(
         b=b,
         h=h,
@@ -150,7 +149,7 @@ def attention(
         k=k,
         d=d,
         v=v,
-        seen=seen,
+        seen=visible(q, k, diagonal + right) - visible(q, k, diagonal - left - 1),
         scaled=scale != 1,
         biased=mask is not None,
         selects=int(min(left, right) < q + k),

@@ -1,0 +1,26 @@
+"""What one call of an op costs, ready to be posted to a ledger."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from flopcount.cost import ZERO, Cost
+
+__all__ = ["Bill"]
+
+
+@dataclass(frozen=True, slots=True)
+class Bill:
+    """What one call of an op costs, ready to be posted."""
+
+    op: str
+    dtype: str
+    cost: Cost
+    gradients: dict[str, Cost] = field(default_factory=dict)
+    recompute: Cost = ZERO
+    unknown: str = ""
+
+    @property
+    def counted(self) -> bool:
+        """Whether ``unknown``, the reason why the cost is not known, is empty."""
+        return not self.unknown
