@@ -18,14 +18,7 @@ from flopcount.formulas.bill import Bill
 from flopcount.formulas.call import Call, is_sparse
 from flopcount.formulas.decomposition import decomposed
 from flopcount.formulas.nested_components import components
-from flopcount.formulas.registry import (
-    Decision,
-    Formula,
-    Gradients,
-    Rule,
-    Uncountable,
-    rule_of,
-)
+from flopcount.formulas.registry import Decision, Formula, Gradients, Rule, Uncountable, rule_of
 from flopcount.torch_private.ops import (
     DENSE_LAYOUTS,
     arguments_of,

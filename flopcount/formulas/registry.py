@@ -168,12 +168,7 @@ def formula(
     def register(function: F) -> F:
         _require_callable(function)
         rule = Rule(
-            function,
-            traffic,
-            values=values,
-            by_name=by_name,
-            coefficients=numbers,
-            place=_place(),
+            function, traffic, values=values, by_name=by_name, coefficients=numbers, place=_place()
         )
         _register(names, rule, "sparse" if sparse else "nested" if nested else "dense")
         return function

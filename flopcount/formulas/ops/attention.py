@@ -224,10 +224,7 @@ def sequences(ends: Tensor, tokens: int, longest: int | None) -> list[int]:
 
 
 def register(
-    *kernels: str,
-    axes: Sequence[int],
-    packed: bool = False,
-    lower_right: bool = False,
+    *kernels: str, axes: Sequence[int], packed: bool = False, lower_right: bool = False
 ) -> None:
     """Register kernels, forward or backward.
 

@@ -134,9 +134,7 @@ def batch_norm_backward_traffic(call: Call) -> tuple[int, int]:
 
 
 @formula(
-    aten.native_batch_norm_backward,
-    aten.batch_norm_backward,
-    traffic=batch_norm_backward_traffic,
+    aten.native_batch_norm_backward, aten.batch_norm_backward, traffic=batch_norm_backward_traffic
 )
 def native_batch_norm_backward(
     grad: Tensor,

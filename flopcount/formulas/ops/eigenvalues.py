@@ -59,12 +59,7 @@ def singular_vectors(a: Tensor, *, full: bool) -> Cost:
 
 @formula("aten::_linalg_svd")
 def linalg_svd(
-    a: Tensor,
-    full_matrices: bool = False,
-    compute_uv: bool = True,
-    *,
-    out: Any,
-    **kwargs: Any,
+    a: Tensor, full_matrices: bool = False, compute_uv: bool = True, *, out: Any, **kwargs: Any
 ) -> Cost:
     """Golub and Reinsch's iteration, or with QR first, whichever is less (GVL, figure 8.6.1).
 

@@ -110,8 +110,7 @@ def learned(x: Tensor, scale: Tensor, zero_point: Tensor, grad_factor: float) ->
 
 
 @formula(
-    "aten::_fused_moving_avg_obs_fq_helper",
-    "aten::_fused_moving_avg_obs_fq_helper_functional",
+    "aten::_fused_moving_avg_obs_fq_helper", "aten::_fused_moving_avg_obs_fq_helper_functional"
 )
 def fused_moving_avg_obs_fq_helper(
     x: Tensor,

@@ -302,13 +302,7 @@ def linalg_qr(a: Tensor, mode: str = "reduced", *, out: Any) -> Cost:
 
 @formula("aten::ormqr")
 def ormqr(
-    a: Tensor,
-    tau: Tensor,
-    x: Tensor,
-    left: bool = True,
-    transpose: bool = False,
-    *,
-    out: Tensor,
+    a: Tensor, tau: Tensor, x: Tensor, left: bool = True, transpose: bool = False, *, out: Tensor
 ) -> Cost:
     """Q·X or X·Q by Q's reflectors."""
     m, n = x.shape[-2:]

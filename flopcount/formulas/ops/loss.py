@@ -263,13 +263,7 @@ def multilabel_margin_loss_forward(
 
 @formula("aten::multilabel_margin_loss_backward")
 def multilabel_margin_loss_backward(
-    grad: Tensor,
-    x: Tensor,
-    t: Tensor,
-    reduction: int,
-    is_target: Tensor,
-    *,
-    out: Tensor,
+    grad: Tensor, x: Tensor, t: Tensor, reduction: int, is_target: Tensor, *, out: Tensor
 ) -> Gradients:
     """1 / C where z = 1 - x[t] + x[j] > 0 is added to dx[j], taken from dx[t]; dx times g.
 

@@ -31,11 +31,7 @@ moves("_sparse_coo_tensor_with_dims", "_coalesced", "sparse_resize", traffic=tra
 moves("_sparse_coo_tensor_with_dims_and_tensors", traffic=traffic.nothing)
 moves("_sparse_compressed_tensor_with_dims", traffic=traffic.nothing)
 moves("sparse_resize_and_clear", "resize_as_sparse", "empty_quantized", traffic=traffic.nothing)
-moves(
-    "sparse_coo_tensor.size",
-    "sparse_compressed_tensor",
-    traffic=traffic.nothing,
-)
+moves("sparse_coo_tensor.size", "sparse_compressed_tensor", traffic=traffic.nothing)
 moves("_lazy_clone", "from_file", "_make_dep_token", traffic=traffic.nothing)
 
 # questions about a tensor; an op that asks for values reads them

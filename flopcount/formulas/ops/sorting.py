@@ -33,12 +33,7 @@ def _order(x: Tensor, dim: int, k: int | None = None) -> Cost:
 
 @formula(aten.sort, aten.argsort)
 def sort(
-    x: Tensor,
-    dim: int = -1,
-    descending: bool = False,
-    *,
-    stable: bool | None = None,
-    out: Any,
+    x: Tensor, dim: int = -1, descending: bool = False, *, stable: bool | None = None, out: Any
 ) -> Cost:
     """length·⌈log₂ length⌉ comparisons for each row, at most; stable ones take no more."""
     return _order(x, dim)

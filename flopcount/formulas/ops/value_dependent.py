@@ -28,10 +28,7 @@ free(
     "aten::_cslt_sparse_mm_search",
     why="tries kernels for the same product, to find which one is fast",
 )
-free(
-    "aten::_linalg_check_errors",
-    why="looks at what a solver said of itself, not at data",
-)
+free("aten::_linalg_check_errors", why="looks at what a solver said of itself, not at data")
 free(
     "aten::_validate_compressed_sparse_indices",
     why="integers are checked for their order: no arithmetic on data",
