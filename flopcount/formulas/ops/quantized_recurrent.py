@@ -48,22 +48,26 @@ def layers(
     cell: Cell,
     x: Tensor,
     steps: int,
-    hx: Tensor,
+    hx: Tensor | Sequence[Tensor],
+    *,
     params: Sequence[Any],
     dropout: float,
+    train: bool,
     bidirectional: bool,
+    **others: Any,
 ) -> Cost:
     """All layers in all directions; dropout between them is two products, x·mask / (1 - p)."""
     tokens, directions = prod(x.shape[:-1]), 2 if bidirectional else 1
+    state = hx if isinstance(hx, Tensor) else hx[0]
     cost = ZERO
     for place, opaque in enumerate(params):
         if isinstance(opaque, Tensor):
             raise Uncountable("weights packed by an older torch")
         (*_, (packed, _)), _ = opaque.__getstate__()
         depth, backward = divmod(place, directions)
-        inputs = directions * hx.shape[-1] if depth else x.shape[-1]
-        cost += products(cell, tokens, inputs, hx, packed, (steps if backward else 1, steps))
-        if depth and not backward and dropout:
+        inputs = directions * state.shape[-1] if depth else x.shape[-1]
+        cost += products(cell, tokens, inputs, state, packed, (steps if backward else 1, steps))
+        if depth and not backward and dropout and train:
             cost += Cost(arith=2 * tokens * inputs)
     return cost
 
@@ -71,23 +75,9 @@ def layers(
 def batch(cell: Cell) -> Formula:
     """The formula of layers of ``cell`` on a batch, whose sequences are all as long."""
 
-    def cost(
-        x: Tensor,
-        hx: Tensor | Sequence[Tensor],
-        params: Sequence[Any],
-        has_biases: bool,
-        num_layers: int,
-        dropout: float,
-        train: bool,
-        bidirectional: bool,
-        batch_first: bool,
-        *,
-        out: Sequence[Tensor],
-        **kwargs: Any,
-    ) -> Cost:
+    def cost(*, input: Tensor, hx: Any, batch_first: bool, out: Any, **settings: Any) -> Cost:
         """All layers; with weights of 8 bits x and h are quantised, and products scaled."""
-        steps, state = x.shape[1 if batch_first else 0], hx if isinstance(hx, Tensor) else hx[0]
-        return layers(cell, x, steps, state, params, dropout if train else 0.0, bidirectional)
+        return layers(cell, input, input.shape[1 if batch_first else 0], hx, **settings)
 
     return cost
 
@@ -95,31 +85,17 @@ def batch(cell: Cell) -> Formula:
 def sequences(cell: Cell) -> Formula:
     """The formula of layers of ``cell`` on packed sequences, each as long as it is."""
 
-    def cost(
-        x: Tensor,
-        batch_sizes: Tensor,
-        hx: Tensor | Sequence[Tensor],
-        params: Sequence[Any],
-        has_biases: bool,
-        num_layers: int,
-        dropout: float,
-        train: bool,
-        bidirectional: bool,
-        *,
-        out: Sequence[Tensor],
-        **kwargs: Any,
-    ) -> Cost:
+    def cost(*, data: Tensor, batch_sizes: Tensor, hx: Any, out: Any, **settings: Any) -> Cost:
         """All layers; weights of 8 bits want x and h quantised, and products scaled."""
-        steps, state = batch_sizes.shape[0], hx if isinstance(hx, Tensor) else hx[0]
-        return layers(cell, x, steps, state, params, dropout if train else 0.0, bidirectional)
+        return layers(cell, data, batch_sizes.shape[0], hx, **settings)
 
     return cost
 
 
-formula("aten::quantized_lstm.input", traffic=packed_traffic)(batch(LSTM_CELL))
-formula("aten::quantized_gru.input", traffic=packed_traffic)(batch(GRU_CELL))
-formula("aten::quantized_lstm.data", traffic=packed_traffic)(sequences(LSTM_CELL))
-formula("aten::quantized_gru.data", traffic=packed_traffic)(sequences(GRU_CELL))
+formula("aten::quantized_lstm.input", traffic=packed_traffic, by_name=True)(batch(LSTM_CELL))
+formula("aten::quantized_gru.input", traffic=packed_traffic, by_name=True)(batch(GRU_CELL))
+formula("aten::quantized_lstm.data", traffic=packed_traffic, by_name=True)(sequences(LSTM_CELL))
+formula("aten::quantized_gru.data", traffic=packed_traffic, by_name=True)(sequences(GRU_CELL))
 
 
 @formula("quantized::quantized_lstm_cell_dynamic", traffic=packed_traffic)

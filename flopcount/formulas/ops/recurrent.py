@@ -112,54 +112,40 @@ def real_biases_traffic(call: Call) -> tuple[int, int]:
     return traffic.read_and_written([x, w, u, real, *call.operands[5:]], call.results)
 
 
-@formula("aten::mkldnn_rnn_layer", traffic=real_biases_traffic)
+@formula("aten::mkldnn_rnn_layer", traffic=real_biases_traffic, by_name=True)
 def mkldnn_rnn_layer(
-    x: Tensor,
-    weight_x: Tensor,
-    weight_h: Tensor,
-    bias_x: Tensor,
-    bias_h: Tensor,
-    hx: Tensor,
-    cx: Tensor,
-    reverse: bool,
-    batch_sizes: Sequence[int],
+    *,
+    input: Tensor,
+    weight0: Tensor,
+    hx_: Tensor,
     mode: int,
     hidden_size: int,
-    num_layers: int,
     has_biases: bool,
-    *args: bool,
-    out: Sequence[Tensor],
+    out: Any,
+    **others: Any,
 ) -> Cost:
     """One layer in one direction, even where the module has more."""
-    return one_pass(x, weight_x, hx, mode, hidden_size, has_biases).forward()
+    return one_pass(input, weight0, hx_, mode, hidden_size, has_biases).forward()
 
 
-@formula("aten::mkldnn_rnn_layer_backward", traffic=real_biases_traffic)
+@formula("aten::mkldnn_rnn_layer_backward", traffic=real_biases_traffic, by_name=True)
 def mkldnn_rnn_layer_backward(
-    x: Tensor,
-    weight_x: Tensor,
-    weight_h: Tensor,
-    bias_x: Tensor,
-    bias_h: Tensor,
-    hx: Tensor,
-    cx: Tensor,
-    output: Tensor,
-    hy: Tensor,
-    cy: Tensor,
+    *,
+    input: Tensor,
+    weight1: Tensor,
+    hx_: Tensor,
     grad_output: Tensor | None,
     grad_hy: Tensor | None,
     grad_cy: Tensor | None,
-    reverse: bool,
     mode: int,
     hidden_size: int,
-    num_layers: int,
     has_biases: bool,
-    *args: Any,
-    out: Sequence[Tensor],
+    out: Any,
+    **others: Any,
 ) -> Gradients:
     """All gradients of one layer in one direction. oneDNN keeps the gates, and not tanh(c')."""
     arriving = grad_output is not None, grad_hy is not None, grad_cy is not None
-    layer = one_pass(x, weight_x, hx, mode, hidden_size, has_biases)
+    layer = one_pass(input, weight1, hx_, mode, hidden_size, has_biases)
     return layer.backward(arriving, (True, True, True, True))
 
 
@@ -193,40 +179,42 @@ class Stack:
 
 
 def stacked(
-    x: Tensor,
-    weights: Sequence[Tensor],
-    stride: int,
+    *,
+    input: Tensor,
+    weight: Sequence[Tensor],
+    weight_stride0: int,
     hx: Tensor,
     mode: int,
-    hidden: int,
-    projected: bool,
-    bidirectional: bool,
+    hidden_size: int,
+    proj_size: int = 0,
     dropout: float,
+    train: bool,
+    bidirectional: bool,
+    **others: Any,
 ) -> Stack:
     """The sizes of a call whose state has the shape (layers·directions, sequences, h's length).
 
-    Of ``stride`` weights for each pass come first W and U, then two biases, if any, and the
-    projection. Packed sequences lie one after the other, without padding.
+    Of ``weight_stride0`` weights for each pass come first W and U, then two biases, if any, and
+    the projection. Packed sequences lie one after the other, without padding.
     """
-    firsts = weights[::stride]
     passes = [
         Pass(
             cell=CELLS[mode],
-            tokens=prod(x.shape[:-1]),
+            tokens=prod(input.shape[:-1]),
             sequences=hx.shape[-2],
-            inputs=weight.shape[-1],
-            hidden=hidden,
+            inputs=first.shape[-1],
+            hidden=hidden_size,
             outputs=hx.shape[-1],
-            projected=projected,
-            biased=stride >= 4,
+            projected=proj_size != 0,
+            biased=weight_stride0 >= 4,
         )
-        for weight in firsts
+        for first in weight[::weight_stride0]
     ]
     directions = 2 if bidirectional else 1
     upper = sum(one.tokens * one.inputs for one in passes[directions::directions])
     return Stack(
         layers=[passes[i : i + directions] for i in range(0, len(passes), directions)],
-        dropped=upper if dropout else 0,
+        dropped=upper if train and dropout else 0,
     )
 
 
@@ -236,112 +224,34 @@ def flat_weights_traffic(call: Call) -> tuple[int, int]:
     return traffic.read_and_written([*operands[:3], *operands[4:]], [call.out[:4], *call.mutated])
 
 
-@formula("aten::_cudnn_rnn", traffic=flat_weights_traffic)
-def cudnn_rnn(
-    x: Tensor,
-    weight: Sequence[Tensor],
-    weight_stride0: int,
-    weight_buf: Tensor | None,
-    hx: Tensor,
-    cx: Tensor | None,
-    mode: int,
-    hidden_size: int,
-    proj_size: int,
-    num_layers: int,
-    batch_first: bool,
-    dropout: float,
-    train: bool,
-    bidirectional: bool,
-    *args: Any,
-    out: Sequence[Tensor],
-) -> Cost:
+@formula("aten::_cudnn_rnn", traffic=flat_weights_traffic, by_name=True)
+@formula("aten::miopen_rnn", by_name=True)
+def cudnn_rnn(*, out: Any, **arguments: Any) -> Cost:
     """All layers in all directions, and dropout between them in training."""
-    sizes = weight_stride0, hx, mode, hidden_size, proj_size != 0, bidirectional
-    return stacked(x, weight, *sizes, dropout if train else 0.0).forward()
+    return stacked(**arguments).forward()
 
 
-@formula("aten::_cudnn_rnn_backward", traffic=flat_weights_traffic)
+@formula(
+    "aten::_cudnn_rnn_backward",
+    "aten::miopen_rnn_backward",
+    traffic=flat_weights_traffic,
+    by_name=True,
+)
 def cudnn_rnn_backward(
-    x: Tensor,
-    weight: Sequence[Tensor],
-    weight_stride0: int,
-    weight_buf: Tensor,
-    hx: Tensor,
-    cx: Tensor | None,
-    output: Tensor,
+    *,
     grad_output: Tensor | None,
     grad_hy: Tensor | None,
     grad_cy: Tensor | None,
-    mode: int,
-    hidden_size: int,
-    proj_size: int,
-    num_layers: int,
-    batch_first: bool,
-    dropout: float,
-    train: bool,
-    bidirectional: bool,
-    batch_sizes: Sequence[int],
-    dropout_state: Tensor | None,
-    reserve: Tensor,
     output_mask: Sequence[bool],
-    *,
-    out: Sequence[Any],
+    out: Any,
+    **arguments: Any,
 ) -> Gradients:
     """The gradients that ``output_mask`` wants: of x, of h, of c, of the weights.
 
     What the forward pass has reserved is not known to leave anything to be computed again.
     """
-    sizes = weight_stride0, hx, mode, hidden_size, proj_size != 0, bidirectional
-    layers = stacked(x, weight, *sizes, dropout if train else 0.0)
     arriving = grad_output is not None, grad_hy is not None, grad_cy is not None
-    return replace(layers.backward(arriving, output_mask), recompute=ZERO)
-
-
-@formula("aten::miopen_rnn")
-def miopen_rnn(
-    x: Tensor,
-    weight: Sequence[Tensor],
-    weight_stride0: int,
-    hx: Tensor,
-    cx: Tensor | None,
-    mode: int,
-    hidden_size: int,
-    num_layers: int,
-    batch_first: bool,
-    dropout: float,
-    train: bool,
-    bidirectional: bool,
-    *args: Any,
-    out: Sequence[Tensor],
-) -> Cost:
-    """As cuDNN's, without a projection."""
-    sizes = weight_stride0, hx, mode, hidden_size, False, bidirectional
-    return stacked(x, weight, *sizes, dropout if train else 0.0).forward()
-
-
-@formula("aten::miopen_rnn_backward", traffic=flat_weights_traffic)
-def miopen_rnn_backward(
-    x: Tensor,
-    weight: Sequence[Tensor],
-    weight_stride0: int,
-    weight_buf: Tensor,
-    hx: Tensor,
-    cx: Tensor | None,
-    output: Tensor,
-    grad_output: Tensor | None,
-    grad_hy: Tensor | None,
-    grad_cy: Tensor | None,
-    mode: int,
-    hidden_size: int,
-    *settings: Any,
-    out: Sequence[Any],
-) -> Gradients:
-    """As cuDNN's, without a projection."""
-    _num_layers, _batch_first, dropout, train, bidirectional, *_, output_mask = settings
-    sizes = weight_stride0, hx, mode, hidden_size, False, bidirectional
-    layers = stacked(x, weight, *sizes, dropout if train else 0.0)
-    arriving = grad_output is not None, grad_hy is not None, grad_cy is not None
-    return replace(layers.backward(arriving, output_mask), recompute=ZERO)
+    return replace(stacked(**arguments).backward(arriving, output_mask), recompute=ZERO)
 
 
 free("aten::_cudnn_rnn_flatten_weight")
