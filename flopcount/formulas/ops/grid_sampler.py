@@ -59,15 +59,17 @@ def sampled(grid: Tensor, values: int, mode: int, padding_mode: int, align_corne
     return weights + gather_taps(values, TAPS[mode] ** grid.shape[-1])
 
 
-@formula(aten.grid_sampler_2d, aten.grid_sampler_3d, "aten::_grid_sampler_2d_cpu_fallback")
+@formula(
+    aten.grid_sampler_2d, aten.grid_sampler_3d, "aten::_grid_sampler_2d_cpu_fallback", by_name=True
+)
 def grid_sampler(
-    x: Tensor,
+    *,
     grid: Tensor,
     interpolation_mode: int,
     padding_mode: int,
     align_corners: bool,
-    *,
     out: Tensor,
+    **others: Any,
 ) -> Cost:
     """A weighted sum of t taps for each result, and the weights of each place."""
     return sampled(grid, out.numel(), interpolation_mode, padding_mode, align_corners)
@@ -112,36 +114,26 @@ def sampled_backward(
     return Gradients(input=cost)
 
 
-@formula(aten.grid_sampler_2d_backward, aten.grid_sampler_3d_backward)
+@formula(
+    aten.grid_sampler_2d_backward,
+    aten.grid_sampler_3d_backward,
+    "aten::_grid_sampler_2d_cpu_fallback_backward",
+    by_name=True,
+)
 def grid_sampler_backward(
-    grad: Tensor,
-    x: Tensor,
+    *,
+    grad_output: Tensor,
     grid: Tensor,
     interpolation_mode: int,
     padding_mode: int,
     align_corners: bool,
-    output_mask: Sequence[bool],
-    *,
+    output_mask: Sequence[bool] = (True, True),
     out: Any,
+    **others: Any,
 ) -> Gradients:
     """Through the weights of the taps; of the image, of the grid or of both."""
     modes = interpolation_mode, padding_mode
-    return sampled_backward(grad, grid, *modes, align_corners, output_mask)
-
-
-@formula("aten::_grid_sampler_2d_cpu_fallback_backward")
-def grid_sampler_fallback_backward(
-    grad: Tensor,
-    x: Tensor,
-    grid: Tensor,
-    interpolation_mode: int,
-    padding_mode: int,
-    align_corners: bool,
-    *,
-    out: Any,
-) -> Gradients:
-    """Gradients of both, image and grid."""
-    return sampled_backward(grad, grid, interpolation_mode, padding_mode, align_corners)
+    return sampled_backward(grad_output, grid, *modes, align_corners, output_mask)
 
 
 @formula("aten::cudnn_grid_sampler_backward")

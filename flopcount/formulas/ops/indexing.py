@@ -213,21 +213,15 @@ def put(
 # -- gradients of look-ups: rows are added where they came from
 
 
-@formula("aten::embedding_dense_backward")
+@formula("aten::embedding_dense_backward", by_name=True)
 def embedding_dense_backward(
-    grad: Tensor,
-    indices: Tensor,
-    num_weights: int,
-    padding_idx: int,
-    scale_grad_by_freq: bool,
-    *,
-    out: Tensor,
+    *, grad_output: Tensor, scale_grad_by_freq: bool, out: Tensor, **others: Any
 ) -> Gradients:
     """dW[index] += g, an addition for each element of the gradient; / frequency if scaled.
 
     The kernel leaves out rows of the padding index; their number is not known.
     """
-    return Gradients(weight=elementwise(grad, add=1, div=int(scale_grad_by_freq)))
+    return Gradients(weight=elementwise(grad_output, add=1, div=int(scale_grad_by_freq)))
 
 
 @formula("aten::unfold_backward")
@@ -276,60 +270,29 @@ def embedding_bag(
     return elementwise(weight, steps, add=1) + elementwise(weight, scaled, mul=1) + mean
 
 
-@formula("aten::_embedding_bag_dense_backward")
-def embedding_bag_dense_backward(
+@formula("aten::_embedding_bag_backward", "aten::_embedding_bag_dense_backward", by_name=True)
+def embedding_bag_backward(
+    *,
     grad: Tensor,
     indices: Tensor,
-    offset2bag: Tensor,
-    bag_size: Tensor,
-    maximum_indices: Tensor,
-    num_weights: int,
     scale_grad_by_freq: bool,
     mode: int,
+    sparse: bool = False,
     per_sample_weights: Tensor | None,
-    *args: Any,
     out: Tensor,
+    **others: Any,
 ) -> Gradients:
-    """dW[index] += g of its bag."""
-    weighted = per_sample_weights is not None
-    return bag_gradients(grad, indices, mode, weighted=weighted, scaled=scale_grad_by_freq)
-
-
-def bag_gradients(
-    grad: Tensor, indices: Tensor, mode: int, *, weighted: bool, scaled: bool
-) -> Gradients:
-    """An addition for each element of each row that is named; of a maximum only for one.
+    """dW[index] += g of its bag; of a maximum only for one row. A sparse gradient adds nothing.
 
     A mean divides the bag's gradient, a weight or a frequency multiplies or divides each row.
     """
-    if mode == MAX:
-        return Gradients(weight=elementwise(grad, add=1))
-    elements = indices.numel() * grad.shape[-1]
-    rows = elementwise(grad, elements, add=1, mul=int(weighted), div=int(scaled))
-    return Gradients(weight=rows + (elementwise(grad, div=1) if mode == MEAN else ZERO))
-
-
-@formula("aten::_embedding_bag_backward")
-def embedding_bag_backward(
-    grad: Tensor,
-    indices: Tensor,
-    offsets: Tensor,
-    offset2bag: Tensor,
-    bag_size: Tensor,
-    maximum_indices: Tensor,
-    num_weights: int,
-    scale_grad_by_freq: bool,
-    mode: int,
-    sparse: bool,
-    per_sample_weights: Tensor | None,
-    *args: Any,
-    out: Tensor,
-) -> Gradients:
-    """As the dense gradient; a sparse one keeps its rows apart, and adds nothing."""
     if sparse:
         return Gradients()
-    weighted = per_sample_weights is not None
-    return bag_gradients(grad, indices, mode, weighted=weighted, scaled=scale_grad_by_freq)
+    if mode == MAX:
+        return Gradients(weight=elementwise(grad, add=1))
+    factors = {"mul": int(per_sample_weights is not None), "div": int(scale_grad_by_freq)}
+    rows = elementwise(grad, indices.numel() * grad.shape[-1], add=1, **factors)
+    return Gradients(weight=rows + (elementwise(grad, div=1) if mode == MEAN else ZERO))
 
 
 @formula("aten::_embedding_bag_per_sample_weights_backward")
