@@ -61,17 +61,8 @@ gradient_steps("softplus_backward", compare=1, special=1, mul=2, add=1, div=1)
 gradient_steps("mish_backward", special=4, compare=1, add=3, div=1, mul=4)
 
 
-@formula(aten.elu_backward)
-def elu_backward(
-    grad: Tensor,
-    alpha: float,
-    scale: float,
-    input_scale: float,
-    is_result: bool,
-    y: Tensor,
-    *,
-    out: Tensor,
-) -> Gradients:
+@formula(aten.elu_backward, by_name=True)
+def elu_backward(*, is_result: bool, out: Tensor, **others: Any) -> Gradients:
     """g·scale, or g·s·scale·α·e^(s·x); with the result in place of x, g·s·(y + scale·α)."""
     if is_result:
         return Gradients(input=elementwise(out, compare=1, mul=3, add=1))
@@ -159,17 +150,8 @@ def rrelu_with_noise(x: Tensor, noise: Tensor, *args: Any, out: Any, **how: Any)
     return elementwise(x, compare=1, mul=1)
 
 
-@formula("aten::rrelu_with_noise_backward")
-def rrelu_with_noise_backward(
-    grad: Tensor,
-    x: Tensor,
-    noise: Tensor,
-    lower: float,
-    upper: float,
-    training: bool,
-    *args: bool,
-    out: Tensor,
-) -> Gradients:
+@formula("aten::rrelu_with_noise_backward", by_name=True)
+def rrelu_with_noise_backward(*, training: bool, out: Tensor, **others: Any) -> Gradients:
     """g·noise, which is 1 where x > 0; in inference the gradient of leaky ReLU."""
     return Gradients(input=elementwise(out, mul=1, compare=int(not training)))
 

@@ -242,35 +242,19 @@ def batch_norm_gather_stats(
 
 @formula(aten.batch_norm_elemt)
 def batch_norm_elemt(
-    x: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    mean: Tensor,
-    rstd: Tensor,
-    eps: float,
-    *,
-    out: Any,
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, *args: Any, out: Any
 ) -> Cost:
     """x̂·weight + bias."""
     return scale_shift(x, weight, bias)
 
 
-@formula(aten.batch_norm_backward_reduce)
+@formula(aten.batch_norm_backward_reduce, by_name=True)
 def batch_norm_backward_reduce(
-    grad: Tensor,
-    x: Tensor,
-    mean: Tensor,
-    rstd: Tensor,
-    weight: Tensor | None,
-    for_input: bool,
-    for_weight: bool,
-    for_bias: bool,
-    *,
-    out: Any,
+    *, input: Tensor, input_g: bool, weight_g: bool, bias_g: bool, out: Any, **others: Any
 ) -> Gradients:
     """Σg and Σ(g·(x - mean)) of one process; dx is another op's."""
-    mask = for_input, for_weight, for_bias
-    return batch_norm_backward(x.numel(), x.shape[1], mask, from_sums=ZERO)
+    mask = input_g, weight_g, bias_g
+    return batch_norm_backward(input.numel(), input.shape[1], mask, from_sums=ZERO)
 
 
 @formula(aten.batch_norm_backward_elemt)

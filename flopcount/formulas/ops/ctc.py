@@ -35,16 +35,10 @@ def recursion(log_probs: Tensor, frames: int, states: int) -> Cost:
     return elementwise(log_probs, max(frames - 1, 0) * states, compare=2, add=7, special=4)
 
 
-@formula("aten::_ctc_loss.Tensor", values=True)
-@formula("aten::_ctc_loss")
+@formula("aten::_ctc_loss.Tensor", values=True, by_name=True)
+@formula("aten::_ctc_loss", by_name=True)
 def ctc_loss(
-    log_probs: Tensor,
-    targets: Tensor,
-    input_lengths: Lengths,
-    target_lengths: Lengths,
-    *args: Any,
-    out: tuple[Tensor, Tensor],
-    **options: Any,
+    *, log_probs: Tensor, input_lengths: Lengths, target_lengths: Lengths, out: Any, **others: Any
 ) -> Cost:
     """-log Σ e^α: the recursion of α, and the sum of the last frame's two last states.
 
@@ -63,19 +57,10 @@ def end(log_probs: Tensor) -> Cost:
     return elementwise(log_probs, 1, compare=2, add=4, special=3)
 
 
-@formula("aten::_ctc_loss_backward.Tensor", values=True)
-@formula("aten::_ctc_loss_backward")
+@formula("aten::_ctc_loss_backward.Tensor", values=True, by_name=True)
+@formula("aten::_ctc_loss_backward", by_name=True)
 def ctc_loss_backward(
-    grad: Tensor,
-    log_probs: Tensor,
-    targets: Tensor,
-    input_lengths: Lengths,
-    target_lengths: Lengths,
-    nll: Tensor,
-    log_alpha: Tensor,
-    *args: Any,
-    out: Tensor,
-    **options: Any,
+    *, log_probs: Tensor, input_lengths: Lengths, target_lengths: Lengths, out: Any, **others: Any
 ) -> Gradients:
     """g·(e^log p - e^(log Σ e^(α + β) + nll - log p)) of each class, the sum over its states.
 
@@ -93,15 +78,10 @@ def slope(log_probs: Tensor, frames: int, states: int) -> Cost:
     return cost + elementwise(log_probs, frames * log_probs.shape[-1], add=3, mul=1, special=2)
 
 
-@formula("aten::_cudnn_ctc_loss.Tensor", "aten::miopen_ctc_loss.Tensor", values=True)
-@formula("aten::_cudnn_ctc_loss", "aten::miopen_ctc_loss")
+@formula("aten::_cudnn_ctc_loss.Tensor", "aten::miopen_ctc_loss.Tensor", values=True, by_name=True)
+@formula("aten::_cudnn_ctc_loss", "aten::miopen_ctc_loss", by_name=True)
 def cudnn_ctc_loss(
-    log_probs: Tensor,
-    targets: Tensor,
-    input_lengths: Lengths,
-    target_lengths: Lengths,
-    *args: Any,
-    out: tuple[Tensor, Tensor],
+    *, log_probs: Tensor, input_lengths: Lengths, target_lengths: Lengths, out: Any, **others: Any
 ) -> Gradients:
     """The loss, and its gradient at once, which waits for the factor g."""
     sizes = list(samples(input_lengths, target_lengths))

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
@@ -68,29 +69,17 @@ def cell_forward(cell: Cell, gates: Tensor, bias: Tensor | None) -> Cost:
     return elementwise(gates, add=3 if bias is not None else 1) + units * cell.forward
 
 
-@formula("aten::_thnn_fused_lstm_cell")
+@formula("aten::_thnn_fused_lstm_cell", by_name=True)
 def thnn_fused_lstm_cell(
-    input_gates: Tensor,
-    hidden_gates: Tensor,
-    cx: Tensor,
-    input_bias: Tensor | None = None,
-    hidden_bias: Tensor | None = None,
-    *,
-    out: Sequence[Tensor],
+    *, input_gates: Tensor, input_bias: Tensor | None = None, out: Any, **others: Any
 ) -> Cost:
     """c' = f·c + i·g and h' = o·tanh(c') from the gates' products."""
     return cell_forward(LSTM_CELL, input_gates, input_bias)
 
 
-@formula("aten::_thnn_fused_gru_cell")
+@formula("aten::_thnn_fused_gru_cell", by_name=True)
 def thnn_fused_gru_cell(
-    input_gates: Tensor,
-    hidden_gates: Tensor,
-    hx: Tensor,
-    input_bias: Tensor | None = None,
-    hidden_bias: Tensor | None = None,
-    *,
-    out: Sequence[Tensor],
+    *, input_gates: Tensor, input_bias: Tensor | None = None, out: Any, **others: Any
 ) -> Cost:
     """h' = n + z·(h - n) from the gates' products."""
     return cell_forward(GRU_CELL, input_gates, input_bias)
@@ -98,14 +87,7 @@ def thnn_fused_gru_cell(
 
 @formula("aten::_thnn_fused_lstm_cell_backward_impl")
 def thnn_fused_lstm_cell_backward(
-    grad_hy: Tensor | None,
-    grad_cy: Tensor | None,
-    cx: Tensor,
-    cy: Tensor,
-    workspace: Tensor,
-    has_bias: bool,
-    *,
-    out: Sequence[Tensor],
+    grad_hy: Tensor | None, grad_cy: Tensor | None, cx: Tensor, *args: Any, out: Any
 ) -> Gradients:
     """Of the gates and of c, dc·f; tanh(c') is computed again. Biases' sums are another op's."""
     arriving = Cost(arith=int(grad_hy is not None and grad_cy is not None))

@@ -62,53 +62,23 @@ def pooled(rois: Tensor, values: Tensor, sampling_ratio: int, aligned: bool) -> 
 
 
 @formula("torchvision::roi_align")
-def roi_align(
-    x: Tensor,
-    rois: Tensor,
-    spatial_scale: float,
-    pooled_height: int,
-    pooled_width: int,
-    sampling_ratio: int,
-    aligned: bool,
-    *,
-    out: Tensor,
-) -> Cost:
+def roi_align(x: Tensor, rois: Tensor, *settings: Any, out: Tensor) -> Cost:
     """The mean of ratio² samples in each bin, each a weighted sum of 4 taps."""
+    *_, sampling_ratio, aligned = settings
     return pooled(rois, out, sampling_ratio, aligned)
 
 
 @formula("torchvision::ps_roi_align")
-def ps_roi_align(
-    x: Tensor,
-    rois: Tensor,
-    spatial_scale: float,
-    pooled_height: int,
-    pooled_width: int,
-    sampling_ratio: int,
-    *,
-    out: tuple[Tensor, Tensor],
-) -> Cost:
+def ps_roi_align(x: Tensor, rois: Tensor, *settings: Any, out: tuple[Tensor, Tensor]) -> Cost:
     """A ``roi_align`` whose bins each have channels of their own."""
+    *_, sampling_ratio = settings
     return pooled(rois, out[0], sampling_ratio, aligned=True)
 
 
 @formula("torchvision::_roi_align_backward")
-def _roi_align_backward(
-    grad: Tensor,
-    rois: Tensor,
-    spatial_scale: float,
-    pooled_height: int,
-    pooled_width: int,
-    batch_size: int,
-    channels: int,
-    height: int,
-    width: int,
-    sampling_ratio: int,
-    aligned: bool,
-    *,
-    out: Tensor,
-) -> Gradients:
+def _roi_align_backward(grad: Tensor, rois: Tensor, *settings: Any, out: Tensor) -> Gradients:
     """g / ratio², once for each result; then 4 products and 4 additions for each sample."""
+    _scale, pooled_height, pooled_width, *_, sampling_ratio, aligned = settings
     samples = sampling_ratio**2
     weights = region_weights(rois, pooled_height, pooled_width, sampling_ratio, aligned)
     mean = elementwise(grad, div=1)

@@ -31,35 +31,23 @@ def mm(a: Tensor, places: Tensor, b: Tensor, *, out_dtype: Any = None, out: Tens
     return halved(out, b.shape[0])
 
 
-@formula("aten::_sparse_semi_structured_addmm", traffic=traffic.accumulated)
-def addmm(
-    bias: Tensor,
-    a: Tensor,
-    places: Tensor,
-    b: Tensor,
-    *,
-    alpha: float = 1,
-    beta: float = 1,
-    out_dtype: Any = None,
-    out: Tensor,
-) -> Cost:
+@formula("aten::_sparse_semi_structured_addmm", traffic=traffic.accumulated, by_name=True)
+def addmm(*, mat2: Tensor, alpha: float = 1, beta: float = 1, out: Tensor, **others: Any) -> Cost:
     """beta·bias + alpha·(a @ b), a stored by halves."""
-    return halved(out, b.shape[0]) + combined(out, beta, alpha)
+    return halved(out, mat2.shape[0]) + combined(out, beta, alpha)
 
 
-@formula("aten::_sparse_semi_structured_linear")
+@formula("aten::_sparse_semi_structured_linear", by_name=True)
 def linear(
-    x: Tensor,
-    weight: Tensor,
-    places: Tensor,
     *,
+    input: Tensor,
     bias: Tensor | None = None,
     activation: str | None = None,
-    out_dtype: Any = None,
     out: Tensor,
+    **others: Any,
 ) -> Cost:
     """φ(x @ Wᵀ + b), W stored by halves."""
-    cost = halved(out, x.shape[-1]) + unary(out, activation)
+    cost = halved(out, input.shape[-1]) + unary(out, activation)
     return cost + elementwise(out, add=int(bias is not None))
 
 

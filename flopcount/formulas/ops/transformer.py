@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from torch import Tensor
 
@@ -65,24 +66,20 @@ def padding(sequences: Tensor, num_head: int, size: int) -> Cost:
     return dot_products(macs=macs, dots=pairs + queries * size, void_macs=macs)
 
 
-@formula("aten::_native_multi_head_attention", nested=True)
-@formula("aten::_native_multi_head_attention")
+@formula("aten::_native_multi_head_attention", nested=True, by_name=True)
+@formula("aten::_native_multi_head_attention", by_name=True)
 def multi_head_attention(
+    *,
     query: Tensor,
     key: Tensor,
     value: Tensor,
     embed_dim: int,
     num_head: int,
-    qkv_weight: Tensor,
-    qkv_bias: Tensor,
-    proj_weight: Tensor,
-    proj_bias: Tensor,
     mask: Tensor | None = None,
     need_weights: bool = True,
     average_attn_weights: bool = True,
-    mask_type: int | None = None,
-    *,
-    out: object,
+    out: Any,
+    **others: Any,
 ) -> Cost:
     """Attention between projections, and the mean of its weights; nested, of each sequence."""
     averaged = need_weights and average_attn_weights
@@ -93,20 +90,15 @@ def multi_head_attention(
     return cost
 
 
-@formula("aten::_triton_multi_head_attention")
+@formula("aten::_triton_multi_head_attention", by_name=True)
 def triton_multi_head_attention(
+    *,
     query: Tensor,
     key: Tensor,
-    value: Tensor,
-    embed_dim: int,
     num_head: int,
-    qkv_weight: Tensor,
-    qkv_bias: Tensor,
-    proj_weight: Tensor,
-    proj_bias: Tensor,
     mask: Tensor | None = None,
-    *,
     out: Tensor,
+    **others: Any,
 ) -> Cost:
     """As the native op, whose weights nobody asks for."""
     masked = mask is not None
@@ -123,36 +115,27 @@ def transform_bias_rescale_qkv(
     return elementwise(q, add=3, mul=1)
 
 
-@formula("aten::_transformer_encoder_layer_fwd", nested=True)
-@formula("aten::_transformer_encoder_layer_fwd")
+@formula("aten::_transformer_encoder_layer_fwd", nested=True, by_name=True)
+@formula("aten::_transformer_encoder_layer_fwd", by_name=True)
 def transformer_encoder_layer(
-    x: Tensor,
+    *,
+    src: Tensor,
     embed_dim: int,
     num_heads: int,
-    qkv_weight: Tensor,
-    qkv_bias: Tensor,
-    proj_weight: Tensor,
-    proj_bias: Tensor,
     use_gelu: bool,
-    norm_first: bool,
-    eps: float,
     norm_weight_1: Tensor,
     norm_bias_1: Tensor,
     norm_weight_2: Tensor,
     norm_bias_2: Tensor,
     ffn_weight_1: Tensor,
-    ffn_bias_1: Tensor,
-    ffn_weight_2: Tensor,
-    ffn_bias_2: Tensor,
     mask: Tensor | None = None,
-    mask_type: int | None = None,
-    *,
     out: Tensor,
+    **others: Any,
 ) -> Cost:
     """x + attention(x), x + W₂·φ(W₁·x), each with a layer norm; φ is ReLU or GELU, 5 steps."""
     e, wide = embed_dim, ffn_weight_1.shape[0]
-    cost = padding(x, num_heads, e // num_heads) if x.is_nested else ZERO
-    for times, (part,) in batches(x):
+    cost = padding(src, num_heads, e // num_heads) if src.is_nested else ZERO
+    for times, (part,) in batches(src):
         tokens, length = part.numel() // e, part.shape[1]
         masked = mask is not None
         attention = attention_layer(part, length, num_heads, masked=masked, averaged=False)
