@@ -1,7 +1,5 @@
 """What one call of an op costs, ready to be posted to a ledger."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 from flopcount.cost import ZERO, Cost

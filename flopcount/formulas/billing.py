@@ -1,7 +1,5 @@
 """A dispatch mode that bills what runs inside it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

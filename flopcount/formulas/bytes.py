@@ -1,7 +1,5 @@
 """Bytes that an op moves: what it reads of its operands, and what it writes."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """One call of an op, as formulas and counts of bytes see it."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property

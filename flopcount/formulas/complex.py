@@ -3,8 +3,6 @@
 Letters: z = x + iy, r = |z|, w another complex number, a a real one.
 """
 
-from __future__ import annotations
-
 from flopcount.cost import Cost
 
 SUM = Cost(arith=2)  # z + w: of each part

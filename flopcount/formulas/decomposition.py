@@ -4,8 +4,6 @@ The decomposition runs on meta tensors, which have shapes and no data, outside t
 it touches nothing that the program computes, draws or watches.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any

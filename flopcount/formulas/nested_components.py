@@ -3,8 +3,6 @@
 Components have their own lengths, so nothing is counted for padding.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any

@@ -1,7 +1,5 @@
 """How each op that torch knows is decided: what ``flopcount ops`` prints."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """How a call is decided and billed: the plan made once for each overload."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace

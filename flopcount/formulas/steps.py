@@ -1,7 +1,5 @@
 """The steps that every formula is a sum of: dot products, element-wise steps, reductions."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -1,7 +1,5 @@
 """The call that a node stands for, and the bills for it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """What a traced program costs: its nodes say which ops run, and on which shapes."""
 
-from __future__ import annotations
-
 import operator
 import warnings
 from collections.abc import Iterator, Mapping

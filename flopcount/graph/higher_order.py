@@ -1,7 +1,5 @@
 """Higher-order ops: which of them run a graph of their own, and which stand for another op."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial

@@ -1,7 +1,5 @@
 """The modules of a traced program: what its nodes remember of the calls they were traced in."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping

@@ -1,7 +1,5 @@
 """The phase of each node of a traced program."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from torch import fx, ops

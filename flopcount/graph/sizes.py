@@ -1,7 +1,5 @@
 """The symbolic sizes of traced programs, and the numbers that take their place."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple

@@ -1,7 +1,5 @@
 """What the nodes of a graph give: numbers, and tensors that have a shape and no data."""
 
-from __future__ import annotations
-
 import operator
 from collections.abc import Sequence
 from typing import Any, cast

@@ -1,7 +1,5 @@
 """The walk through a graph, node by node, that bills what its ops cost."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 

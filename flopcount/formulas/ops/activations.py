@@ -4,8 +4,6 @@ A select on a comparison of its own (ReLU's gradient, leaky ReLU) is one compari
 the output's gradient, y the output, s = sigmoid(x), which takes 4 operations.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from torch import Tensor, ops

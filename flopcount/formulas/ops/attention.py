@@ -10,8 +10,6 @@ that works block by block rescales its running sums; the count is that of the te
 without these steps. Dao et al., arXiv 2205.14135, has the algorithm and its backward pass.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -7,8 +7,6 @@ A backward op posts Σg to the bias and Σg·x̂ to the weight. The input's grad
 sums, and has them posted to it where the bias or the weight has no gradient.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

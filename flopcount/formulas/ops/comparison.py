@@ -1,7 +1,5 @@
 """Whether two tensors hold the same values."""
 
-from __future__ import annotations
-
 from torch import Tensor, broadcast_shapes
 
 from flopcount.cost import ZERO, Cost

@@ -5,8 +5,6 @@ a plain convolution, (n, f, *positions), and the image its input. A transposed c
 input gradient of a plain one: its input is the grid, its output the image.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from math import prod
 from typing import Any

@@ -4,8 +4,6 @@ A sample of T frames and S labels has 2·S + 1 states in each frame: its labels,
 between and after them. Where lengths are in tensors, their values are read.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from typing import Any
 

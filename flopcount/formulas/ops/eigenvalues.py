@@ -5,8 +5,6 @@ expect, Matrix Computations (4th edition: GVL), all of them ``arith``; kernels m
 iterations. Letters: matrices are m by n, r = min(m, n).
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from torch import Tensor

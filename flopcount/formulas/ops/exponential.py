@@ -4,8 +4,6 @@ The guards of kernels against an infinite largest term are left out. Of complex 
 largest is the one with the largest real part.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from torch import Tensor

@@ -6,8 +6,6 @@ nothing; here every step is arithmetic on floats. Jacob et al., arXiv 1712.05877
 are learned Esser et al., arXiv 1902.08153.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from torch import Tensor

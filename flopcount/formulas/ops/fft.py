@@ -7,8 +7,6 @@ product, 6, and two complex sums, 2 each. Kernels for powers of two execute fewe
 large prime factors several times as many. XLA says 8·N·⌊log₂ N⌋.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from decimal import Context, Decimal
 from math import prod

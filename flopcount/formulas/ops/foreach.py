@@ -1,7 +1,5 @@
 """Ops on lists of tensors: each is its base op, once for every tensor of the list."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from math import nan
 from typing import Any

@@ -3,8 +3,6 @@
 Letters: a result is a weighted sum of t taps, in d dimensions.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from math import prod
 from typing import Any

@@ -5,8 +5,6 @@ is free to make, as ``linspace`` is, and a value's bin follows from the distance
 searched. Each point adds its weight, or 1, to its bin: the result is floating-point.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from math import prod
 from typing import Any

@@ -1,7 +1,5 @@
 """Ops that look elements up or place them by index. They move bytes, and only additions count."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from math import prod
 from typing import Any

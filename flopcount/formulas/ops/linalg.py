@@ -14,8 +14,6 @@ blocked, and execute more or fewer operations than the textbook.
 Letters: matrices are m by n, r = min(m, n); k runs over the steps 1 … r; c columns are solved for.
 """
 
-from __future__ import annotations
-
 from math import prod
 from typing import Any
 

@@ -6,8 +6,6 @@ chunks are those over the samples. Letters: n samples of f features and v classe
 the samples' targets, S = Σ exp(logit - max) of a sample.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from torch import Tensor

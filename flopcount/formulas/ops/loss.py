@@ -4,8 +4,6 @@ Letters: x the prediction, t the target, w a weight, g the loss's gradient, n th
 A loss of so many steps for each element is then reduced: not at all, to a mean or to a sum.
 """
 
-from __future__ import annotations
-
 from torch import Tensor, broadcast_shapes
 
 from flopcount.cost import ZERO, Cost

@@ -7,8 +7,6 @@ partial sums that it belongs to. Micikevicius et al., arXiv 2209.05433, has the 
 the Open Compute Project's MX specification blocks of 32.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Matrix products. Shapes are named as in BLAS: (m, k) @ (k, n), with b for the batch."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from math import prod
 

@@ -1,7 +1,5 @@
 """Ops that do no arithmetic: they make, fill, copy or inspect memory."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 
 from flopcount.formulas import bytes as traffic

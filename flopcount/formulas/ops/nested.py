@@ -4,8 +4,6 @@ Most ops cost what they do for each component alone, and have no formula here. W
 gradients that are sums over all components; and some ops only exist for nested tensors.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from math import prod
 from typing import Any

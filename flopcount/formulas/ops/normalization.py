@@ -8,8 +8,6 @@ A backward op posts Σg to the bias, Σg·x̂ to the weight and all else to the 
 gradients need is posted to the input, or to the weight where the input has no gradient.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from math import prod
 from typing import Any

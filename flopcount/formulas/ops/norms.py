@@ -3,8 +3,6 @@
 Letters: the norms of n values in m groups are m sums of powers |x|ᵖ, and their roots.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from math import inf
 from typing import Any

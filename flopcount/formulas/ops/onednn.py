@@ -3,8 +3,6 @@
 The library may keep weights in an order of its own; their shapes stay the same.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

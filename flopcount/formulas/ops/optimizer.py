@@ -5,8 +5,6 @@ parameter. The few numbers that a step computes once, such as Adam's bias correc
 arithmetic there, and not counted here either.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

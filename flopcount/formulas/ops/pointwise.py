@@ -3,8 +3,6 @@
 A fused op costs the sum of the steps of its textbook definition, written beside it.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from torch import Tensor, ops

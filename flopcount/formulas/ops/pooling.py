@@ -5,8 +5,6 @@ like any other, as it does in a convolution's ``macs``. What an adaptive pooling
 follows from the two lengths alone, and is counted exactly.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from math import prod
 from typing import Any

@@ -3,8 +3,6 @@
 The others have the formula of aten's op of the same name.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from torch import Tensor

@@ -5,8 +5,6 @@ rescaling a result, counts as bytes alone, like every integer op. There is float
 only where floats become integers or integers floats.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from typing import Any
 

@@ -6,8 +6,6 @@ for all steps; where a layer runs backwards it is one for each step (torch, RNN.
 bits are widened, which is no arithmetic.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from math import prod
 from typing import Any

@@ -3,8 +3,6 @@ each library turns their bits into a distribution in its own way. The bytes coun
 that are drawn by trial and error are in ``value_dependent``.
 """
 
-from __future__ import annotations
-
 from functools import partial
 
 from flopcount.formulas import bytes as traffic

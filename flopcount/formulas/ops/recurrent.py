@@ -5,8 +5,6 @@ step, as torch runs it where there is no kernel for the whole. Here a weight's g
 product over all steps; unrolled it is one for each step and their sum, as many operations.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import prod

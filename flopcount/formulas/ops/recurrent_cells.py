@@ -9,8 +9,6 @@ documents it:
     GRU     h' = n + z·(h - n)      n = tanh(W·x + b + r·(U·h + b'))         r, z = σ(…)
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any

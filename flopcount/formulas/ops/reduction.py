@@ -4,8 +4,6 @@ Letters: n values are reduced to m results, so that a reduction is n - m operati
 For ops that keep their shape, m counts the rows along the dimension that they work on.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from torch import Tensor, ops

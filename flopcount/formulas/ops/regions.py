@@ -1,7 +1,5 @@
 """Regions of interest (torchvision): choosing boxes, and pooling what lies inside each."""
 
-from __future__ import annotations
-
 from math import prod
 from typing import Any
 

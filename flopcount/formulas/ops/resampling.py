@@ -5,8 +5,6 @@ gradient t multiplications and t additions onto the image. Coordinates and weigh
 place, not to a channel: they are computed once for all channels (and samples, on a fixed grid).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from math import prod
 from typing import Any

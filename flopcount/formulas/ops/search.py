@@ -1,7 +1,5 @@
 """Ops that look for values: which are not zero, which bin one belongs to, which are unique."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from torch import Tensor

@@ -1,7 +1,5 @@
 """Reductions of neighbouring rows: n values in m results, each of at least one value."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from torch import Tensor

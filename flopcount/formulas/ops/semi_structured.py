@@ -5,8 +5,6 @@ values: half the MACs of the dense product, in as many dot products. Mishra et a
 2104.08378.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from torch import Tensor

@@ -3,8 +3,6 @@
 Letters: n values in m rows along the dimension that is normalised.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from torch import Tensor, ops

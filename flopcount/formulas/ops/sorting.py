@@ -1,7 +1,5 @@
 """Sorting and selection: the comparisons that it takes at most, as only values tell the number."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from torch import Tensor, ops

@@ -5,8 +5,6 @@ count alike: coordinates (COO), compressed rows or columns (CSR, CSC), and block
 are stored whole.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from math import prod
 from typing import Any

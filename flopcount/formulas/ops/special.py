@@ -5,8 +5,6 @@ the argument; an evaluation counts once, as for exp. So does one of an orthogona
 degree is the value of a tensor.
 """
 
-from __future__ import annotations
-
 from torch import Tensor
 
 from flopcount.cost import Cost

@@ -1,7 +1,5 @@
 """Whole layers in one op: what torch.nn's transformer layers run when no gradient is needed."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from typing import Any
 

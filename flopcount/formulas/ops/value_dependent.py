@@ -3,8 +3,6 @@
 Their work depends on values, or torch chooses between algorithms that have nothing in common.
 """
 
-from __future__ import annotations
-
 from flopcount.formulas import bytes as traffic
 from flopcount.formulas.registry import free
 

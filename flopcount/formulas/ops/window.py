@@ -5,8 +5,6 @@ what is kept of it. A window of a single value is 1, without arithmetic. Harris,
 IEEE 66, 1978.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from torch import Tensor
