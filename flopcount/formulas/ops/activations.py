@@ -6,15 +6,13 @@ the output's gradient, y the output, s = sigmoid(x), which takes 4 operations.
 
 from typing import Any
 
-from torch import Tensor, ops
+from torch import Tensor
 
 from flopcount.cost import ZERO, Cost
 from flopcount.formulas import bytes as traffic
 from flopcount.formulas.ops.pointwise import in_words, steps
 from flopcount.formulas.registry import Gradients, formula
 from flopcount.formulas.steps import elementwise
-
-aten = ops.aten
 
 steps("relu", "threshold", compare=1)  # max(x, 0)
 steps("leaky_relu", "_prelu_kernel", compare=1, mul=1)  # x if x > 0 else slope · x
@@ -59,7 +57,7 @@ gradient_steps("softplus_backward", compare=1, special=1, mul=2, add=1, div=1)
 gradient_steps("mish_backward", special=4, compare=1, add=3, div=1, mul=4)
 
 
-@formula(aten.elu_backward, by_name=True)
+@formula("aten::elu_backward", by_name=True)
 def elu_backward(*, is_result: bool, out: Tensor, **others: Any) -> Gradients:
     """g·scale, or g·s·scale·α·e^(s·x); with the result in place of x, g·s·(y + scale·α)."""
     if is_result:
@@ -71,7 +69,7 @@ GELU = {"mul": 3, "add": 1, "special": 1}
 """x/2·(1 + erf(x/√2))."""
 
 
-@formula(aten.gelu)
+@formula("aten::gelu")
 def gelu(x: Tensor, *, approximate: str = "none", out: Tensor) -> Cost:
     """x/2·(1 + erf(x/√2)), or x/2·(1 + tanh(√(2/π)·(x + 0.044715·x³))).
 
@@ -82,7 +80,7 @@ def gelu(x: Tensor, *, approximate: str = "none", out: Tensor) -> Cost:
     return elementwise(out, **GELU)
 
 
-@formula(aten.gelu_backward)
+@formula("aten::gelu_backward")
 def gelu_backward(grad: Tensor, x: Tensor, *, approximate: str = "none", out: Tensor) -> Gradients:
     """g·(Φ(x) + x·φ(x)); with tanh, g·(½·(1 + t) + ½·x·(1 - t²)·u′(x)), t = tanh(u(x)).
 
@@ -163,7 +161,7 @@ def prelu_kernel_backward(
     return Gradients(input=steps, weight=steps)
 
 
-@formula(aten.native_dropout)
+@formula("aten::native_dropout")
 def native_dropout(x: Tensor, p: float, train: bool | None, *, out: tuple[Tensor, ...]) -> Cost:
     """x·mask / (1 - p): two products. Drawing the mask is free."""
     return elementwise(x, mul=2) if train or train is None else ZERO
@@ -175,7 +173,7 @@ def masked_scale(x: Tensor, mask: Tensor, scale: float, *, out: Tensor) -> Cost:
     return elementwise(out, mul=2)
 
 
-@formula(aten.native_dropout_backward)
+@formula("aten::native_dropout_backward")
 def native_dropout_backward(grad: Tensor, mask: Tensor, scale: float, *, out: Tensor) -> Gradients:
     """g·mask·scale."""
     return Gradients(input=elementwise(grad, mul=2))

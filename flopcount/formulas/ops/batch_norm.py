@@ -10,7 +10,7 @@ sums, and has them posted to it where the bias or the weight has no gradient.
 from collections.abc import Sequence
 from typing import Any
 
-from torch import Tensor, ops
+from torch import Tensor
 
 from flopcount.cost import ZERO, Cost
 from flopcount.formulas import bytes as traffic
@@ -18,8 +18,6 @@ from flopcount.formulas.call import Call
 from flopcount.formulas.ops.normalization import inverse_root, normalize, scale_shift, statistics
 from flopcount.formulas.registry import Gradients, formula
 from flopcount.formulas.steps import fold
-
-aten = ops.aten
 
 
 def remember(channels: int, mean: Tensor | None, var: Tensor | None) -> Cost:
@@ -43,11 +41,11 @@ def batch_norm_traffic(call: Call) -> tuple[int, int]:
 
 
 @formula(
-    aten.native_batch_norm,
-    aten._native_batch_norm_legit,
-    aten._native_batch_norm_legit_functional,
-    aten.cudnn_batch_norm,
-    aten.miopen_batch_norm,
+    "aten::native_batch_norm",
+    "aten::_native_batch_norm_legit",
+    "aten::_native_batch_norm_legit_functional",
+    "aten::cudnn_batch_norm",
+    "aten::miopen_batch_norm",
     traffic=batch_norm_traffic,
     coefficients=AVERAGING,
 )
@@ -79,8 +77,8 @@ def batch_norm_no_stats(
 
 
 @formula(
-    aten._batch_norm_with_update,
-    aten._batch_norm_with_update_functional,
+    "aten::_batch_norm_with_update",
+    "aten::_batch_norm_with_update_functional",
     coefficients=("momentum",),
 )
 def _batch_norm_with_update(
@@ -97,7 +95,7 @@ def _batch_norm_with_update(
     return normalize(x, channels, weight, bias) + remember(channels, running_mean, running_var)
 
 
-@formula(aten._native_batch_norm_legit_no_training, aten._batch_norm_no_update)
+@formula("aten::_native_batch_norm_legit_no_training", "aten::_batch_norm_no_update")
 def _native_batch_norm_legit_no_training(
     x: Tensor, weight: Tensor | None, bias: Tensor | None, *args: Any, out: Any
 ) -> Cost:
@@ -132,7 +130,9 @@ def batch_norm_backward_traffic(call: Call) -> tuple[int, int]:
 
 
 @formula(
-    aten.native_batch_norm_backward, aten.batch_norm_backward, traffic=batch_norm_backward_traffic
+    "aten::native_batch_norm_backward",
+    "aten::batch_norm_backward",
+    traffic=batch_norm_backward_traffic,
 )
 def native_batch_norm_backward(
     grad: Tensor,
@@ -187,7 +187,7 @@ def running_gradients(n: int, channels: int, mask: Sequence[bool], rescale: int)
     )
 
 
-@formula(aten.cudnn_batch_norm_backward, aten.miopen_batch_norm_backward)
+@formula("aten::cudnn_batch_norm_backward", "aten::miopen_batch_norm_backward")
 def cudnn_batch_norm_backward(
     x: Tensor, grad: Tensor, weight: Tensor, *args: Any, out: Any
 ) -> Gradients:
@@ -200,7 +200,7 @@ def cudnn_batch_norm_backward(
 # over several processes, which exchange their statistics between these ops
 
 
-@formula(aten.batch_norm_stats)
+@formula("aten::batch_norm_stats")
 def batch_norm_stats(x: Tensor, eps: float, *, out: Any) -> Cost:
     """Mean and rstd of each channel."""
     return statistics(x, x.shape[1])
@@ -213,8 +213,8 @@ def batch_norm_update_stats(x: Tensor, mean: Any, var: Any, *args: Any, out: Any
 
 
 @formula(
-    aten.batch_norm_gather_stats_with_counts,
-    aten.batch_norm_gather_stats,
+    "aten::batch_norm_gather_stats_with_counts",
+    "aten::batch_norm_gather_stats",
     traffic=traffic.reading_all_but(0),  # x lends its dtype
 )
 def batch_norm_gather_stats(
@@ -238,7 +238,7 @@ def batch_norm_gather_stats(
     return gathered + remember(channels, running_mean, running_var)
 
 
-@formula(aten.batch_norm_elemt)
+@formula("aten::batch_norm_elemt")
 def batch_norm_elemt(
     x: Tensor, weight: Tensor | None, bias: Tensor | None, *args: Any, out: Any
 ) -> Cost:
@@ -246,7 +246,7 @@ def batch_norm_elemt(
     return scale_shift(x, weight, bias)
 
 
-@formula(aten.batch_norm_backward_reduce, by_name=True)
+@formula("aten::batch_norm_backward_reduce", by_name=True)
 def batch_norm_backward_reduce(
     *, input: Tensor, input_g: bool, weight_g: bool, bias_g: bool, out: Any, **others: Any
 ) -> Gradients:
@@ -255,7 +255,7 @@ def batch_norm_backward_reduce(
     return batch_norm_backward(input.numel(), input.shape[1], mask, from_sums=ZERO)
 
 
-@formula(aten.batch_norm_backward_elemt)
+@formula("aten::batch_norm_backward_elemt")
 def batch_norm_backward_elemt(
     grad: Tensor, x: Tensor, mean: Tensor, rstd: Tensor, weight: Tensor | None, *args: Any, out: Any
 ) -> Gradients:

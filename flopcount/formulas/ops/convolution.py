@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from math import prod
 from typing import Any
 
-from torch import Tensor, ops
+from torch import Tensor
 
 from flopcount.cost import ZERO, Cost
 from flopcount.formulas import bytes as traffic
@@ -17,10 +17,8 @@ from flopcount.formulas.call import Call
 from flopcount.formulas.registry import Formula, Gradients, formula
 from flopcount.formulas.steps import dot_products, elementwise, fold
 
-aten = ops.aten
 
-
-@formula(aten.convolution, "aten::convolution_overrideable")
+@formula("aten::convolution", "aten::convolution_overrideable")
 def convolution(
     x: Tensor,
     weight: Tensor,
@@ -49,7 +47,7 @@ def convolution_backward_traffic(call: Call) -> tuple[int, int]:
     return traffic.read_and_written(operands, call.results)
 
 
-@formula(aten.convolution_backward, traffic=convolution_backward_traffic)
+@formula("aten::convolution_backward", traffic=convolution_backward_traffic)
 def convolution_backward(
     grad: Tensor,
     x: Tensor,

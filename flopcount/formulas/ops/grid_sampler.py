@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from math import prod
 from typing import Any
 
-from torch import Tensor, ops
+from torch import Tensor
 
 from flopcount.cost import Cost
 from flopcount.formulas.ops.resampling import (
@@ -22,8 +22,6 @@ from flopcount.formulas.ops.resampling import (
 )
 from flopcount.formulas.registry import Gradients, formula
 from flopcount.formulas.steps import contraction, elementwise, fold
-
-aten = ops.aten
 
 ZEROS, BORDER, REFLECTION = range(3)
 """``padding_mode`` of a grid sampler."""
@@ -58,7 +56,10 @@ def sampled(grid: Tensor, values: int, mode: int, padding_mode: int, align_corne
 
 
 @formula(
-    aten.grid_sampler_2d, aten.grid_sampler_3d, "aten::_grid_sampler_2d_cpu_fallback", by_name=True
+    "aten::grid_sampler_2d",
+    "aten::grid_sampler_3d",
+    "aten::_grid_sampler_2d_cpu_fallback",
+    by_name=True,
 )
 def grid_sampler(
     *,
@@ -113,8 +114,8 @@ def sampled_backward(
 
 
 @formula(
-    aten.grid_sampler_2d_backward,
-    aten.grid_sampler_3d_backward,
+    "aten::grid_sampler_2d_backward",
+    "aten::grid_sampler_3d_backward",
     "aten::_grid_sampler_2d_cpu_fallback_backward",
     by_name=True,
 )
@@ -140,7 +141,7 @@ def cudnn_grid_sampler_backward(x: Tensor, grid: Tensor, grad: Tensor, *, out: A
     return sampled_backward(grad, grid, LINEAR, ZEROS, align_corners=True)
 
 
-@formula(aten.affine_grid_generator)
+@formula("aten::affine_grid_generator")
 def affine_grid_generator(
     theta: Tensor, size: Sequence[int], align_corners: bool, *, out: Tensor
 ) -> Cost:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from math import prod
 
-from torch import Tensor, ops
+from torch import Tensor
 
 from flopcount.cost import ZERO, Cost
 from flopcount.formulas import bytes as traffic
@@ -13,10 +13,8 @@ from flopcount.formulas.ops.pointwise import scaling_steps
 from flopcount.formulas.registry import Gradients, formula
 from flopcount.formulas.steps import contraction, elementwise, fold
 
-aten = ops.aten
 
-
-@formula(aten.mm)
+@formula("aten::mm")
 def mm(a: Tensor, b: Tensor, *args: object, out: Tensor) -> Cost:
     """(m, k) @ (k, n): m·n dot products of length k."""
     m, k = a.shape
@@ -24,7 +22,7 @@ def mm(a: Tensor, b: Tensor, *args: object, out: Tensor) -> Cost:
     return contraction(dots=m * n, length=k)
 
 
-@formula(aten.bmm)
+@formula("aten::bmm")
 def bmm(a: Tensor, b: Tensor, *args: object, out: Tensor) -> Cost:
     """(b, m, k) @ (b, k, n): b·m·n dot products of length k."""
     batch, m, k = a.shape
@@ -32,7 +30,7 @@ def bmm(a: Tensor, b: Tensor, *args: object, out: Tensor) -> Cost:
     return contraction(dots=batch * m * n, length=k)
 
 
-@formula(aten.mv, aten.dot, aten.vdot)
+@formula("aten::mv", "aten::dot", "aten::vdot")
 def mv(a: Tensor, b: Tensor, *, out: Tensor) -> Cost:
     """(m, k) @ (k,), or (k,) @ (k,): a dot product of length k for each element of the result."""
     return contraction(dots=out.numel(), length=b.shape[0])
@@ -57,7 +55,7 @@ def added(out: Tensor, length: int, beta: float, alpha: float) -> Cost:
     return contraction(dots=out.numel(), length=length) + combined(out, beta, alpha)
 
 
-@formula(aten.addmm, aten.baddbmm, aten.addmv, traffic=traffic.accumulated)
+@formula("aten::addmm", "aten::baddbmm", "aten::addmv", traffic=traffic.accumulated)
 def addmm(
     bias: Tensor,
     a: Tensor,
@@ -113,7 +111,7 @@ def affine(out: Tensor, length: int, bias: Tensor | None) -> Cost:
     return products + elementwise(out, add=int(bias is not None))
 
 
-@formula(aten.linear)
+@formula("aten::linear")
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, out: Tensor) -> Cost:
     """(…, k) @ (n, k)ᵀ + bias, whole: where a backend does not take it apart."""
     return affine(out, weight.shape[-1], bias)

@@ -12,15 +12,13 @@ from collections.abc import Sequence
 from math import prod
 from typing import Any
 
-from torch import Tensor, ops
+from torch import Tensor
 
 from flopcount.cost import ZERO, Cost
 from flopcount.formulas import bytes as traffic
 from flopcount.formulas.ops.norms import norm_steps
 from flopcount.formulas.registry import Gradients, formula
 from flopcount.formulas.steps import elementwise, fold
-
-aten = ops.aten
 
 
 def normalize(x: Tensor, groups: int, weight: Tensor | None, bias: Tensor | None) -> Cost:
@@ -47,7 +45,7 @@ def scale_shift(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Cost:
 # layer norm
 
 
-@formula(aten.native_layer_norm)
+@formula("aten::native_layer_norm")
 def native_layer_norm(
     x: Tensor,
     normalized_shape: Sequence[int],
@@ -66,7 +64,7 @@ def row_count(x: Tensor, normalized_shape: Sequence[int]) -> int:
     return prod(x.shape[: x.dim() - len(normalized_shape)])
 
 
-@formula(aten.native_layer_norm_backward, traffic=traffic.reading_all_but(6))  # the bias
+@formula("aten::native_layer_norm_backward", traffic=traffic.reading_all_but(6))  # the bias
 def native_layer_norm_backward(
     grad: Tensor,
     x: Tensor,
@@ -105,7 +103,7 @@ def layer_norm_backward(n: int, m: int, k: int, mask: Sequence[bool], *, scaled:
 # group norm
 
 
-@formula(aten.native_group_norm)
+@formula("aten::native_group_norm")
 def native_group_norm(
     x: Tensor,
     weight: Tensor | None,
@@ -126,7 +124,7 @@ def native_group_norm(
     return normalize(x, batch * groups, weight, bias)
 
 
-@formula(aten.native_group_norm_backward)
+@formula("aten::native_group_norm_backward")
 def native_group_norm_backward(
     grad: Tensor,
     x: Tensor,

@@ -8,14 +8,12 @@ from math import inf
 from typing import Any
 
 import torch
-from torch import Tensor, ops
+from torch import Tensor
 
 from flopcount.cost import ZERO, Cost
 from flopcount.formulas.ops.pointwise import product_steps, real_powers, sum_steps
 from flopcount.formulas.registry import Gradients, formula
 from flopcount.formulas.steps import contraction, elementwise, fold
-
-aten = ops.aten
 
 
 def norm_steps(x: Tensor, n: int, m: int, p: float) -> Cost:
@@ -43,7 +41,7 @@ def power_sum_steps(x: Tensor, n: int, m: int, p: float) -> Cost:
     return modulus + real_powers(exponent, n) + Cost(arith=fold(n, m))
 
 
-@formula(aten.linalg_vector_norm, aten.norm)
+@formula("aten::linalg_vector_norm", "aten::norm")
 def linalg_vector_norm(
     x: Tensor, ord: float | None = 2, *args: Any, out: Tensor, **kwargs: Any
 ) -> Cost:
@@ -65,14 +63,14 @@ def _foreach_powsum(
     return sum((power_sum_steps(x, x.numel(), 1, ord) for x in xs), ZERO)
 
 
-@formula(aten.dist)
+@formula("aten::dist")
 def dist(a: Tensor, b: Tensor, p: float = 2, *, out: Tensor) -> Cost:
     """The norm of a - b, broadcast."""
     n = torch.broadcast_shapes(a.shape, b.shape).numel()
     return Cost(arith=n * sum_steps(a, b)) + norm_steps(a if a.is_complex() else b, n, 1, p)
 
 
-@formula(aten.renorm)
+@formula("aten::renorm")
 def renorm(x: Tensor, p: float, dim: int, maxnorm: float, *, out: Tensor) -> Cost:
     """x times maxnorm / (norm + ε) where a slice's norm is above maxnorm, else times 1."""
     return renorm_steps(x, x.numel(), x.shape[dim], p)
@@ -90,7 +88,7 @@ def distances(x: Tensor, pairs: int, p: float) -> Cost:
     return elementwise(x, n, add=1) + norm_steps(x, n, pairs, p)
 
 
-@formula(aten._cdist_forward)
+@formula("aten::_cdist_forward")
 def _cdist_forward(
     a: Tensor, b: Tensor, p: float, compute_mode: int | None, *, out: Tensor
 ) -> Cost:
@@ -98,7 +96,7 @@ def _cdist_forward(
     return distances(a, out.numel(), p)
 
 
-@formula(aten._pdist_forward)
+@formula("aten::_pdist_forward")
 def _pdist_forward(x: Tensor, p: float = 2, *, out: Tensor) -> Cost:
     """The distance of each of the r·(r - 1) / 2 pairs of rows."""
     return distances(x, out.numel(), p)

@@ -5,14 +5,12 @@ A fused op costs the sum of the steps of its textbook definition, written beside
 
 from typing import Any
 
-from torch import Tensor, ops
+from torch import Tensor
 
 from flopcount.cost import ZERO, Cost
 from flopcount.formulas import complex as complex_numbers
 from flopcount.formulas.registry import Formula, formula, free
 from flopcount.formulas.steps import elementwise
-
-aten = ops.aten
 
 
 def steps(*names: str, **counts: int) -> None:
@@ -72,7 +70,7 @@ steps("xlogy", compare=1, special=1, mul=1)  # x · log y, or 0 if x = 0
 steps("sinc", mul=1, special=1, div=1, compare=1)  # sin(π · x) / (π · x), or 1 if x = 0
 
 
-@formula(aten.clamp, aten.clip)
+@formula("aten::clamp", "aten::clip")
 def clamp(x: Tensor, min: Any = None, max: Any = None, *, out: Tensor) -> Cost:
     """A comparison for each bound that is given."""
     return elementwise(out, compare=len([bound for bound in (min, max) if bound is not None]))
@@ -110,13 +108,13 @@ def weighted_sum(a: Any, b: Any, factor: complex, out: Tensor) -> Cost:
     return Cost(arith=out.numel() * (sum_steps(a, b) + scaling_steps(factor, b)))
 
 
-@formula(aten.add, aten.sub, coefficients=("other", "alpha"))
+@formula("aten::add", "aten::sub", coefficients=("other", "alpha"))
 def add(a: Any, b: Any, scale: complex = 1, *, alpha: complex = 1, out: Tensor) -> Cost:
     """a + alpha·b."""
     return weighted_sum(a, b, alpha if scale == 1 else scale, out)
 
 
-@formula(aten.rsub, coefficients=("other", "alpha"))
+@formula("aten::rsub", coefficients=("other", "alpha"))
 def rsub(a: Any, b: Any, scale: complex = 1, *, alpha: complex = 1, out: Tensor) -> Cost:
     """b - alpha·a."""
     return weighted_sum(b, a, alpha if scale == 1 else scale, out)
@@ -129,13 +127,13 @@ def add_relu(a: Any, b: Any, scale: float = 1, *, alpha: float = 1, out: Tensor)
     return sums + elementwise(out, compare=1)
 
 
-@formula(aten.mul, coefficients=("other",))
+@formula("aten::mul", coefficients=("other",))
 def mul(a: Any, b: Any, *, out: Tensor) -> Cost:
     """a·b."""
     return Cost(arith=out.numel() * product_steps(a, b))
 
 
-@formula(aten.div, "aten::true_divide", coefficients=("other",))
+@formula("aten::div", "aten::true_divide", coefficients=("other",))
 def div(a: Any, b: Any, *, rounding_mode: str | None = None, out: Tensor) -> Cost:
     """a / b, and a rounding if there is a mode.
 
@@ -167,13 +165,13 @@ def angle(x: Tensor, *, out: Tensor) -> Cost:
     return elementwise(out, compare=1)
 
 
-@formula(aten.abs)
+@formula("aten::abs")
 def absolute(x: Tensor, *, out: Tensor) -> Cost:
     """One operation; of a complex number √(re² + im²): 2 products, a sum and a root."""
     return Cost(arith=4 * x.numel()) if x.is_complex() else elementwise(x, compare=1)
 
 
-@formula(aten.eq, aten.ne, aten.isnan)
+@formula("aten::eq", "aten::ne", "aten::isnan")
 @formula("aten::logical_not", "aten::logical_and", "aten::logical_or", "aten::logical_xor")
 def eq(a: Any, b: Any = 0, *, out: Tensor) -> Cost:
     """A comparison of a with b, or of x with itself or 0; of complex numbers one of each part."""
@@ -186,26 +184,26 @@ def isinf(x: Tensor, *, out: Tensor) -> Cost:
     return Cost(compare=2 * out.numel() * (2 if x.is_complex() else 1))
 
 
-@formula(aten.round)
+@formula("aten::round")
 def round(x: Tensor, *, decimals: int = 0, out: Tensor) -> Cost:
     """A rounding; to d decimals x·10ᵈ is rounded, and divided by 10ᵈ."""
     scaled = int(decimals != 0)
     return elementwise(out, compare=1, mul=scaled, div=scaled)
 
 
-@formula(aten.addcmul, coefficients=("value",))
+@formula("aten::addcmul", coefficients=("value",))
 def addcmul(x: Tensor, a: Tensor, b: Tensor, value: complex = 1, *, out: Tensor) -> Cost:
     """x + value·a·b."""
     return elementwise(out, add=1, mul=1) + Cost(arith=out.numel() * scaling_steps(value, out))
 
 
-@formula(aten.addcdiv, coefficients=("value",))
+@formula("aten::addcdiv", coefficients=("value",))
 def addcdiv(x: Tensor, a: Tensor, b: Tensor, value: complex = 1, *, out: Tensor) -> Cost:
     """x + value·a / b."""
     return elementwise(out, add=1, div=1) + Cost(arith=out.numel() * scaling_steps(value, out))
 
 
-@formula(aten.lerp, coefficients=("weight",))
+@formula("aten::lerp", coefficients=("weight",))
 def lerp(a: Tensor, b: Tensor, weight: Any, *, out: Tensor) -> Cost:
     """a + weight·(b - a)."""
     return elementwise(out, add=2) + Cost(arith=out.numel() * product_steps(weight, out))
@@ -234,7 +232,7 @@ def real_powers(exponent: float, count: int) -> Cost:
     return Cost(special=count) if steps is None else Cost(arith=count * sum(steps))
 
 
-@formula(aten.pow)
+@formula("aten::pow")
 def pow(base: Any, exponent: Any, *, out: Tensor) -> Cost:
     """Products by repeated squaring for a whole exponent, roots for halves, else one evaluation."""
     if not isinstance(base, Tensor) or isinstance(exponent, Tensor) or is_complex(exponent):

@@ -9,14 +9,12 @@ from collections.abc import Sequence
 from math import prod
 from typing import Any
 
-from torch import Tensor, ops
+from torch import Tensor
 
 from flopcount.cost import Cost
 from flopcount.formulas import bytes as traffic
 from flopcount.formulas.registry import Formula, Gradients, formula
 from flopcount.formulas.steps import elementwise
-
-aten = ops.aten
 
 
 def window(kernel_size: int | Sequence[int], dimensions: int) -> int:
@@ -77,12 +75,12 @@ formula("aten::avg_pool3d_backward", traffic=traffic.shape_only)(avg_pool_backwa
 
 
 @formula(
-    aten.max_pool2d_with_indices_backward,
-    aten.max_pool3d_with_indices_backward,
-    aten.fractional_max_pool2d_backward,
-    aten.fractional_max_pool3d_backward,
-    aten.adaptive_max_pool2d_backward,
-    aten.adaptive_max_pool3d_backward,
+    "aten::max_pool2d_with_indices_backward",
+    "aten::max_pool3d_with_indices_backward",
+    "aten::fractional_max_pool2d_backward",
+    "aten::fractional_max_pool3d_backward",
+    "aten::adaptive_max_pool2d_backward",
+    "aten::adaptive_max_pool3d_backward",
     traffic=traffic.shape_only,
 )
 @formula(  # these get no indices, and look at x

@@ -6,15 +6,13 @@ For ops that keep their shape, m counts the rows along the dimension that they w
 
 from typing import Any
 
-from torch import Tensor, ops
+from torch import Tensor
 
 from flopcount.cost import Cost
 from flopcount.formulas import bytes as traffic
 from flopcount.formulas.call import Call
 from flopcount.formulas.registry import formula
 from flopcount.formulas.steps import elementwise, fold
-
-aten = ops.aten
 
 
 def rows(x: Tensor, dim: int) -> int:
@@ -30,37 +28,37 @@ def additions(x: Tensor, out: Tensor) -> Cost:
     return elementwise(out, fold(x.numel(), out.numel()), add=1)
 
 
-@formula(aten.sum)
+@formula("aten::sum")
 def sum(x: Tensor, *args: Any, out: Tensor, **kwargs: Any) -> Cost:
     """n - m additions."""
     return additions(x, out)
 
 
-@formula(aten.nansum)
+@formula("aten::nansum")
 def nansum(x: Tensor, *args: Any, out: Tensor, **kwargs: Any) -> Cost:
     """A sum of n selects: x or 0."""
     return elementwise(x, compare=1) + additions(x, out)
 
 
-@formula(aten.mean)
+@formula("aten::mean")
 def mean(x: Tensor, *args: Any, out: Tensor, **kwargs: Any) -> Cost:
     """A sum, and a division for each result; a complex one by a real number is two."""
     return additions(x, out) + Cost(arith=out.numel() * (2 if out.is_complex() else 1))
 
 
-@formula(aten.prod)
+@formula("aten::prod")
 def prod(x: Tensor, *args: Any, out: Tensor, **kwargs: Any) -> Cost:
     """n - m multiplications."""
     return elementwise(out, fold(x.numel(), out.numel()), mul=1)
 
 
-@formula(aten.trace)
+@formula("aten::trace")
 def trace(x: Tensor, *, out: Tensor) -> Cost:
     """The sum of the diagonal."""
     return elementwise(out, fold(min(x.shape), 1), add=1)
 
 
-@formula(aten.amax, aten.amin, aten.max, aten.min, aten.argmax, aten.argmin)
+@formula("aten::amax", "aten::amin", "aten::max", "aten::min", "aten::argmax", "aten::argmin")
 def amax(x: Tensor, *args: Any, out: Tensor | tuple[Tensor, ...], **kwargs: Any) -> Cost:
     """n - m comparisons, with or without the place of the winner."""
     values = out if isinstance(out, Tensor) else out[0]
@@ -73,13 +71,13 @@ def max_other(a: Tensor, b: Tensor, *, out: Tensor) -> Cost:
     return elementwise(out, compare=1)
 
 
-@formula(aten.aminmax, aten._aminmax)
+@formula("aten::aminmax", "aten::_aminmax")
 def aminmax(x: Tensor, *args: Any, out: tuple[Tensor, Tensor], **kwargs: Any) -> Cost:
     """Both extremes, n - m comparisons each."""
     return Cost(compare=2 * fold(x.numel(), out[0].numel()))
 
 
-@formula(aten.any, aten.all, aten.count_nonzero)
+@formula("aten::any", "aten::all", "aten::count_nonzero")
 def any(x: Tensor, *args: Any, out: Tensor, **kwargs: Any) -> Cost:
     """n comparisons with zero; what follows is boolean or counting."""
     return Cost(compare=x.numel() * (2 if x.is_complex() else 1))  # both parts
@@ -99,13 +97,13 @@ def variance(x: Tensor) -> Cost:
     return Cost(arith=x.numel() * (8 if x.is_complex() else 4))
 
 
-@formula(aten.var, aten.var_mean)
+@formula("aten::var", "aten::var_mean")
 def var(x: Tensor, *args: Any, out: Tensor | tuple[Tensor, ...], **kwargs: Any) -> Cost:
     """Σ(x - mean)² / (k - correction), in two passes."""
     return variance(x)
 
 
-@formula(aten.std, aten.std_mean)
+@formula("aten::std", "aten::std_mean")
 def std(x: Tensor, *args: Any, out: Tensor | tuple[Tensor, ...], **kwargs: Any) -> Cost:
     """The root of the variance."""
     deviation = out if isinstance(out, Tensor) else out[0]
@@ -115,19 +113,19 @@ def std(x: Tensor, *args: Any, out: Tensor | tuple[Tensor, ...], **kwargs: Any) 
 # scans
 
 
-@formula(aten.cumsum)
+@formula("aten::cumsum")
 def cumsum(x: Tensor, dim: int, *, out: Tensor, **kwargs: Any) -> Cost:
     """An addition for each element of a row but the first."""
     return elementwise(out, fold(x.numel(), rows(x, dim)), add=1)
 
 
-@formula(aten.cumprod)
+@formula("aten::cumprod")
 def cumprod(x: Tensor, dim: int, *, out: Tensor, **kwargs: Any) -> Cost:
     """A multiplication for each element of a row but the first."""
     return elementwise(out, fold(x.numel(), rows(x, dim)), mul=1)
 
 
-@formula(aten.cummax, aten.cummin)
+@formula("aten::cummax", "aten::cummin")
 def cummax(x: Tensor, dim: int, *, out: tuple[Tensor, Tensor]) -> Cost:
     """A comparison for each element of a row but the first."""
     return Cost(compare=fold(x.numel(), rows(x, dim)))

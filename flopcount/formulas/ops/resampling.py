@@ -9,15 +9,13 @@ from collections.abc import Sequence
 from math import prod
 from typing import Any
 
-from torch import Tensor, ops
+from torch import Tensor
 
 from flopcount.cost import Cost
 from flopcount.formulas import bytes as traffic
 from flopcount.formulas.call import Call
 from flopcount.formulas.registry import Formula, Gradients, formula, free
 from flopcount.formulas.steps import elementwise
-
-aten = ops.aten
 
 LINEAR, NEAREST, CUBIC = range(3)
 """How aten numbers the modes of interpolation."""

@@ -5,14 +5,12 @@ Letters: n values in m rows along the dimension that is normalised.
 
 from typing import Any
 
-from torch import Tensor, ops
+from torch import Tensor
 
 from flopcount.cost import Cost
 from flopcount.formulas.ops.reduction import rows
 from flopcount.formulas.registry import Gradients, formula
 from flopcount.formulas.steps import elementwise, fold
-
-aten = ops.aten
 
 
 def softmax_steps(n: int, m: int) -> Cost:
@@ -31,13 +29,13 @@ def softmax_backward_steps(n: int, m: int) -> Cost:
 # "int_out" ops have a tensor for the result already; without one they open themselves
 
 
-@formula(aten._softmax, "aten::softmax.int_out")
+@formula("aten::_softmax", "aten::softmax.int_out")
 def softmax(x: Tensor, dim: int, *args: Any, out: Tensor, **kwargs: Any) -> Cost:
     """e^(x - max) / Σe^(x - max) along each row."""
     return softmax_steps(x.numel(), rows(x, dim))
 
 
-@formula(aten._log_softmax, "aten::log_softmax.int_out")
+@formula("aten::_log_softmax", "aten::log_softmax.int_out")
 def log_softmax(x: Tensor, dim: int, *args: Any, out: Tensor, **kwargs: Any) -> Cost:
     """(x - max) - log Σe^(x - max): a logarithm for each row, and no division."""
     n, m = x.numel(), rows(x, dim)
@@ -59,7 +57,7 @@ def _masked_softmax(
     return softmax_steps(x.numel(), m) + elementwise(x, compare=2)
 
 
-@formula(aten._softmax_backward_data)
+@formula("aten::_softmax_backward_data")
 def _softmax_backward_data(
     grad: Tensor, y: Tensor, dim: int, input_dtype: Any, *, out: Tensor
 ) -> Gradients:
@@ -76,7 +74,7 @@ def _masked_softmax_backward(
     return Gradients(input=steps + elementwise(y, compare=1))
 
 
-@formula(aten._log_softmax_backward_data)
+@formula("aten::_log_softmax_backward_data")
 def _log_softmax_backward_data(
     grad: Tensor, y: Tensor, dim: int, input_dtype: Any, *, out: Tensor
 ) -> Gradients:

@@ -2,14 +2,12 @@
 
 from typing import Any
 
-from torch import Tensor, ops
+from torch import Tensor
 
 from flopcount.cost import Cost
 from flopcount.formulas.ops.reduction import rows
 from flopcount.formulas.registry import formula
 from flopcount.formulas.steps import fold
-
-aten = ops.aten
 
 
 def sort_comparisons(length: int, k: int) -> int:
@@ -29,7 +27,7 @@ def _order(x: Tensor, dim: int, k: int | None = None) -> Cost:
     return Cost(compare=rows(x, dim) * sort_comparisons(length, length if k is None else k))
 
 
-@formula(aten.sort, aten.argsort)
+@formula("aten::sort", "aten::argsort")
 def sort(
     x: Tensor, dim: int = -1, descending: bool = False, *, stable: bool | None = None, out: Any
 ) -> Cost:
@@ -37,26 +35,26 @@ def sort(
     return _order(x, dim)
 
 
-@formula(aten.msort)
+@formula("aten::msort")
 def msort(x: Tensor, *, out: Tensor) -> Cost:
     """A sort along the first dimension."""
     return _order(x, 0)
 
 
-@formula(aten.topk)
+@formula("aten::topk")
 def topk(x: Tensor, k: int, dim: int = -1, *args: bool, out: tuple[Tensor, Tensor]) -> Cost:
     """length·⌈log₂ k⌉ + length - k comparisons for each row, at most."""
     return _order(x, dim, k)
 
 
-@formula(aten.kthvalue)
+@formula("aten::kthvalue")
 def kthvalue(x: Tensor, k: int, dim: int = -1, *args: bool, out: tuple[Tensor, Tensor]) -> Cost:
     """The worst of the k best, from the nearer end."""
     length = x.shape[dim] if x.dim() else 1
     return _order(x, dim, min(k, length - k + 1))
 
 
-@formula(aten.median, aten.nanmedian)
+@formula("aten::median", "aten::nanmedian")
 def median(x: Tensor, dim: int | None = None, *args: bool, out: Any) -> Cost:
     """The k-th value, k the middle of the row."""
     if dim is None:
@@ -65,7 +63,7 @@ def median(x: Tensor, dim: int | None = None, *args: bool, out: Any) -> Cost:
     return _order(x, dim, (length + 1) // 2)
 
 
-@formula(aten.mode)
+@formula("aten::mode")
 def mode(x: Tensor, dim: int = -1, *args: bool, out: tuple[Tensor, Tensor]) -> Cost:
     """A sort, and a comparison of each element with the one before."""
     return _order(x, dim) + Cost(compare=fold(x.numel(), rows(x, dim)))
