@@ -4,8 +4,6 @@ from dataclasses import dataclass, field
 
 from flopcount.cost import ZERO, Cost
 
-__all__ = ["Bill"]
-
 
 @dataclass(frozen=True, slots=True)
 class Bill:

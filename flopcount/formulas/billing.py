@@ -8,8 +8,6 @@ from flopcount.formulas.registry import Decision
 from flopcount.torch_private.modes import TorchDispatchMode
 from flopcount.torch_private.ops import composite_kernel, decomposition_of, parameter_names
 
-__all__ = ["Billing"]
-
 
 class Billing(TorchDispatchMode):
     """Bills the ops that run; a composite op is opened, and the ops that it runs are billed.

@@ -10,20 +10,6 @@ from flopcount.torch_private.modes import without_modes
 from flopcount.torch_private.ops import DENSE_LAYOUTS, SPARSE_PARTS
 from flopcount.torch_private.tensors import tensors_in
 
-__all__ = [
-    "accumulated",
-    "gathered",
-    "nothing",
-    "operands_and_results",
-    "packed",
-    "read_and_written",
-    "reading_all_but",
-    "refilled",
-    "shape_only",
-    "size",
-    "sparse_parts",
-]
-
 
 def size(tensor: Tensor) -> int:
     """Bytes of the distinct elements of ``tensor``: an expanded dimension counts once.

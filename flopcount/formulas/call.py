@@ -11,8 +11,6 @@ from torch import Tensor
 from flopcount.torch_private.ops import SPARSE_PARTS
 from flopcount.torch_private.tensors import tensors_in
 
-__all__ = ["Call", "is_sparse"]
-
 
 @dataclass(frozen=True)
 class Call:

@@ -17,8 +17,6 @@ from flopcount.formulas.registry import Formula, Uncountable
 from flopcount.torch_private.modes import without_modes
 from flopcount.torch_private.ops import OpOverload, decomposition_of
 
-__all__ = ["decomposed"]
-
 
 def decomposed(func: OpOverload, plan_of: Callable[[Any], Any]) -> Formula | None:
     """The formula of an op that has a decomposition in torch; None if it has none.

@@ -14,8 +14,6 @@ from flopcount.torch_private.modes import without_modes
 from flopcount.torch_private.ops import component_shapes
 from flopcount.torch_private.tensors import tensors_in
 
-__all__ = ["components"]
-
 
 def components(*values: Any) -> Iterator[tuple[int, list[Any]]]:
     """``values`` with components for nested tensors, and how many components have these shapes.

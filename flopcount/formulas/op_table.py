@@ -9,8 +9,6 @@ from tabulate import tabulate
 from flopcount.formulas import Decision, plan_of
 from flopcount.torch_private.ops import all_overloads
 
-__all__ = ["OpRow", "op_rows", "render"]
-
 
 @dataclass(frozen=True, slots=True, order=True)
 class OpRow:

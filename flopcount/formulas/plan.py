@@ -28,8 +28,6 @@ from flopcount.torch_private.ops import (
 )
 from flopcount.torch_private.tensors import tensors_in
 
-__all__ = ["CONTROL_FLOW", "Plan", "describe", "plan_of"]
-
 BILL_LIMIT = 1 << 12
 """Signatures of one op whose bills are kept."""
 

@@ -23,23 +23,6 @@ from flopcount.torch_private.ops import (
     parameter_names,
 )
 
-__all__ = [
-    "Decision",
-    "Formula",
-    "Gradients",
-    "Rule",
-    "Traffic",
-    "Uncountable",
-    "formula",
-    "formula_of",
-    "formulas_by_name",
-    "free",
-    "op_name",
-    "replaced",
-    "rule_of",
-    "rules",
-]
-
 
 class Uncountable(Exception):
     """Raised by a formula for arguments that it cannot count, so that the op is uncounted."""

@@ -8,8 +8,6 @@ from flopcount.formulas.complex import PRODUCT, QUOTIENT, ROOT, SELECT, SUM
 from flopcount.formulas.registry import Uncountable
 from flopcount.torch_private.modes import without_modes
 
-__all__ = ["contraction", "dot_products", "elementwise", "fold", "lengths"]
-
 
 def contraction(*, dots: int, length: int) -> Cost:
     """``dots`` dot products of ``length`` multiplications and ``length - 1`` additions each."""

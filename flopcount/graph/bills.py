@@ -12,8 +12,6 @@ from flopcount.formulas.billing import Billing
 from flopcount.torch_private.modes import FakeTensorMode, no_autocast
 from flopcount.torch_private.ops import has_kernel, schema_of
 
-__all__ = ["NodeCall", "call_of_op", "result_of"]
-
 
 class NodeCall(NamedTuple):
     """The call that a node stands for, with other nodes in place of their values.

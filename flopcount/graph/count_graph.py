@@ -17,8 +17,6 @@ from flopcount.report.report import Report
 from flopcount.torch_private.modes import without_modes
 from flopcount.torch_private.ops import HigherOrderOperator, OpOverload
 
-__all__ = ["count_graph"]
-
 
 def count_graph(
     *graphs: ExportedProgram | fx.GraphModule, sizes: Mapping[str, int] | None = None

@@ -13,8 +13,6 @@ from flopcount.graph.bills import NodeCall, result_of
 from flopcount.graph.sizes import Unsized
 from flopcount.torch_private.ops import composite_kernel
 
-__all__ = ["Body", "body_of", "call_of_higher_order", "random_call", "result_of_random"]
-
 RUN_ONCE: dict[str, Callable[..., AbstractContextManager[Any]]] = {
     "invoke_subgraph": nullcontext,
     "tag_activation_checkpoint": nullcontext,

@@ -10,8 +10,6 @@ from torch import fx, nn
 from flopcount.attribution.tree import WRAPPERS, ModuleTree, Scope
 from flopcount.torch_private.compiler import NO_MODULE
 
-__all__ = ["CallStack", "TracedModules", "call_stack"]
-
 CallStack = Mapping[str, tuple[str, Any]]
 """The open calls of modules, outermost first: a key of the call, the module's path and class."""
 

@@ -7,8 +7,6 @@ from torch import fx, ops
 from flopcount.attribution.phase import BACKWARD, FORWARD, RECOMPUTE
 from flopcount.torch_private.compiler import GRADIENTS
 
-__all__ = ["inner_phases", "phases"]
-
 
 def phases(graph: fx.Graph) -> dict[fx.Node, str]:
     """The phase of each call."""

@@ -16,8 +16,6 @@ from flopcount.torch_private.compiler import (
     traced_range,
 )
 
-__all__ = ["Sizes", "Unsized"]
-
 PYTHON_TYPES: dict[type, type] = {torch.SymInt: int, torch.SymFloat: float, torch.SymBool: bool}
 """The types of symbolic numbers, and of the numbers that take their place."""
 

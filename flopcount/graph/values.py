@@ -13,8 +13,6 @@ from flopcount.graph.sizes import Sizes, Unsized
 from flopcount.torch_private.modes import FakeTensorMode
 from flopcount.torch_private.ops import OpOverload, schema_of
 
-__all__ = ["Values"]
-
 
 class Values(dict[fx.Node, Any]):
     """The values of a graph's nodes in one run.

@@ -18,8 +18,6 @@ from flopcount.report.ledger import Ledger
 from flopcount.torch_private.modes import FakeTensorMode
 from flopcount.torch_private.ops import HigherOrderOperator, OpOverload
 
-__all__ = ["Walk"]
-
 
 @dataclass(frozen=True)
 class Run:
