@@ -22,11 +22,7 @@ SELF = "L['self']"
 
 
 class TracedModules:
-    """The tree of modules that nodes were traced in.
-
-    Attributes:
-        tree: the rows.
-    """
+    """The tree of modules that nodes were traced in."""
 
     def __init__(self) -> None:
         self.tree = ModuleTree()
@@ -96,9 +92,8 @@ class TracedModules:
 
 def call_stack(node: fx.Node) -> CallStack:
     """The calls that a node was traced in; for a node of backward, those of its forward."""
-    stack: CallStack = (
-        node.meta.get("nn_module_stack") or node.meta.get("fwd_nn_module_stack") or {}
-    )
+    meta = node.meta
+    stack: CallStack = meta.get("nn_module_stack") or meta.get("fwd_nn_module_stack") or {}
     return {} if any(path == NO_MODULE for path, _ in stack.values()) else stack
 
 

@@ -28,8 +28,7 @@ def inner_phases(graph: fx.Graph, outer: str) -> dict[fx.Node, str]:
 
 
 def _tag(node: fx.Node) -> str:
-    tag: str | None = node.meta.get("partitioner_tag")
-    return tag or ""
+    return str(node.meta.get("partitioner_tag") or "")
 
 
 def _tagged_backward(graph: fx.Graph) -> set[fx.Node]:

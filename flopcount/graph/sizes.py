@@ -38,16 +38,7 @@ class Symbol(NamedTuple):
 
 
 class Sizes:
-    """A size for each symbol of some graphs.
-
-    Args:
-        graphs: traced programs.
-        sizes: the size of each symbol, by its name or by the name of its ``torch.export.Dim``.
-
-    Raises:
-        TypeError: ``sizes`` is not a mapping to whole numbers.
-        ValueError: the graphs have no such symbol, or were not traced for its size.
-    """
+    """A size for each symbol of some graphs, by its name or the name of its ``torch.export.Dim``."""
 
     def __init__(
         self, graphs: Iterable[fx.GraphModule], sizes: Mapping[str, int] | None = None
@@ -128,9 +119,7 @@ class Sizes:
         place, term, _ = self._symbols[name]
         if term.is_Symbol:
             return place
-        labels = {
-            symbol: self._labels.get(symbol.name, symbol.name) for symbol in term.free_symbols
-        }
+        labels = {s: self._labels.get(s.name, s.name) for s in term.free_symbols}
         return f"in {place}, which is {term.subs(labels)}"
 
     def _by_symbol(self, sizes: Mapping[str, int]) -> dict[str, int]:

@@ -56,8 +56,7 @@ class Values(dict[fx.Node, Any]):
 
     def add(self, node: fx.Node) -> None:
         """Find the value of ``node``, if its shape is known."""
-        missing = self._sizes.missing(node.meta.get("val"))
-        if missing:
+        if missing := self._sizes.missing(node.meta.get("val")):
             self[node] = Unsized(missing)
         elif node.op == "get_attr":
             attribute = operator.attrgetter(str(node.target))(self.module)
