@@ -46,12 +46,9 @@ moves("_functional_sym_constrain_range_for_size", "record_stream", traffic=traff
 moves("_use_cudnn_ctc_loss", "_use_miopen_ctc_loss", "_is_all_true", "_is_any_true")
 moves("_local_scalar_dense", coefficients=("out",))
 moves("_assert_async", "_functional_assert_async")
-free(
-    "profiler::_record_function_enter",
-    "profiler::_record_function_enter_new",
-    "profiler::_record_function_exit",
-    traffic=traffic.nothing,
-)
+free("profiler::_record_function_enter", traffic=traffic.nothing)
+free("profiler::_record_function_enter_new", traffic=traffic.nothing)
+free("profiler::_record_function_exit", traffic=traffic.nothing)
 
 # memory filled with one value or a sequence; generating a sequence is no work on data
 moves("zeros", "ones", "full", "scalar_tensor", "eye", "arange", "range", "linspace", "logspace")
@@ -89,18 +86,11 @@ moves("select_backward", "slice_backward", "diagonal_backward")
 moves("select_scatter", "slice_scatter", "diagonal_scatter", "as_strided_scatter")
 
 # between processes; a reduction adds in the network, or in its library
-_COLLECTIVES = [
-    "all_gather_into_tensor",
-    "all_gather_into_tensor_coalesced",
-    "all_reduce",
-    "all_reduce_coalesced",
-    "all_to_all_single",
-    "broadcast",
-    "irecv",
-    "isend",
-    "reduce_scatter_tensor",
-    "reduce_scatter_tensor_coalesced",
-]
+_COLLECTIVES = (
+    *("all_gather_into_tensor", "all_gather_into_tensor_coalesced"),
+    *("all_reduce", "all_reduce_coalesced", "all_to_all_single", "broadcast", "irecv", "isend"),
+    *("reduce_scatter_tensor", "reduce_scatter_tensor_coalesced"),
+)
 for _namespace in ("_c10d_functional", "c10d_functional", "_c10d_functional_autograd"):
     free(*(f"{_namespace}::{name}" for name in _COLLECTIVES))
     free(f"{_namespace}::wait_tensor", traffic=traffic.nothing)
@@ -112,18 +102,9 @@ free("fsdp::split_with_sizes_copy", "fsdp::chunk_cat")
 free("fsdp::all_gather_copy_in", traffic=traffic.packed)
 free("c10d::barrier", "c10d::monitored_barrier_", traffic=traffic.nothing)
 free(  # the first argument receives
-    "c10d::_allgather_base_",
-    "c10d::_reduce_scatter_base_",
-    "c10d::allgather_",
-    "c10d::allgather_coalesced_",
-    "c10d::allgather_into_tensor_coalesced_",
-    "c10d::alltoall_",
-    "c10d::alltoall_base_",
-    "c10d::gather_",
-    "c10d::recv_",
-    "c10d::recv_any_source_",
-    "c10d::reduce_scatter_",
-    "c10d::reduce_scatter_tensor_coalesced_",
-    "c10d::scatter_",
+    *("c10d::_allgather_base_", "c10d::allgather_", "c10d::allgather_coalesced_"),
+    *("c10d::allgather_into_tensor_coalesced_", "c10d::alltoall_", "c10d::alltoall_base_"),
+    *("c10d::_reduce_scatter_base_", "c10d::reduce_scatter_", "c10d::gather_", "c10d::scatter_"),
+    *("c10d::reduce_scatter_tensor_coalesced_", "c10d::recv_", "c10d::recv_any_source_"),
     traffic=traffic.refilled,
 )

@@ -45,16 +45,12 @@ def per_element(params: Tensors, **steps: int) -> Cost:
 
 
 def gradient_steps(
-    grad_scale: Tensor | None, maximize: bool, weight_decay: float
+    *, maximize: bool, weight_decay: float, grad_scale: Tensor | None = None, **numbers: Any
 ) -> dict[str, int]:
     """What becomes of a gradient first: g / scale, -g, g + decay·param."""
     decays = int(weight_decay != 0)
-    return {
-        "div": int(grad_scale is not None),
-        "compare": int(maximize),
-        "add": decays,
-        "mul": decays,
-    }
+    scaled = int(grad_scale is not None)
+    return {"div": scaled, "compare": int(maximize), "add": decays, "mul": decays}
 
 
 def adam(params: Tensors, *, amsgrad: bool) -> Cost:
@@ -66,50 +62,26 @@ def adam(params: Tensors, *, amsgrad: bool) -> Cost:
 
 
 @formula("aten::_fused_adam", traffic=fused_traffic, coefficients=HYPERPARAMETERS)
-def fused_adam(
-    params: Tensors,
-    *states: Tensors,
-    weight_decay: float,
-    amsgrad: bool,
-    maximize: bool,
-    grad_scale: Tensor | None = None,
-    out: Any,
-    **numbers: Any,
-) -> Cost:
+def fused_adam(params: Tensors, *states: Tensors, amsgrad: bool, out: Any, **settings: Any) -> Cost:
     """Adam on g + decay·param."""
-    gradient = per_element(params, **gradient_steps(grad_scale, maximize, weight_decay))
+    gradient = per_element(params, **gradient_steps(**settings))
     return gradient + adam(params, amsgrad=amsgrad)
 
 
 @formula("aten::_fused_adamw", traffic=fused_traffic, coefficients=HYPERPARAMETERS)
 def fused_adamw(
-    params: Tensors,
-    *states: Tensors,
-    weight_decay: float,
-    amsgrad: bool,
-    maximize: bool,
-    grad_scale: Tensor | None = None,
-    out: Any,
-    **numbers: Any,
+    params: Tensors, *states: Tensors, weight_decay: float, amsgrad: bool, out: Any, **settings: Any
 ) -> Cost:
     """Adam on a parameter that decays by a product of its own, not through its gradient."""
-    gradient = per_element(params, **gradient_steps(grad_scale, maximize, weight_decay=0))
+    gradient = per_element(params, **gradient_steps(weight_decay=0, **settings))
     decay = per_element(params, mul=int(weight_decay != 0))
     return gradient + decay + adam(params, amsgrad=amsgrad)
 
 
 @formula("aten::_fused_adagrad", traffic=fused_traffic, coefficients=HYPERPARAMETERS)
-def fused_adagrad(
-    params: Tensors,
-    *states: Tensors,
-    weight_decay: float,
-    maximize: bool,
-    grad_scale: Tensor | None = None,
-    out: Any,
-    **numbers: Any,
-) -> Cost:
+def fused_adagrad(params: Tensors, *states: Tensors, out: Any, **settings: Any) -> Cost:
     """s += g·g; param += c·g / (√s + ε): 2 and 5 operations."""
-    gradient = per_element(params, **gradient_steps(grad_scale, maximize, weight_decay))
+    gradient = per_element(params, **gradient_steps(**settings))
     return gradient + per_element(params, add=3, mul=2, div=1, sqrt=1)
 
 
@@ -117,21 +89,18 @@ def fused_adagrad(
 def fused_sgd(
     params: Tensors,
     *states: Tensors,
-    weight_decay: float,
     momentum: float,
     dampening: float,
     nesterov: bool,
-    maximize: bool,
     is_first_step: bool,
-    grad_scale: Tensor | None = None,
     out: Any,
-    **numbers: Any,
+    **settings: Any,
 ) -> Cost:
     """m = momentum·m + (1 - dampening)·g; g += momentum·m if Nesterov, else g = m; param -= lr·g.
 
     In the first step m is g. Without dampening the factor 1 - dampening is no product.
     """
-    cost = per_element(params, **gradient_steps(grad_scale, maximize, weight_decay))
+    cost = per_element(params, **gradient_steps(**settings))
     if momentum != 0 and not is_first_step:
         cost += per_element(params, add=1, mul=2 if dampening else 1)
     if momentum != 0 and nesterov:
