@@ -13,13 +13,18 @@ from flopcount.formulas.call import Call
 from flopcount.formulas.ops.movement import moves
 from flopcount.formulas.ops.norms import renorm_steps
 from flopcount.formulas.ops.pointwise import scaling_steps
-from flopcount.formulas.registry import Gradients, Traffic, formula
+from flopcount.formulas.registry import Gradients, Traffic, formula, free
 from flopcount.formulas.steps import contraction, elementwise, fold
 
 # -- looked up: only the part of the table that reaches the result is read
 
 moves("embedding", "index_select", "gather", "index", "_unsafe_index", traffic=traffic.gathered)
 moves("take", traffic=traffic.gathered)
+free(
+    "aten::masked_select",
+    traffic=traffic.gathered,
+    why="elements are picked, none is computed; how many, only the mask's values tell",
+)
 moves("repeat_interleave.Tensor", "max_unpool2d", "max_unpool3d", "masked_scatter_backward")
 moves("embedding_sparse_backward", traffic=traffic.nothing)  # wraps the rows: a sparse gradient
 

@@ -14,7 +14,7 @@ from flopcount.formulas import bytes as traffic
 from flopcount.formulas.ops.matmul import combined
 from flopcount.formulas.ops.movement import moves
 from flopcount.formulas.ops.onednn import unary
-from flopcount.formulas.registry import formula
+from flopcount.formulas.registry import formula, free
 from flopcount.formulas.steps import contraction, elementwise
 
 
@@ -67,3 +67,7 @@ def cslt_sparse_mm(
 # values to store are picked by integers, or because they are not zero
 moves("_to_sparse_semi_structured", "_cslt_compress", "_sparse_semi_structured_apply")
 moves("_sparse_semi_structured_apply_dense")
+free(
+    "aten::_cslt_sparse_mm_search",
+    why="tries kernels for the same product, to find which one is fast",
+)
