@@ -13,9 +13,8 @@ from torch import Tensor
 from flopcount.cost import ZERO, Cost
 from flopcount.formulas import registry
 from flopcount.formulas.bill import Bill
-from flopcount.formulas.call import Call, is_sparse
+from flopcount.formulas.call import Call, components, is_sparse
 from flopcount.formulas.decomposition import decomposed
-from flopcount.formulas.nested_components import components
 from flopcount.formulas.registry import Decision, Formula, Gradients, Rule, Uncountable, rule_of
 from flopcount.torch_private.ops import (
     DENSE_LAYOUTS,

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from flopcount.cost import ZERO, Cost
 from flopcount.formulas import bytes as traffic
-from flopcount.formulas.nested_components import components
+from flopcount.formulas.call import components
 from flopcount.formulas.ops.matmul import affine_backward, linear_backward_traffic
 from flopcount.formulas.ops.movement import moves
 from flopcount.formulas.ops.normalization import layer_norm_backward

@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from flopcount.cost import ZERO, Cost
-from flopcount.formulas.nested_components import components
+from flopcount.formulas.call import components
 from flopcount.formulas.ops.activations import GELU
 from flopcount.formulas.ops.attention import Attention
 from flopcount.formulas.ops.normalization import normalize
