@@ -16,8 +16,6 @@ from flopcount.errors import UncountedOpWarning
 if TYPE_CHECKING:
     from torch.optim import Optimizer
 
-__all__ = ["run"]
-
 EXAMPLES = (
     "examples: flopcount resnet50 --train · flopcount vit_b_16 --depth 1 · "
     "flopcount mypackage.models:build --input 128:int64 --batch 8 · flopcount ops --help"

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from torch.optim import Optimizer
 
-__all__ = ["model_and_inputs", "optimizer_class", "optimizer_for"]
-
 
 def model_and_inputs(options: Namespace) -> tuple[nn.Module, tuple[Any, ...]]:
     """The named model and its inputs, on the named device."""

@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from flopcount.cli.parser import CommandError, Parser
 from flopcount.errors import did_you_mean
 
-__all__ = ["run"]
-
 
 def parser() -> Parser:
     """The options of ``flopcount ops``."""

@@ -7,8 +7,6 @@ from typing import NoReturn
 
 from flopcount.errors import FlopcountError
 
-__all__ = ["CommandError", "Parser", "natural", "positive", "shape"]
-
 
 class CommandError(FlopcountError):
     """Bad input: one line that says what is wrong and what would be right."""

@@ -19,8 +19,6 @@ from torch.overrides import TorchFunctionMode
 
 from flopcount.errors import FlopcountError, did_you_mean
 
-__all__ = ["build", "example_inputs", "known", "load", "task", "weights_of"]
-
 CPU_BUILD = "operator torchvision::nms does not exist"
 """The error of importing a torchvision that was built for another torch."""
 

@@ -14,16 +14,6 @@ from flopcount.report.diff import Diff
 from flopcount.report.report import Report
 from flopcount.report.tree import ModuleNode
 
-__all__ = [
-    "BaselineError",
-    "compare",
-    "damaged",
-    "document_of",
-    "is_changed",
-    "report_of",
-    "torch_version",
-]
-
 
 class BaselineError(FlopcountError):
     """A file of baselines cannot be read, or a baseline is used in a wrong way."""

@@ -8,18 +8,6 @@ from typing import Any
 
 from flopcount.pytest_plugin.baseline import BaselineError, damaged
 
-__all__ = [
-    "DIRECTORY",
-    "Documents",
-    "by_test_and_name",
-    "delete",
-    "delete_orphans",
-    "file_beside",
-    "format_file",
-    "read",
-    "write",
-]
-
 DIRECTORY = "__flops__"
 
 SCHEMA = "flopcount.baselines/1"

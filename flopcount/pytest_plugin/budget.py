@@ -17,18 +17,6 @@ if TYPE_CHECKING:
 
     from flopcount.report.report import Report
 
-__all__ = [
-    "NAMED_READINGS",
-    "Bound",
-    "Budget",
-    "Measure",
-    "Verdict",
-    "budgets_of",
-    "flop_budget",
-    "marker_line",
-    "omissions",
-]
-
 EXAMPLE = (
     'right is @pytest.mark.flop_budget("8.2 GFLOP", forward="4.1 GMAC", '
     'modules={"encoder.*": "1 GMAC"})'

@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from flopcount.counter.counter import FlopCounter
     from flopcount.report.report import Report
 
-__all__ = ["Guard"]
-
 MARKS = pytest.StashKey[list[pytest.Mark]]()
 
 

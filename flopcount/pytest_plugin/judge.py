@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from flopcount.report.report import Report
 
-__all__ = ["judge_baseline", "judge_budgets"]
-
 
 def judge_budgets(budgets: list[Budget], report: Report) -> Verdict:
     """One verdict on all ``budgets``, with the ops that cost the most if a bound is broken."""

@@ -8,8 +8,6 @@ from pathlib import Path
 
 import pytest
 
-__all__ = ["name_in_file", "node_id", "relative_path"]
-
 
 def name_in_file(node: pytest.Item | pytest.Collector) -> str:
     """The classes and the name of a test, or of a class: ``TestStep::test_a``."""

@@ -11,8 +11,6 @@ import pytest
 from flopcount.pytest_plugin.budget import Measure, Verdict
 from flopcount.pytest_plugin.node_id import name_in_file, node_id
 
-__all__ = ["ATTEMPT", "Attempt", "Outcome"]
-
 
 @dataclass(frozen=True)
 class Outcome:

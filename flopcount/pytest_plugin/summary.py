@@ -7,8 +7,6 @@ import pytest
 from flopcount.pytest_plugin import text
 from flopcount.pytest_plugin.outcome import Outcome
 
-__all__ = ["Summary"]
-
 
 class Summary:
     """Shows what tests cost, in the process that talks to the user."""

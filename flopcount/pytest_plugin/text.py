@@ -12,8 +12,6 @@ from flopcount.report.render.table import OUTSIDE, QUANTITIES, tabulated
 from flopcount.report.report import Report
 from flopcount.report.tree import Row
 
-__all__ = ["MOST", "failure", "summary", "trim"]
-
 MOST = 10
 """The most rows of a table that shows only the largest."""
 

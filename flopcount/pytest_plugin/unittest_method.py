@@ -11,8 +11,6 @@ from typing import Any, TypeGuard
 
 import pytest
 
-__all__ = ["expects_failure", "is_unittest_method", "run_inside"]
-
 
 def is_unittest_method(item: pytest.Item) -> TypeGuard[pytest.Function]:
     """Whether ``item`` is a method of a ``unittest.TestCase``, and not a coroutine."""

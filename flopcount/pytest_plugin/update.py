@@ -24,8 +24,6 @@ from flopcount.pytest_plugin.baseline_file import (
 from flopcount.pytest_plugin.node_id import name_in_file, relative_path
 from flopcount.pytest_plugin.outcome import Outcome
 
-__all__ = ["Update", "Updated", "is_collected", "update"]
-
 Collected = Mapping[str, Collection[str] | None]
 """The tests of a file: names in each of its classes, ``""`` standing for the file itself.
 

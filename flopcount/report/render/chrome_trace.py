@@ -11,8 +11,6 @@ if TYPE_CHECKING:
     from flopcount.report.report import Report
     from flopcount.report.tree import ModuleNode
 
-__all__ = ["ENDINGS", "render"]
-
 ENDINGS = (".trace.json",)
 
 FLOPS_A_MICROSECOND = 1_000_000

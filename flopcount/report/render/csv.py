@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from flopcount.report.report import Report
 
-__all__ = ["ENDINGS", "render"]
-
 ENDINGS = (".csv",)
 
 

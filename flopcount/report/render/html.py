@@ -11,8 +11,6 @@ from flopcount.report.render.table import default_columns, tables
 if TYPE_CHECKING:
     from flopcount.report.report import Report
 
-__all__ = ["ENDINGS", "render"]
-
 ENDINGS = (".html",)
 
 PAGE = """<!doctype html>

@@ -9,8 +9,6 @@ from flopcount.report.render import table
 if TYPE_CHECKING:
     from flopcount.report.report import Report
 
-__all__ = ["ENDINGS", "render"]
-
 ENDINGS = (".md",)
 
 

@@ -11,8 +11,6 @@ if TYPE_CHECKING:
     from flopcount.report.report import Report
     from flopcount.report.tree import ModuleNode
 
-__all__ = ["ENDINGS", "render"]
-
 ENDINGS = (".speedscope.json",)
 
 SCHEMA = "https://www.speedscope.app/file-format-schema.json"

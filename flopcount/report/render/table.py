@@ -16,18 +16,6 @@ if TYPE_CHECKING:
     from flopcount.report.report import Report
     from flopcount.report.tree import ModuleNode
 
-__all__ = [
-    "COLUMNS",
-    "ENDINGS",
-    "OUTSIDE",
-    "QUANTITIES",
-    "default_columns",
-    "differences",
-    "render",
-    "tables",
-    "tabulated",
-]
-
 ENDINGS = (".txt",)
 
 COLUMNS: dict[str, tuple[str, Callable[[ModuleNode], int | float | str]]] = {
