@@ -21,8 +21,7 @@ from flopcount.pytest_plugin.budget import (
     omissions,
 )
 from flopcount.pytest_plugin.judge import judge_baseline, judge_budgets
-from flopcount.pytest_plugin.node_id import node_id
-from flopcount.pytest_plugin.outcome import ATTEMPT, Attempt
+from flopcount.pytest_plugin.outcome import ATTEMPT, Attempt, node_id
 from flopcount.pytest_plugin.unittest_method import (
     expects_failure,
     is_unittest_method,

@@ -10,7 +10,7 @@ from flopcount.pytest_plugin import text
 from flopcount.pytest_plugin.baseline import BaselineError, compare, report_of
 from flopcount.pytest_plugin.baseline_file import file_beside, read
 from flopcount.pytest_plugin.budget import Budget, Measure, Verdict, omissions
-from flopcount.pytest_plugin.node_id import name_in_file, node_id, relative_path
+from flopcount.pytest_plugin.outcome import name_in_file, node_id, relative_path
 from flopcount.report.render.table import differences
 
 if TYPE_CHECKING:

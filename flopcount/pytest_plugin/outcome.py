@@ -1,36 +1,45 @@
-"""What a test cost: noted while it runs, then carried to the process that talks to the user."""
+"""What a test is called and what it cost, carried to the process that talks to the user."""
 
 from __future__ import annotations
 
 import os
 from dataclasses import asdict, dataclass, field
+from itertools import takewhile
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from flopcount.pytest_plugin.budget import Measure, Verdict
-from flopcount.pytest_plugin.node_id import name_in_file, node_id
+
+
+def name_in_file(node: pytest.Item | pytest.Collector) -> str:
+    """The classes and the name of a test, or of a class: ``TestStep::test_a``."""
+    chain = reversed(node.listchain())
+    parents = takewhile(lambda parent: not isinstance(parent, pytest.File), chain)
+    return "::".join(reversed([parent.name for parent in parents]))
+
+
+def relative_path(path: Path, config: pytest.Config) -> str:
+    """``path`` relative to the directory where pytest was started."""
+    return Path(os.path.relpath(path, config.invocation_params.dir)).as_posix()
+
+
+def node_id(item: pytest.Item) -> str:
+    """The node id that selects ``item`` from the directory where pytest was started."""
+    return f"{relative_path(item.path, item.config)}::{name_in_file(item)}"
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a test cost, and what it was compared with.
+    """What a test cost, and what it was compared with."""
 
-    Attributes:
-        node_id: selects the test from the directory where pytest was started.
-        file: the path of its file.
-        test: its name in that file.
-        flops: its cost, or None if nothing was counted.
-        measures: its counts beside their limits.
-        baselines: what an update would write, by the baselines' names.
-    """
-
-    node_id: str
+    node_id: str  # selects the test from the directory where pytest was started
     file: str
-    test: str
-    flops: int | None
+    test: str  # its name in that file
+    flops: int | None  # None if nothing was counted
     measures: list[Measure]
-    baselines: dict[str, dict[str, Any]]
+    baselines: dict[str, dict[str, Any]]  # what an update would write, by name
 
     def attach_to(self, report: pytest.TestReport) -> None:
         """Let ``report`` carry this outcome, in plain values that pytest-xdist can send."""
@@ -47,27 +56,16 @@ class Outcome:
 
 @dataclass
 class Attempt:
-    """One run of a test, from the setup of its fixtures to their teardown.
+    """One run of a test, from the setup of its fixtures to their teardown."""
 
-    Attributes:
-        verdicts: on the body and on the blocks that have finished.
-        num_reported: how many of the verdicts were reported with a subtest or a stage.
-        names: names of the baselines that were opened.
-        baselines: what an update would write, by name.
-        depth: how many counters are open.
-        body: FLOPs of the body, or None if it was not counted.
-        blocks: FLOPs of the blocks that are not inside another.
-        has_raised: whether the stage before raised an error.
-    """
-
-    verdicts: list[Verdict] = field(default_factory=list)
-    num_reported: int = 0
-    names: set[str] = field(default_factory=set)
-    baselines: dict[str, dict[str, Any]] = field(default_factory=dict)
-    depth: int = 0
-    body: int | None = None
-    blocks: int = 0
-    has_raised: bool = False
+    verdicts: list[Verdict] = field(default_factory=list)  # on the body and on finished blocks
+    num_reported: int = 0  # verdicts that were reported with a subtest or a stage
+    names: set[str] = field(default_factory=set)  # baselines that were opened
+    baselines: dict[str, dict[str, Any]] = field(default_factory=dict)  # for an update, by name
+    depth: int = 0  # how many counters are open
+    body: int | None = None  # FLOPs of the body, or None if it was not counted
+    blocks: int = 0  # FLOPs of the blocks that are not inside another
+    has_raised: bool = False  # whether the stage before raised an error
 
     @classmethod
     def of(cls, item: pytest.Item) -> Attempt:

@@ -21,8 +21,7 @@ from flopcount.pytest_plugin.baseline_file import (
     read,
     write,
 )
-from flopcount.pytest_plugin.node_id import name_in_file, relative_path
-from flopcount.pytest_plugin.outcome import Outcome
+from flopcount.pytest_plugin.outcome import Outcome, name_in_file, relative_path
 
 Collected = Mapping[str, Collection[str] | None]
 """The tests of a file: names in each of its classes, ``""`` standing for the file itself.
