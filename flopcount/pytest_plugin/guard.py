@@ -3,30 +3,21 @@
 from __future__ import annotations
 
 import os
+import unittest
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from functools import partial, wraps
+from inspect import iscoroutinefunction
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import pytest
 
 from flopcount.errors import UncountedOpWarning, UnwatchedThreadWarning
 from flopcount.pytest_plugin.baseline import BaselineError, document_of
-from flopcount.pytest_plugin.budget import (
-    Budget,
-    Verdict,
-    budgets_of,
-    flop_budget,
-    omissions,
-)
+from flopcount.pytest_plugin.budget import Budget, Verdict, budgets_of, flop_budget, omissions
 from flopcount.pytest_plugin.judge import judge_baseline, judge_budgets
 from flopcount.pytest_plugin.outcome import ATTEMPT, Attempt, node_id
-from flopcount.pytest_plugin.unittest_method import (
-    expects_failure,
-    is_unittest_method,
-    run_inside,
-)
 
 if TYPE_CHECKING:
     from torch import nn
@@ -189,3 +180,40 @@ def _failure(message: str) -> pytest.ExceptionInfo[BaseException]:
         pytest.fail(message, pytrace=False)
     except pytest.fail.Exception as failure:
         return pytest.ExceptionInfo.from_exception(failure)
+
+
+# -- methods of unittest.TestCase, which pytest runs together with setUp and tearDown
+
+
+def is_unittest_method(item: pytest.Item) -> TypeGuard[pytest.Function]:
+    """Whether ``item`` is a method of a ``unittest.TestCase``, and not a coroutine."""
+    if isinstance(item, pytest.Function) and item.cls and issubclass(item.cls, unittest.TestCase):
+        return not iscoroutinefunction(item.obj)
+    return False
+
+
+def expects_failure(item: pytest.Item) -> bool:
+    """Whether the method, or its class, is decorated with ``unittest.expectedFailure``."""
+    flag = "__unittest_expecting_failure__"
+    return is_unittest_method(item) and (
+        getattr(item.obj, flag, False) or getattr(item.cls, flag, False)
+    )
+
+
+@contextmanager
+def run_inside(
+    item: pytest.Function, block: Callable[[], AbstractContextManager[object]]
+) -> Iterator[None]:
+    """Let the method run inside ``block``, and setUp and tearDown outside."""
+    method: Callable[..., Any] = item.obj
+
+    @wraps(method)
+    def method_in_block(*args: Any, **kwargs: Any) -> Any:
+        with block():
+            return method(*args, **kwargs)
+
+    item.obj = method_in_block
+    try:
+        yield
+    finally:
+        item.obj = method
