@@ -130,7 +130,7 @@ def cell(name: str, node: ModuleNode, total: int) -> str:
         return _share(value, total)
     if isinstance(value, float):
         return f"{value:.2f}" if value else ""
-    return _quantity(value)
+    return quantity(value)
 
 
 def ratio(phases: dict[str, Cost]) -> float:
@@ -165,8 +165,8 @@ def layer_type_table(report: Report, style: str) -> str:
         flops = [phases["forward"].flops, phases["backward"].flops]
         if any(flops):
             quotient = f"{ratio(phases):.2f}" if ratio(phases) else ""
-            parts = [_quantity(cost.flops) for cost in gradients.values()]
-            body.append([name, str(number), *map(_quantity, flops), quotient, *parts])
+            parts = [quantity(cost.flops) for cost in gradients.values()]
+            body.append([name, str(number), *map(quantity, flops), quotient, *parts])
     headers = ["layer type", "layers", "forward FLOP", "backward FLOP", "bwd ÷ fwd"]
     return tabulated([*headers, "dx", "dw", "db"], body, style)
 
@@ -214,8 +214,8 @@ def differences(diff: Diff, most: int | None = None) -> str:
             OUTSIDE if change.module == "<block>" else change.module or _model_name(diff.after),
             change.phase,
             change.op,
-            _quantity(change.before.flops),
-            _quantity(change.after.flops),
+            quantity(change.before.flops),
+            quantity(change.after.flops),
             _signed(change.flops),
         ]
         for change in changed[:most]
@@ -224,7 +224,7 @@ def differences(diff: Diff, most: int | None = None) -> str:
         flops = sum(change.flops for change in hidden)
         body.append([f"({len(hidden)} more)", *[""] * 4, _signed(flops)])
     before, after = diff.before.total.flops, diff.after.total.flops
-    body.append(["total", "", "", _quantity(before), _quantity(after), _signed(diff.flops)])
+    body.append(["total", "", "", quantity(before), quantity(after), _signed(diff.flops)])
     num_others = len(diff.changes) - len(changed)
     note = f"\n\nand {num_others} more that moved other bytes" if num_others else ""
     return tabulated(["module", "phase", "op", "before", "after", "FLOP"], body) + note
@@ -238,12 +238,13 @@ def _signed(flops: int) -> str:
     return ("+" if flops > 0 else "") + format_quantity(flops)
 
 
-def _quantity(count: int) -> str:
+def quantity(count: int) -> str:
+    """``count`` in short; nothing for a zero."""
     return format_quantity(count) if count else ""
 
 
 def _quantities(cost: Cost) -> list[str]:
-    return [_quantity(getattr(cost, reading)) for reading in QUANTITIES.values()]
+    return [quantity(getattr(cost, reading)) for reading in QUANTITIES.values()]
 
 
 def _share(part: float, whole: int) -> str:

@@ -8,13 +8,13 @@ import torch
 from torch import nn
 
 import flopcount
-from flopcount.pytest_plugin import text
 from flopcount.pytest_plugin.budget import Budget, flop_budget
+from flopcount.pytest_plugin.judge import failure
 from flopcount.report.report import Report
 
 
 def rows(report: Report, budget: Budget) -> list[list[str]]:
-    table = text.failure(report, budget.judge(report)).rpartition("\n\n")[2]
+    table = failure(report, budget.judge(report)).rpartition("\n\n")[2]
     return [re.split(r" {2,}", line.strip()) for line in table.splitlines()]
 
 
