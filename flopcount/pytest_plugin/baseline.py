@@ -64,12 +64,9 @@ def report_of(document: Mapping[str, Any]) -> Report:
 
 
 def compare(document: Mapping[str, Any], diff: Diff, *, only_increase: bool) -> str:
-    """What is wrong with the change from a baseline; empty if nothing is.
+    """What is wrong with ``diff``, the change from the baseline ``document``; empty if nothing is.
 
-    Args:
-        document: the baseline.
-        diff: the change from the baseline to what was counted.
-        only_increase: whether only more FLOPs, MACs or bytes in the total are wrong.
+    With ``only_increase``, only more FLOPs, MACs or bytes in the total are wrong.
     """
     changes = []
     for unit, reading in UNITS.items():

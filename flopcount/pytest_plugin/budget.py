@@ -46,27 +46,16 @@ class Bound:
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """A count beside its limit.
+    """A count beside its limit."""
 
-    Attributes:
-        what: ``total``, a phase or a module, with the reading where the unit does not say it.
-        count: the cost, in ``unit``.
-        limit: the most that it may be.
-        unit: ``FLOP``, ``MAC`` or ``B``.
-        exact: whether the count must equal the limit.
-        reading: the attribute of a Cost that was read.
-        phase: the one phase that was read, or None for all.
-        module: the path of the one module that was read, or None for the whole block.
-    """
-
-    what: str
+    what: str  # ``total``, a phase or a module, with the reading where the unit does not say it
     count: int
     limit: int
-    unit: str
-    exact: bool
-    reading: str = "flops"
-    phase: str | None = None
-    module: str | None = None
+    unit: str  # ``FLOP``, ``MAC`` or ``B``
+    exact: bool  # whether the count must equal the limit
+    reading: str = "flops"  # the attribute of a Cost that was read
+    phase: str | None = None  # None for all phases
+    module: str | None = None  # a path, or None for the whole block
 
     @property
     def excess(self) -> int:
@@ -98,19 +87,12 @@ class Measure:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """How a report compares with a budget or a baseline; it passes if there are no faults.
+    """How a report compares with a budget or a baseline; it passes if there are no faults."""
 
-    Attributes:
-        title: what it was compared with.
-        measures: each count beside its limit.
-        faults: one sentence for each thing that is wrong.
-        detail: tables that show where the excess comes from.
-    """
-
-    title: str
+    title: str  # what it was compared with
     measures: tuple[Measure, ...] = ()
-    faults: tuple[str, ...] = ()
-    detail: str = ""
+    faults: tuple[str, ...] = ()  # one sentence for each thing that is wrong
+    detail: str = ""  # tables that show where the excess comes from
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,19 +32,12 @@ It is None for a class or file of which some tests may not have been collected.
 
 @dataclass(frozen=True)
 class Updated:
-    """What an update did to a file.
+    """What an update did to a file."""
 
-    Attributes:
-        num_written: baselines that are new or changed.
-        num_removed: baselines whose test is gone, or writes one under another name.
-        kept: baselines that this run did not reach, though their test's function is there.
-        damaged: baselines that cannot be compared with, and were left alone.
-    """
-
-    num_written: int
-    num_removed: int
-    kept: tuple[str, ...] = ()
-    damaged: tuple[str, ...] = ()
+    num_written: int  # baselines that are new or changed
+    num_removed: int  # baselines whose test is gone, or writes one under another name
+    kept: tuple[str, ...] = ()  # not reached by this run, though their test's function is there
+    damaged: tuple[str, ...] = ()  # cannot be compared with, and were left alone
 
 
 def update(path: Path, passed: Documents, collected: Collected) -> Updated:
@@ -52,12 +45,7 @@ def update(path: Path, passed: Documents, collected: Collected) -> Updated:
 
     A baseline is removed when its test's function is gone, or when the test now writes one under
     another name. It is kept if the test did not reach its block, or if only the parameters are
-    not there: the test may do so elsewhere.
-
-    Args:
-        path: a file of baselines; it is deleted when none are left.
-        passed: the baselines of each test that passed.
-        collected: the tests of the file.
+    not there: the test may do so elsewhere. A file without baselines is deleted.
 
     Raises:
         BaselineError: the file holds something else.
@@ -102,10 +90,6 @@ def is_collected(test: str, collected: Collected) -> bool:
     False
     >>> is_collected("TestStep::test_a", {"": ["TestStep"]})  # nobody looked into the class
     True
-
-    Args:
-        test: its name within its file.
-        collected: the tests of the file.
     """
     names, bracket, parameters = test.partition("[")
     *classes, name = names.split("::")
@@ -210,10 +194,8 @@ class Update:
             with self._reporting_errors(folder):
                 for file in delete_orphans(folder):
                     self._tell(file, "deleted with its tests")
-        if self.has_failed and session.exitstatus in (
-            pytest.ExitCode.OK,
-            pytest.ExitCode.NO_TESTS_COLLECTED,
-        ):
+        passing = (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
+        if self.has_failed and session.exitstatus in passing:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def _report(self, file: Path, updated: Updated) -> None:
