@@ -106,12 +106,7 @@ class Guard:
     def comparing(
         self, item: pytest.Item, name: str, *, model: nn.Module | None = None, strict: bool = True
     ) -> Iterator[FlopCounter]:
-        """Compare a block of ``item`` with its baseline ``name``, or keep it for an update.
-
-        Raises:
-            TypeError: the name is not a string.
-            BaselineError: the test has another block of that name.
-        """
+        """Compare a block of ``item`` with its baseline ``name``, or keep it for an update."""
         if not isinstance(name, str):
             raise TypeError(f"a baseline's name is a string, such as 'step', got {name!r}")
         attempt = Attempt.of(item)

@@ -52,13 +52,8 @@ def judge_baseline(
     except BaselineError as error:
         faults.append(f"baseline {name!r} in {relative_path(file, item.config)}: {error}")
         return Verdict(title, faults=tuple(faults))
-    measure = Measure(
-        what=f"baseline {name!r}",
-        count=diff.after.total.flops,
-        limit=diff.before.total.flops,
-        unit="FLOP",
-        exact=not only_increase,
-    )
+    before, after = diff.before.total.flops, diff.after.total.flops
+    measure = Measure(f"baseline {name!r}", after, before, "FLOP", exact=not only_increase)
     detail = ""
     if change := compare(document, diff, only_increase=only_increase):
         faults.append(f"baseline {name!r}: {change}; if that is intended: `{command}`")
@@ -84,15 +79,9 @@ def failure(report: Report, verdict: Verdict) -> str:
 
 
 def _expensive_ops(report: Report, broken: Sequence[Measure]) -> str:
-    """The ops that cost the most by the readings of the ``broken`` bounds, where those look.
-
-    Without a broken bound: the ops of the whole block that cost the most FLOPs.
-    """
+    """The most expensive ops under the ``broken`` bounds; without any, those of the whole block."""
     readings = list(dict.fromkeys(measure.reading for measure in broken)) or ["flops", "bytes"]
-    columns = {**QUANTITIES}
-    for reading in readings:
-        if reading in NAMED_COLUMNS:
-            columns[NAMED_COLUMNS[reading]] = reading
+    columns = QUANTITIES | {NAMED_COLUMNS[key]: key for key in readings if key in NAMED_COLUMNS}
     candidates = {id(row): row for measure in broken for row in _rows(report, measure)}
 
     def counts(row: Row) -> list[int]:
