@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from flopcount.cli import count, ops
+from flopcount.cli.parser import count_parser, ops_parser
 from flopcount.errors import FlopcountError
 
 __all__ = ["main"]
@@ -19,7 +19,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if argv is None else argv)
     try:
-        code = ops.run(words[1:]) if words[:1] == ["ops"] else count.run(words)
+        if words[:1] == ["ops"]:
+            options = ops_parser().parse_args(words[1:])
+            from flopcount.cli.ops import run
+        else:
+            options = count_parser().parse_args(words)
+            from flopcount.cli.count import run  # it imports torch, which --help does without
+        code = run(options)
         sys.stdout.flush()
         return code
     except FlopcountError as error:

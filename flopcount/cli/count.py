@@ -2,64 +2,22 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 import warnings
 from argparse import Namespace
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
-from flopcount import __version__
-from flopcount.cli.models import model_and_inputs, optimizer_class, optimizer_for
-from flopcount.cli.parser import CommandError, Parser, natural, positive, shape
-from flopcount.errors import UncountedOpWarning
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
-if TYPE_CHECKING:
-    from torch.optim import Optimizer
-
-EXAMPLES = (
-    "examples: flopcount resnet50 --train · flopcount vit_b_16 --depth 1 · "
-    "flopcount mypackage.models:build --input 128:int64 --batch 8 · flopcount ops --help"
-)
-
-OPTIONS: dict[str, dict[str, Any]] = {
-    "model": {
-        "metavar": "MODEL",
-        "help": "a torchvision architecture (resnet50), or package.module:callable that returns a "
-        "torch.nn.Module",
-    },
-    "--train": {
-        "action": "store_true",
-        "help": "count a training step: forward, backward from the sum of the outputs, optimizer",
-    },
-    "--batch": {
-        "type": positive,
-        "default": 1,
-        "metavar": "N",
-        "help": "samples in the batch (default: 1)",
-    },
-    "--input": {
-        "action": "append",
-        "type": shape,
-        "metavar": "SHAPE",
-        "help": "shape of one sample, such as 3,224,224; a dtype may follow, 128:int64; once for "
-        "each input (default for torchvision: the size its weights were measured at)",
-    },
-    "--optimizer": {
-        "metavar": "NAME",
-        "help": "a torch.optim class such as adamw, or none (default with --train: sgd)",
-    },
-    "--depth": {
-        "type": natural,
-        "metavar": "N",
-        "help": "levels of modules to show (default: all)",
-    },
-    "--device": {
-        "choices": ("meta", "cpu", "cuda"),
-        "default": "meta",
-        "help": "where to run; meta, the default, needs no memory and computes nothing",
-    },
-    "--version": {"action": "version", "version": f"flopcount {__version__}"},
-}
+from flopcount.cli import torchvision_models
+from flopcount.cli.parser import CommandError
+from flopcount.counter.count import count
+from flopcount.errors import UncountedOpWarning, did_you_mean
+from flopcount.formulas import describe
 
 HINTS = {
     "meta": "; --device cpu runs it on real values",
@@ -69,21 +27,8 @@ HINTS = {
 """What helps when a model's error message has these words."""
 
 
-def run(words: Sequence[str]) -> int:
+def run(options: Namespace) -> int:
     """Count the step that the command line describes, and print its report."""
-    parser = Parser(
-        prog="flopcount",
-        description="Count what a model costs, per module, phase and op: FLOPs, MACs and bytes.",
-        epilog=EXAMPLES,
-    )
-    for name, settings in OPTIONS.items():
-        parser.add_argument(name, **settings)
-    options = parser.parse_args(words)
-
-    import torch
-
-    from flopcount.counter.count import count
-
     if options.device == "cuda" and not torch.cuda.is_available():
         raise CommandError("--device cuda: this torch sees no CUDA device; use meta or cpu")
     if options.optimizer and not options.train:
@@ -114,10 +59,107 @@ def failure(options: Namespace, error: Exception) -> str:
 
 def headline(options: Namespace, inputs: tuple[Any, ...], optimizer: Optimizer | None) -> str:
     """What was counted, in one line."""
-    from flopcount.formulas import describe
-
     step = "forward pass"
     if options.train:
         step = "training step, loss = sum of outputs"
         step += f", {type(optimizer).__name__}" if optimizer is not None else ", no optimizer"
     return f"{options.model}({describe(inputs)}) on {options.device}: {step}"
+
+
+# -- the model, the inputs and the optimizer that a command line names
+
+
+def model_and_inputs(options: Namespace) -> tuple[nn.Module, tuple[Any, ...]]:
+    """The named model and its inputs, on the named device."""
+    with torch.device(options.device):
+        if ":" in options.model:
+            model = _from_callable(options.model).to(options.device)  # it may be elsewhere
+            if not options.input:
+                raise CommandError(
+                    f"{options.model}: give the shape of one sample, --input 3,224,224"
+                )
+        else:
+            model = _from_torchvision(options)
+            if options.input is None:
+                return model, torchvision_models.example_inputs(options.model, options.batch)
+        return model, tuple(_sample((options.batch, *size), dtype) for size, dtype in options.input)
+
+
+def _from_torchvision(options: Namespace) -> nn.Module:
+    task = torchvision_models.task(options.model)
+    if options.train and task in ("detection", "quantization"):
+        raise CommandError(
+            f"{options.model}: a {task} model does not train on images alone; leave --train "
+            "out, or count a step of your own with flopcount.FlopCounter"
+        )
+    if task == "quantization" and options.device != "cpu":
+        raise CommandError(f"{options.model} computes while it is built: give --device cpu")
+    with torch.device("cpu"):  # some architectures read values while they are built
+        model = torchvision_models.build(options.model, meta=options.device == "meta")
+    return model.to(options.device)
+
+
+def _from_callable(name: str) -> nn.Module:
+    """The module that ``package.module:callable`` returns, or is."""
+    path, _, attribute = name.partition(":")
+    if not path or not attribute:
+        raise CommandError(f"{name}: expected package.module:callable")
+    sys.path.insert(0, "")  # the user's own files come first, as with python -m
+    try:
+        module = importlib.import_module(path)
+    except ImportError as error:
+        raise CommandError(f"{name}: cannot import {path!r}: {error}") from error
+    finally:
+        sys.path.remove("")
+    build = getattr(module, attribute, None)
+    if not callable(build):
+        hint = did_you_mean(attribute, dir(module))
+        raise CommandError(f"{name}: {path} has no callable {attribute!r}{hint}")
+    try:
+        model = build if isinstance(build, nn.Module) else build()
+    except Exception as error:
+        raise CommandError(
+            f"{name}: calling it without arguments failed: {type(error).__name__}: {error}"
+        ) from error
+    if not isinstance(model, nn.Module):
+        raise CommandError(f"{name} returned {type(model).__name__}; expected a torch.nn.Module")
+    return model
+
+
+def _sample(size: tuple[int, ...], name: str) -> Tensor:
+    """A tensor of ``size``: noise, or zeros of a whole-number dtype, which index anything."""
+    dtype = getattr(torch, name, None)
+    if not isinstance(dtype, torch.dtype):
+        raise CommandError(f"--input: unknown dtype {name!r}; for example float32 or int64")
+    make = torch.randn if dtype.is_floating_point else torch.zeros
+    return make(size, dtype=dtype)
+
+
+def optimizer_class(name: str) -> Callable[..., Optimizer] | None:
+    """The ``torch.optim`` class of that name, in any case; None for ``none``."""
+    if name.lower() == "none":
+        return None
+    classes = {
+        known.lower(): value
+        for known, value in vars(torch.optim).items()
+        if isinstance(value, type)
+        and issubclass(value, torch.optim.Optimizer)
+        and value is not torch.optim.Optimizer
+    }
+    if name.lower() not in classes:
+        hint = did_you_mean(name.lower(), [*classes, "none"])
+        raise CommandError(f"unknown optimizer {name!r}{hint or '; for example sgd or adamw'}")
+    return classes[name.lower()]
+
+
+def optimizer_for(
+    model: nn.Module, make: Callable[..., Optimizer], options: Namespace
+) -> Optimizer:
+    """The optimizer that the class ``make`` makes for the model's parameters."""
+    try:
+        return make(model.parameters())
+    except ValueError as error:
+        raise CommandError(
+            f"optimizer {options.optimizer or 'sgd'} does not take the parameters of "
+            f"{options.model}: {error}; --optimizer none leaves it out"
+        ) from error

@@ -3,33 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from argparse import Namespace
 
-from flopcount.cli.parser import CommandError, Parser
+from flopcount.cli.parser import CommandError
 from flopcount.errors import did_you_mean
+from flopcount.formulas.op_table import op_rows, render
 
 
-def parser() -> Parser:
-    """The options of ``flopcount ops``."""
-    parser = Parser(
-        prog="flopcount ops",
-        description="List how each op that torch knows is counted, and by what formula.",
-    )
-    parser.add_argument(
-        "name", nargs="?", metavar="NAME", help="an op, such as aten.mm, or a part of its name"
-    )
-    parser.add_argument(
-        "--uncounted", action="store_true", help="only ops that nothing is known about"
-    )
-    return parser
-
-
-def run(words: Sequence[str]) -> int:
+def run(options: Namespace) -> int:
     """Print how ops are decided: all of them, or those that the options select."""
-    options = parser().parse_args(words)
-
-    from flopcount.formulas.op_table import op_rows, render
-
     rows = op_rows()
     if options.name:
         name = options.name.replace("::", ".").lower().removesuffix(".default")

@@ -1,10 +1,11 @@
-"""What the verbs share: a parser whose errors are one line, and types of arguments."""
+"""The command lines of the verbs, and the types of their arguments. Nothing here needs torch."""
 
 from __future__ import annotations
 
 import argparse
 from typing import NoReturn
 
+from flopcount import __version__
 from flopcount.errors import FlopcountError
 
 
@@ -43,3 +44,50 @@ def shape(text: str) -> tuple[tuple[int, ...], str]:
             f"expected positive numbers joined by commas, such as 3,224,224, got {text!r}"
         )
     return tuple(map(int, parts)), dtype or "float32"
+
+
+def count_parser() -> Parser:
+    """The options of ``flopcount MODEL``."""
+    parser = Parser(
+        prog="flopcount",
+        description="Count what a model costs, per module, phase and op: FLOPs, MACs and bytes.",
+        epilog="examples: flopcount resnet50 --train · flopcount vit_b_16 --depth 1 · "
+        "flopcount mypackage.models:build --input 128:int64 --batch 8 · flopcount ops --help",
+    )
+    add = parser.add_argument
+    add(
+        "model",
+        metavar="MODEL",
+        help="a torchvision architecture (resnet50), or package.module:callable that returns a "
+        "torch.nn.Module",
+    )
+    step = "count a training step: forward, backward from the sum of the outputs, optimizer"
+    add("--train", action="store_true", help=step)
+    add("--batch", type=positive, default=1, metavar="N", help="samples in the batch (default: 1)")
+    add(
+        "--input",
+        action="append",
+        type=shape,
+        metavar="SHAPE",
+        help="shape of one sample, such as 3,224,224; a dtype may follow, 128:int64; once for "
+        "each input (default for torchvision: the size its weights were measured at)",
+    )
+    optimizer = "a torch.optim class such as adamw, or none (default with --train: sgd)"
+    add("--optimizer", metavar="NAME", help=optimizer)
+    add("--depth", type=natural, metavar="N", help="levels of modules to show (default: all)")
+    where = "where to run; meta, the default, needs no memory and computes nothing"
+    add("--device", choices=("meta", "cpu", "cuda"), default="meta", help=where)
+    add("--version", action="version", version=f"flopcount {__version__}")
+    return parser
+
+
+def ops_parser() -> Parser:
+    """The options of ``flopcount ops``."""
+    parser = Parser(
+        prog="flopcount ops",
+        description="List how each op that torch knows is counted, and by what formula.",
+    )
+    add = parser.add_argument
+    add("name", nargs="?", metavar="NAME", help="an op, such as aten.mm, or a part of its name")
+    add("--uncounted", action="store_true", help="only ops that nothing is known about")
+    return parser

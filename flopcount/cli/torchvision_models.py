@@ -41,11 +41,7 @@ _lock = threading.RLock()
 
 
 def load() -> ModuleType:
-    """torchvision, even if its compiled ops do not fit the installed torch.
-
-    Raises:
-        FlopcountError: torchvision is not installed.
-    """
+    """torchvision, even if its compiled ops do not fit the installed torch."""
     with _lock:
         try:
             return import_module("torchvision")
@@ -67,11 +63,7 @@ def load() -> ModuleType:
 
 
 def known(name: str) -> str:
-    """``name``, if torchvision has a model of that name.
-
-    Raises:
-        FlopcountError: there is none; names the nearest.
-    """
+    """``name``, if torchvision has a model of that name, or an error that names the nearest."""
     names = load().models.list_models()
     if name not in names:
         raise FlopcountError(f"torchvision has no model {name!r}{did_you_mean(name, names)}")
@@ -79,11 +71,7 @@ def known(name: str) -> str:
 
 
 def weights_of(name: str, weights: str | None = None) -> Any:
-    """The entry of model ``name``'s weights enum, by default its ``DEFAULT``.
-
-    Raises:
-        FlopcountError: no such model or weights; names the nearest that exist.
-    """
+    """The entry of model ``name``'s weights enum, by default its ``DEFAULT``."""
     members = load().models.get_model_weights(known(name)).__members__
     if weights is not None and weights not in members:
         raise FlopcountError(f"{name} has no weights {weights!r}{did_you_mean(weights, members)}")
@@ -162,10 +150,8 @@ class _EmptyOnMeta(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        kwargs = dict(kwargs or {})
-        if func is torch.empty:
-            kwargs["device"] = "meta"
-        return func(*args, **kwargs)
+        device = {"device": "meta"} if func is torch.empty else {}
+        return func(*args, **{**(kwargs or {}), **device})
 
 
 @contextmanager
