@@ -29,8 +29,6 @@ from flopcount.torch_private.autograd import (
 from flopcount.torch_private.frames import backward_calls, checkpoint_recomputes
 from flopcount.torch_private.tensors import tensors_in
 
-__all__ = ["Backward", "Pass"]
-
 PASS_LIMIT = 64
 """How many backward passes of other threads to remember per thread; real programs alternate
 between a few."""

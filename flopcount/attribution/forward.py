@@ -40,8 +40,6 @@ from flopcount.torch_private.compiler import ignore_when_captured, is_graph_of_t
 from flopcount.torch_private.frames import open_calls
 from flopcount.torch_private.modes import without_modes
 
-__all__ = ["Attribution", "Here"]
-
 
 class _Life:
     """Lives as long as the thread that made it."""

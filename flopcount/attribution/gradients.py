@@ -10,8 +10,6 @@ from torch import nn
 from flopcount.attribution.backward import Backward
 from flopcount.torch_private.autograd import GRADIENT_ORDER, backward_task, will_execute
 
-__all__ = ["GradientFinder", "NodeGradients", "finder"]
-
 ADDED = {"AddmmBackward0": (0,), "AddBackward0": (0, 1), "LinearBackward0": (2,)}
 """Which ``next_functions`` of a node belong to terms of a sum, which may have been broadcast."""
 

@@ -7,8 +7,6 @@ from bisect import bisect_left, bisect_right
 
 from flopcount.attribution.tree import Place
 
-__all__ = ["NodeLog"]
-
 LOG_LIMIT = 1 << 18
 """How many changes of scope to remember per thread. At the limit the older half is forgotten, and
 the nodes that were made in it are unattributed."""

@@ -14,8 +14,6 @@ from flopcount.attribution.tree import Place
 from flopcount.torch_private.autograd import NO_SEQUENCE_NR, next_sequence_nr, notes_of
 from flopcount.torch_private.tensors import tensors_in
 
-__all__ = ["NodeStamps", "Stamp"]
-
 
 class Stamp(NamedTuple):
     """Where a node was made, and the log of the thread that made it; one object for each node."""

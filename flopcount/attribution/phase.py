@@ -1,7 +1,5 @@
 """The phases of a step."""
 
-__all__ = ["BACKWARD", "FORWARD", "OPTIMIZER", "PHASES", "RECOMPUTE"]
-
 PHASES = ("forward", "backward", "recompute", "optimizer")
 """When an op runs. ``recompute`` is forward work done again while backward runs: by activation
 checkpointing, or inside a fused kernel."""

@@ -12,8 +12,6 @@ from flopcount.attribution.node_stamps import NodeStamps
 from flopcount.attribution.tree import Place, Scope
 from flopcount.torch_private.autograd import next_sequence_nr, running_node
 
-__all__ = ["ThreadState", "Threads"]
-
 
 class ThreadState:
     """Where one thread is in the program.

@@ -19,8 +19,6 @@ from flopcount.attribution.phase import BACKWARD, FORWARD, PHASES
 from flopcount.torch_private.compiler import is_graph_of_torchs_own, untraced
 from flopcount.torch_private.modes import without_functions, without_modes
 
-__all__ = ["Entered", "ModuleTree", "Place", "Scope", "innermost", "type_name"]
-
 WRAPPERS = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
 """Attributes behind which torch.compile, FSDP and checkpoint wrappers keep the user's module."""
 

@@ -13,8 +13,6 @@ from flopcount.torch_private.autograd import backward_task
 from flopcount.torch_private.compiler import FORWARD_TAG
 from flopcount.torch_private.modes import TorchDispatchMode, pop_mode, push_mode, resolving_views
 
-__all__ = ["run_control_flow", "seen_by"]
-
 
 def run_control_flow(
     mode: TorchDispatchMode, backward: Backward, op: Any, args: Any, kwargs: Any

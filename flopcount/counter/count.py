@@ -13,8 +13,6 @@ from flopcount.counter.counter import FlopCounter
 from flopcount.report.report import Report
 from flopcount.torch_private.tensors import tensors_in
 
-__all__ = ["count", "loss_of"]
-
 
 def count(
     model: Callable[..., Any],

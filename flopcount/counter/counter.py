@@ -18,8 +18,6 @@ from flopcount.report import snapshot
 from flopcount.report.report import Report
 from flopcount.torch_private.modes import modes, pop_mode, push_mode
 
-__all__ = ["FlopCounter"]
-
 
 class FlopCounter(CountingMode):
     """Count every op of the block, forward and backward, per module and phase.

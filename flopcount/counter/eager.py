@@ -15,8 +15,6 @@ from flopcount.torch_private.compiler import (
     stance,
 )
 
-__all__ = ["FORCE_EAGER", "captures"]
-
 
 def captures() -> bool:
     """Whether torch's compiler may trace a function: only where a control-flow op asks for it.

@@ -31,8 +31,6 @@ from flopcount.torch_private.modes import (
 from flopcount.torch_private.ops import bound_call, composite_kernel, has_nested_kernel
 from flopcount.torch_private.tensors import tensors_in
 
-__all__ = ["CountingMode", "Handlers"]
-
 Args = tuple[Any, ...]
 Kwargs = dict[str, Any]
 

@@ -15,8 +15,6 @@ from torch import Tensor, nn
 
 from flopcount.formulas import Plan
 
-__all__ = ["Sign", "signer"]
-
 Key = tuple[Any, ...]
 Sign = Callable[[Any, Plan, Sequence[Any], "Mapping[str, Any] | None", Any], "Key | None"]
 """``(place, plan, args, kwargs, out)`` to the tally's key ``(place, plan, *signature)``; None where

@@ -11,8 +11,6 @@ from flopcount.errors import UncountedOpError
 from flopcount.formulas import Bill, Plan, describe
 from flopcount.report.ledger import Ledger
 
-__all__ = ["Tally", "ThreadTally", "Totals"]
-
 TALLY_LIMIT = 1 << 14
 """How many distinct calls a thread keeps before they are folded into the ledger."""
 

@@ -9,8 +9,6 @@ from importlib import import_module
 from flopcount.cost import ZERO, Cost
 from flopcount.report.tree import ModuleNode
 
-__all__ = ["Change", "Diff"]
-
 
 @dataclass(frozen=True, slots=True)
 class Change:

@@ -10,8 +10,6 @@ from flopcount.attribution.phase import PHASES
 from flopcount.cost import Cost
 from flopcount.report.tree import GRADIENTS, Module, Row
 
-__all__ = ["read", "write"]
-
 SCHEMA = "flopcount.report/1"
 
 Fields = tuple[tuple[Module, ...], tuple[Row, ...], "str | None", dict[str, str]]

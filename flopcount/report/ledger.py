@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from flopcount.attribution.tree import Place
     from flopcount.formulas import Bill
 
-__all__ = ["Ledger"]
-
 
 class Ledger:
     """Adds up bills. It grows with distinct rows, not with calls.

@@ -19,8 +19,6 @@ from flopcount.report.tree import Module, ModuleNode, Row, tree_of
 if TYPE_CHECKING:
     from os import PathLike
 
-__all__ = ["Report"]
-
 FORMATS = "flopcount.report.render"
 """The package of output formats, imported on use: formats know reports, not the reverse."""
 

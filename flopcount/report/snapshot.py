@@ -9,8 +9,6 @@ from flopcount.report.ledger import Ledger
 from flopcount.report.report import Report
 from flopcount.report.tree import Module
 
-__all__ = ["take"]
-
 
 def take(ledger: Ledger, tree: ModuleTree, unwatched: Mapping[str, str] | None = None) -> Report:
     """A report of the rows in ``ledger`` and the modules in ``tree`` that ran.

@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 from flopcount.attribution.phase import PHASES
 from flopcount.cost import ZERO, Cost
 
-__all__ = ["GRADIENTS", "Module", "ModuleNode", "Row", "sum_rows", "tree_of"]
-
 GRADIENTS = ("input", "weight", "bias")
 """The gradients that a backward op may compute."""
 
