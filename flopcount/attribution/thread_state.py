@@ -7,8 +7,7 @@ import weakref
 
 from torch import is_grad_enabled
 
-from flopcount.attribution.node_log import NodeLog
-from flopcount.attribution.node_stamps import NodeStamps
+from flopcount.attribution.node_log import NodeLog, NodeStamps
 from flopcount.attribution.tree import Place, Scope
 from flopcount.torch_private.autograd import next_sequence_nr, running_node
 
