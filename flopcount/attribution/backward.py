@@ -35,50 +35,24 @@ between a few."""
 
 
 class Pass(NamedTuple):
-    """A backward pass that runs in this thread.
-
-    Attributes:
-        task: autograd's number for it.
-        num_calls: how many calls of ``backward()`` stand on this thread's stack. It is 0 where
-            another thread made the call: an accelerator runs backward in a thread of its own.
-        is_recorded: whether autograd records what it does (``create_graph=True``).
-    """
+    """A backward pass that runs in this thread."""
 
     task: int = -1
     num_calls: int = 0
+    """How many calls of ``backward()`` stand on this thread's stack. It is 0 where another thread
+    made the call: an accelerator runs backward in a thread of its own."""
     is_recorded: bool = False
+    """Whether autograd records what it does (``create_graph=True``)."""
 
 
 class Backward:
-    """Finds the place of each op that runs in one thread while backward runs.
-
-    Args:
-        thread: what is known about this thread.
-        threads: what is known about all threads.
-        tree: the modules.
-
-    Attributes:
-        node_mark: tells the node that ran last from others; -1 for one without a number.
-        node_place: the place of what that node runs.
-    """
-
-    __slots__ = (
-        "_first_node_of_outermost_pass",
-        "_is_checkpoint",
-        "_pass",
-        "_passes_of_other_threads",
-        "_thread",
-        "_threads",
-        "_tree",
-        "node_mark",
-        "node_place",
-    )
+    """Finds the place of each op that runs in one thread while backward runs."""
 
     def __init__(self, thread: ThreadState, threads: Threads, tree: ModuleTree) -> None:
         self._thread = thread
         self._threads = threads
         self._tree = tree
-        self.node_mark: object = -1
+        self.node_mark: object = -1  # tells the node that ran last from others
         self.node_place = tree.unattributed.backward
         self._is_checkpoint = False  # whether the node that ran last is a reentrant checkpoint's
         self._pass = Pass()  # the pass that ran last
@@ -136,10 +110,7 @@ class Backward:
             thread.place, thread.place_task = before
 
     def _recorded_place(self, args: Sequence[Any]) -> Place:
-        """The place of an op in double backward or in recomputation, which may make a node.
-
-        Neither kind runs module hooks here.
-        """
+        """The place of an op in double backward or in recomputation, which may make a node."""
         if backward_task() != self._pass.task:  # it begins with the node that ran last before it
             self._begin_pass(args)
         recomputes = not self._pass.is_recorded or checkpoint_recomputes()
@@ -200,18 +171,12 @@ class Backward:
         return self._owner_by_logs(number, place)
 
     def _is_inside_another_pass(self) -> bool:
-        """Whether this pass was called while another pass was running.
-
-        A thread that has entered the counter makes the outermost call itself. An accelerator's
-        thread has not entered: another thread made that call, so any call here is an inner one.
-        """
+        """Whether this pass was called while another pass was running."""
+        # a thread that has entered makes the outermost call itself, an accelerator's thread none
         return self._pass.num_calls > (1 if self._thread.entries else 0)
 
     def _owner_by_logs(self, number: int, place: Place | None) -> Scope:
-        """The scope that all threads' logs agree on for ``number``, else the unattributed one.
-
-        ``place`` is what this thread's log says.
-        """
+        """The scope on which ``place``, from this thread's log, and all other logs agree."""
         if place is not None and not self._threads.are_several:
             return place.scope
         others = (

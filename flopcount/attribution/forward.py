@@ -46,13 +46,7 @@ class _Life:
 
 
 class Here(threading.local):
-    """What attribution knows about the thread that asks.
-
-    Attributes:
-        thread: where it is in the program.
-        backward: where it is in a backward pass.
-        gradients: which gradients the running node has still to compute.
-    """
+    """What attribution knows about the thread that asks."""
 
     def __init__(self, threads: Threads, tree: ModuleTree) -> None:
         self._life = _Life()

@@ -30,9 +30,6 @@ class Kind:
         order: the indices in ``next_functions`` whose gradients are products, the last first.
         second: the index of the second factor.
         added: the indices of terms, whose gradients may be sums.
-        is_view: whether it passes a gradient on in another shape or dtype.
-        is_leaf: whether it hands a gradient over to a tensor.
-        is_transpose: whether it passes on the gradient of a transposed matrix.
     """
 
     __slots__ = ("added", "is_leaf", "is_transpose", "is_view", "order", "second")
@@ -58,11 +55,7 @@ KINDS = _Kinds()
 
 
 class NodeGradients:
-    """Which gradients the running node of a thread has still to compute.
-
-    Args:
-        backward: which node runs in that thread.
-    """
+    """Which gradients the running node of a thread has still to compute."""
 
     __slots__ = ("_backward", "_bias", "_node_mark", "_products", "_task")
 
@@ -125,16 +118,9 @@ def _leads_to_parameter(node: Any) -> bool:
     return False
 
 
-GradientFinder = Callable[[NodeGradients, Any], "str | None"]
-"""Which gradient does the op compute that an autograd node is running?"""
-
-FINDERS: dict[str, GradientFinder] = {
+FINDERS: dict[str, Callable[[NodeGradients, Any], str | None]] = {
     "aten.mm": NodeGradients.product,
     "aten.bmm": NodeGradients.product,
     "aten.sum": NodeGradients.sum,
 }
-
-
-def finder(name: str) -> GradientFinder | None:
-    """What finds the gradient that op ``name`` computes, if the autograd graph tells it."""
-    return FINDERS.get(name)
+"""What finds the gradient that an op computes, where the autograd graph tells it."""

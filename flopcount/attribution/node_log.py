@@ -22,18 +22,13 @@ the nodes that were made in it are unattributed."""
 
 
 class NodeLog:
-    """Where the autograd nodes of one thread were made.
-
-    Attributes:
-        starts: the first node number of each stretch, ascending.
-        places: the place of each stretch; None where nobody watched.
-    """
+    """Where the autograd nodes of one thread were made."""
 
     __slots__ = ("last", "places", "starts")
 
     def __init__(self) -> None:
-        self.starts = array("Q", [0])
-        self.places: list[Place | None] = [None]
+        self.starts = array("Q", [0])  # the first node number of each stretch, ascending
+        self.places: list[Place | None] = [None]  # None: nobody watched
         self.last = 0  # the index after the stretch that was looked up last
 
     @property

@@ -19,24 +19,11 @@ class ThreadState:
         place: where ops run now. A thread that has not entered has one too, since
             ``torch.jit.fork`` takes the counter along into its threads.
         place_task: the backward pass that was running when ``place`` was set; -1 for none.
-        stack: the open modules and optimizer steps, each with the ``place`` and ``place_task``
-            to go back to.
+        stack: open modules and optimizer steps, each with the ``place`` and ``place_task`` before.
         first_node: the number of the first autograd node of the outermost open module.
-        node_log: where this thread made its autograd nodes.
         entries: how often the thread has entered the counter and not left it.
         is_stranger: whether it makes autograd nodes without having entered.
     """
-
-    __slots__ = (
-        "_life",
-        "entries",
-        "first_node",
-        "is_stranger",
-        "node_log",
-        "place",
-        "place_task",
-        "stack",
-    )
 
     def __init__(self, unattributed: Scope, life: object) -> None:
         self._life = weakref.ref(life)
@@ -69,8 +56,7 @@ class ThreadState:
     def close(self, opened: object) -> bool:
         """Take ``opened`` off the stack, with all that an exception left open inside it.
 
-        Returns:
-            Whether it was there: the counter may have been entered inside it.
+        False: it was not there, since the counter was entered inside it.
         """
         stack = self.stack
         if stack and stack[-1][0] is opened:  # nearly always
@@ -85,21 +71,13 @@ class ThreadState:
 
 
 class Threads:
-    """The threads that run modules, or ops that are counted.
-
-    Attributes:
-        states: the state of each, except those that have ended and logged no nodes.
-        are_several: whether threads other than the main one make autograd nodes. Each thread
-            numbers its nodes from 0, so they are stamped then.
-        stamps: the stamps.
-        unwatched: the names of threads that had not entered, and what ran first in each.
-    """
+    """The threads that run modules, or ops that are counted."""
 
     def __init__(self) -> None:
         self.states: list[ThreadState] = []
-        self.are_several = False
-        self.stamps = NodeStamps()
-        self.unwatched: dict[str, str] = {}
+        self.are_several = False  # whether threads other than the main one make autograd nodes
+        self.stamps = NodeStamps()  # written once there are several
+        self.unwatched: dict[str, str] = {}  # thread that had not entered -> what ran first there
         self._forgot_a_stranger = False
         self._lock = threading.RLock()
 

@@ -10,6 +10,7 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Iterable, Iterator
+from itertools import count
 
 import torch
 from torch import nn
@@ -27,7 +28,7 @@ class Place:
     """A scope, a phase, and the gradient that is computed there if the autograd graph tells it.
 
     There is one object for each combination, so that it hashes by identity. ``entered`` holds the
-    modules that were called from here before, so that they are found by one look-up.
+    modules that were called from here before.
     """
 
     __slots__ = ("_of_gradients", "entered", "gradient", "phase", "scope")
@@ -55,22 +56,6 @@ class Scope:
 
     The outermost scope is the watched block itself; below it are the root modules.
     """
-
-    __slots__ = (
-        "_module",
-        "_names",
-        "backward",
-        "calls",
-        "children",
-        "entered",
-        "forward",
-        "name",
-        "params",
-        "parent",
-        "path",
-        "places",
-        "type",
-    )
 
     def __init__(self, name: str, parent: Scope | None, module: nn.Module | None = None) -> None:
         self.name = name
@@ -111,7 +96,10 @@ class Scope:
         """Count the parameters. A lazy module has none before its first call, so count again."""
         if (module := self.module) is not None:
             with without_functions(), untraced():
-                self.params = sum(map(_size, _parameters(module)))
+                unique: dict[int, torch.Tensor] = {}
+                for _, inner in _paths_below(module):
+                    unique.update((id(p), p) for p in inner._parameters.values() if p is not None)
+                self.params = sum(map(_size, unique.values()))
 
     def child(self, name: str, module: nn.Module) -> Scope:
         """The row ``name`` below this one, for ``module``."""
@@ -149,10 +137,12 @@ class Scope:
             return []
         way = _walk(owner, self._names, module)
         if not way:
-            self._names = _attributes(owner)
+            # an attribute that comes first wins, if several hold one module
+            attributes = reversed(owner._modules.items())
+            self._names = {id(child): name for name, child in attributes if child is not None}
             way = _walk(owner, self._names, module)
         if not way:
-            self._names = _paths(owner)
+            self._names = {id(inner): path for path, inner in _paths_below(owner)}
             way = _walk(owner, self._names, module)
         return way
 
@@ -160,22 +150,20 @@ class Scope:
 Entered = tuple["weakref.ref[nn.Module]", Scope, bool]
 """A module, the row that it led to when it was called, and whether that counts as a call."""
 
+Running = Iterable[tuple[object, Scope]]
+"""The modules that are open, each with the row that it runs in, outermost first."""
+
 
 class ModuleTree:
     """The modules that ran, each below the one that called it.
 
     Args:
         model: names the root, and its submodules where nobody above them ran.
-
-    Attributes:
-        root: the watched block itself; below it are the root modules.
-        unattributed: the row of ops whose module is not known.
-        model: the row of the given model; None without one.
     """
 
     def __init__(self, model: nn.Module | None = None) -> None:
-        self.root = Scope("", None)
-        self.unattributed = Scope("unattributed", self.root)
+        self.root = Scope("", None)  # the watched block itself; below it are the root modules
+        self.unattributed = Scope("unattributed", self.root)  # ops whose module is not known
         self.model: Scope | None = None
         if model is not None:
             inner = innermost(model)
@@ -192,20 +180,11 @@ class ModuleTree:
             waiting.extend(reversed(list(scope.children.values())))
 
     def find(
-        self,
-        module: nn.Module,
-        caller: Scope,
-        running: Iterable[tuple[object, Scope]],
-        *,
-        in_backward: bool = False,
+        self, module: nn.Module, caller: Scope, running: Running, *, in_backward: bool = False
     ) -> Entered:
         """The row of ``module`` when ``caller`` calls it, which the caller's row remembers.
 
-        Args:
-            module: the module that is entered.
-            caller: the row of the module that calls it.
-            running: every open module with the row that it runs in, outermost first.
-            in_backward: whether backward calls it, to compute again what a checkpoint dropped.
+        ``in_backward`` tells that backward calls it, to compute again what a checkpoint dropped.
         """
         known = caller.entered.get(id(module))
         if known is not None and known[0]() is module:
@@ -218,13 +197,7 @@ class ModuleTree:
             scope = self._row(inner, caller, running, in_backward)
             return caller.remember(module, scope, module is inner)
 
-    def _row(
-        self,
-        module: nn.Module,
-        caller: Scope,
-        running: Iterable[tuple[object, Scope]],
-        in_backward: bool,
-    ) -> Scope:
+    def _row(self, module: nn.Module, caller: Scope, running: Running, in_backward: bool) -> Scope:
         for scope in caller.lineage():
             if scope.module is module:  # recursion, or what a wrapper wraps
                 return scope
@@ -247,11 +220,9 @@ class ModuleTree:
 
         When a module is gone, the next one of its class takes over its row.
         """
-        name = base = type_name(module)
-        count = 1
-        while self._is_taken(name, module):
-            count += 1
-            name = f"{base}#{count}"
+        base = type_name(module)
+        names = (f"{base}#{number}" if number > 1 else base for number in count(1))
+        name = next(name for name in names if not self._is_taken(name, module))
         return self.root.child(name, module)
 
     def _is_taken(self, name: str, module: nn.Module) -> bool:
@@ -282,32 +253,6 @@ class ModuleTree:
         return owners
 
 
-def _attributes(owner: nn.Module) -> dict[int, str]:
-    """The attribute of ``owner`` that holds each of its own modules; the first, if several do."""
-    return {
-        id(child): name for name, child in reversed(owner._modules.items()) if child is not None
-    }
-
-
-def _parameters(module: nn.Module) -> Iterator[torch.Tensor]:
-    """Each parameter of ``module`` and its children, once.
-
-    A class may redefine ``parameters()``; this one asks no such method.
-    """
-    seen: set[int] = set()
-    waiting = deque([module])
-    while waiting:
-        inner = waiting.popleft()
-        for parameter in inner._parameters.values():
-            if parameter is not None and id(parameter) not in seen:
-                seen.add(id(parameter))
-                yield parameter
-        for child in inner._modules.values():
-            if child is not None and id(child) not in seen:
-                seen.add(id(child))
-                waiting.append(child)
-
-
 def _size(parameter: torch.Tensor) -> int:
     if type(parameter) is nn.Parameter:
         return parameter.numel()
@@ -317,18 +262,20 @@ def _size(parameter: torch.Tensor) -> int:
         return parameter.numel()
 
 
-def _paths(owner: nn.Module) -> dict[int, str]:
-    """The shortest path from ``owner`` to each module below it."""
-    paths = {id(owner): ""}
-    waiting = deque([owner])
+def _paths_below(owner: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """``owner`` and each module below it, once, with its shortest path.
+
+    A class may redefine ``modules()`` and ``parameters()``; no such method is asked here.
+    """
+    seen = {id(owner)}
+    waiting = deque([("", owner)])
     while waiting:
-        module = waiting.popleft()
-        prefix = f"{paths[id(module)]}." if paths[id(module)] else ""
-        for name, child in nn.Module.named_children(module):
-            if id(child) not in paths:
-                paths[id(child)] = prefix + name
-                waiting.append(child)
-    return paths
+        path, module = waiting.popleft()
+        yield path, module
+        for name, child in module._modules.items():
+            if child is not None and id(child) not in seen:
+                seen.add(id(child))
+                waiting.append((f"{path}.{name}" if path else name, child))
 
 
 def _walk(
@@ -356,11 +303,8 @@ def type_name(module: nn.Module) -> str:
 
 def innermost(module: nn.Module) -> nn.Module:
     """``module`` without the wrappers of torch.compile, FSDP, checkpointing and DataParallel."""
-    while True:
-        if isinstance(module, (nn.parallel.DistributedDataParallel, nn.DataParallel)):
-            inner: nn.Module | None = module.module
-        else:
-            inner = next((m for n, m in module._modules.items() if n in WRAPPERS), None)
-        if inner is None:
-            return module
-        module = inner
+    if isinstance(module, (nn.parallel.DistributedDataParallel, nn.DataParallel)):
+        inner: nn.Module | None = module.module
+    else:
+        inner = next((m for n, m in module._modules.items() if n in WRAPPERS), None)
+    return module if inner is None else innermost(inner)

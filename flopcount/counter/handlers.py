@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor, is_grad_enabled
 from torch.library import Library, register_torch_dispatch
 
-from flopcount.attribution.gradients import finder
+from flopcount.attribution.gradients import FINDERS
 from flopcount.attribution.phase import BACKWARD
 from flopcount.counter.control_flow import run_control_flow, seen_by
 from flopcount.counter.signature import signer
@@ -115,7 +115,7 @@ def _opening(plan: Plan) -> Handler:
 def _counting(plan: Plan) -> Handler:
     """The handler of an op that has a cost, or should have one."""
     call, version = bound_call(plan.func), plan.version
-    sign, find_gradient = signer(plan), finder(plan.name)
+    sign, find_gradient = signer(plan), FINDERS.get(plan.name)
 
     def handle(mode: CountingMode, func: Any, types: Any, args: Args, kwargs: Kwargs) -> Any:
         if version != registry.version:  # a formula was registered meanwhile
