@@ -46,10 +46,7 @@ class FlopCounter(CountingMode):
 
     @classmethod
     def ignore_compile_internals(cls) -> bool:
-        """Whether torch's compiler may trace a function that is called under a counter.
-
-        The compiler asks before it traces. The program may have loaded it inside the block.
-        """
+        """Whether torch's compiler may trace a function; it asks before it marks one as eager."""
         FORCE_EAGER.compiler_was_loaded()
         return captures()
 
@@ -83,8 +80,7 @@ class FlopCounter(CountingMode):
 
     def __enter__(self) -> FlopCounter:
         # entered inside itself, a second mode on the stack would count each op twice
-        thread = self._attribution.here.thread
-        if thread.entries == 0:
+        if self._attribution.here.thread.entries == 0:
             FORCE_EAGER.begin()
             super().__enter__()
         self._attribution.enter()
@@ -92,8 +88,7 @@ class FlopCounter(CountingMode):
 
     def __exit__(self, *exception: Any) -> None:
         self._attribution.exit()
-        thread = self._attribution.here.thread
-        if thread.entries == 0:
+        if self._attribution.here.thread.entries == 0:
             # an interrupt may have left this mode on the stack twice, or not at all
             open_modes = modes()
             if self not in open_modes:

@@ -59,18 +59,13 @@ class ForceEager:
             self._set_stance()
 
     def compiler_was_loaded(self) -> None:
-        """Set the stance now if the compiler was loaded inside the block.
-
-        The compiler comes here before it marks a function as eager for ever. The program may also
-        have set a stance of its own inside the block.
-        """
-        with self._lock:
+        """Set the stance now if the compiler was loaded inside the block."""
+        with self._lock:  # the program may have set a stance of its own meanwhile
             if self._num_open and "torch._dynamo" in sys.modules and stance() is not self._ours:
                 self._is_late = True
                 self._set_stance()
 
     def _set_stance(self) -> None:
-        """Set our stance, if the compiler is loaded and has another one."""
         if self._prior is None and "torch._dynamo" in sys.modules:
             self._prior = stance()
             set_stance(self._ours)

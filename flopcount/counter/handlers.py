@@ -8,25 +8,29 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from typing import Any
 
-from torch import Tensor, is_grad_enabled
+from torch import Tensor, fx, is_grad_enabled
 from torch.library import Library, register_torch_dispatch
 
+from flopcount.attribution.backward import Backward
 from flopcount.attribution.gradients import FINDERS
 from flopcount.attribution.phase import BACKWARD
-from flopcount.counter.control_flow import run_control_flow, seen_by
 from flopcount.counter.signature import signer
 from flopcount.counter.tally import ThreadTally
 from flopcount.formulas import CONTROL_FLOW, Decision, Formula, Plan, plan_of, registry
-from flopcount.torch_private.autograd import running_node
-from flopcount.torch_private.compiler import has_symbolic_sizes, never_compile
+from flopcount.torch_private.autograd import backward_task, running_node
+from flopcount.torch_private.compiler import FORWARD_TAG, has_symbolic_sizes, never_compile
 from flopcount.torch_private.frames import sharding_is_planned
 from flopcount.torch_private.modes import (
     TorchDispatchMode,
     has_data,
     is_traceable_wrapper_subclass_type,
     may_open_itself,
+    pop_mode,
+    push_mode,
+    resolving_views,
 )
 from flopcount.torch_private.ops import bound_call, composite_kernel, has_nested_kernel
 from flopcount.torch_private.tensors import tensors_in
@@ -39,12 +43,7 @@ ORDINARY = object()
 
 
 class CountingMode(TorchDispatchMode):
-    """A dispatch mode that runs each op by its handler.
-
-    Args:
-        handlers: the handlers.
-        local: the tally of each thread.
-    """
+    """A dispatch mode that runs each op by its handler."""
 
     supports_higher_order_operators = True
 
@@ -106,10 +105,44 @@ def _opening(plan: Plan) -> Handler:
         if count_whole and any(tensor.is_nested for tensor in tensors_in(args)):
             return count_whole(mode, func, types, args, kwargs)
         if is_control_flow:
-            return run_control_flow(mode, mode._local.tally.backward, plan.func, args, kwargs)
-        return seen_by(mode, composite_kernel(plan.func))(*args, **kwargs)
+            backward = mode._local.tally.backward
+            called = (_seen_by(mode, a, backward) if callable(a) else a for a in args)
+            return plan.func(*called, **kwargs)
+        return _seen_by(mode, composite_kernel(plan.func))(*args, **kwargs)
 
     return handle
+
+
+def _seen_by(
+    mode: CountingMode, function: Callable[..., Any], backward: Backward | None = None
+) -> Callable[..., Any]:
+    """``function``, whose ops ``mode`` sees even inside one of its own handlers."""
+    if backward and isinstance(function, fx.GraphModule) and backward_task() != -1:
+        function = GradientGraph(function, backward).run
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        push_mode(mode)
+        try:
+            with resolving_views():
+                return function(*args, **kwargs)
+        finally:
+            pop_mode()
+
+    return run
+
+
+class GradientGraph(fx.Interpreter):
+    """Runs the graph that torch makes of a function's gradient: forward, and then backward."""
+
+    def __init__(self, graph: fx.GraphModule, backward: Backward) -> None:
+        super().__init__(graph)
+        self.backward = backward
+
+    def run_node(self, n: fx.Node) -> Any:
+        """Run one node; the forward part is recomputation, since ``cond`` has run it before."""
+        is_forward = n.meta.get("partitioner_tag") == FORWARD_TAG
+        with self.backward.recomputing() if is_forward else nullcontext():
+            return super().run_node(n)
 
 
 def _counting(plan: Plan) -> Handler:
@@ -150,23 +183,20 @@ def _counting(plan: Plan) -> Handler:
 
 
 HANDLER_OF = {Decision.VIEW: _passing, Decision.COMPOSITE: _opening}
-"""What makes the handler of an op that is not counted itself, by the op's decision."""
+"""What makes the handler of an op that is not counted itself."""
 
 
 def _answer_for_subclass(
     mode: CountingMode, func: Any, types: Any, args: Any, kwargs: Any, plan: Plan | None
 ) -> Any:
-    """The result of an op on tensors of these ``types`` where they change how it is run or counted.
-
-    Without a ``plan`` the op is not counted. Returns ORDINARY for most.
-    """
+    """The result of an op where tensors of these ``types`` change it; ORDINARY where none does."""
     if _opens_itself(types, (args, *kwargs.values())):
         return NotImplemented  # a wrapper such as DTensor opens itself; its inner ops count
     if sharding_is_planned():
         return func(*args, **kwargs)  # on shapes alone: not work
     if has_symbolic_sizes(args):  # no formula may ask for their values
         out = func(*args, **kwargs)
-        if plan is not None:
+        if plan is not None:  # else it is a view
             tally = mode._local.tally
             tally.count_symbolic(tally.thread.place, plan, args, kwargs)
         return out

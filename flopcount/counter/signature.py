@@ -25,9 +25,6 @@ ATOMS = frozenset({str, type(None), torch.dtype, torch.device, torch.layout, tor
 
 NUMBERS = frozenset({bool, int, float, complex})
 DENSE = frozenset({Tensor, nn.Parameter})
-IRRELEVANT = frozenset({torch.Generator})
-"""Types of arguments that no cost depends on."""
-
 SYMBOLIC = torch.SymInt, torch.SymFloat, torch.SymBool
 
 NO_SIGNATURE = RuntimeError, NotImplementedError
@@ -155,8 +152,8 @@ def _part(value: Any, seen: list[int], is_coefficient: bool) -> Any:
         return value
     if cls is list or cls is tuple:
         return tuple([_part(item, seen, is_coefficient) for item in value])
-    if cls in IRRELEVANT:
-        return cls
+    if cls is torch.Generator:
+        return cls  # no cost depends on its state
     if isinstance(value, SYMBOLIC):
         return value  # it has no hash: the look-up fails, and the counter knows it by that
     raise NotImplementedError(f"{cls.__name__} has no equality that a cost could depend on")

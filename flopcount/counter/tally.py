@@ -16,18 +16,11 @@ TALLY_LIMIT = 1 << 14
 
 
 class Totals:
-    """What all threads of a counter have counted.
-
-    Args:
-        strict: raise at the first op that has no formula.
-
-    Attributes:
-        unknown: why an op is uncounted, by its name.
-    """
+    """What all threads of a counter have counted."""
 
     def __init__(self, *, strict: bool) -> None:
-        self.strict = strict
-        self.unknown: dict[str, str] = {}
+        self.strict = strict  # raise at the first op that has no formula
+        self.unknown: dict[str, str] = {}  # an uncounted op's name -> why it is uncounted
         self._ledger = Ledger()
         self._tallies: list[Tally] = []
         self._lock = threading.Lock()
@@ -68,10 +61,6 @@ class Totals:
 
 class Tally:
     """What one thread has counted since it was folded last.
-
-    Args:
-        totals: where it is folded into.
-        here: what attribution knows about this thread.
 
     Attributes:
         calls: how often each call came, and its bill: ``{key: [2, bill]}``. A key begins with the
