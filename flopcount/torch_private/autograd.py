@@ -38,13 +38,10 @@ is a node of its own where its input is a nested tensor.
 """
 
 
-_will_execute: Callable[[Any], bool] = torch._C._will_engine_execute_node
-
-
 def will_execute(node: Any) -> bool:
     """Whether the running backward pass wants the gradient that flows into ``node``."""
     try:
-        return _will_execute(node)
+        return torch._C._will_engine_execute_node(node)
     except RuntimeError:  # raised for the leaves that autograd.grad() asks for
         return True
 
@@ -61,10 +58,7 @@ ANY_BACKWARD_PRE_HOOKS: Mapping[int, Any] = modules_of_nn._global_backward_pre_h
 
 
 def hook_nodes(module: torch.nn.Module, results: Any) -> int:
-    """How many autograd nodes torch adds to a call after its forward hooks have seen ``results``.
-
-    Full backward hooks run in a node that torch puts around the results.
-    """
+    """How many nodes torch puts around ``results`` after the forward hooks: for backward hooks."""
     hooks = (*module._get_backward_hooks()[0], *module._get_backward_pre_hooks())
     outputs = results if isinstance(results, tuple) else (results,)
     needed = any(isinstance(output, torch.Tensor) and output.requires_grad for output in outputs)
@@ -79,18 +73,13 @@ saved_tensor_hooks = torch._C._autograd._top_saved_tensors_default_hooks
 
 
 def of_checkpoint(hooks: Hooks) -> bool:
-    """Whether a non-reentrant checkpoint, whose function is running, opened these hooks.
-
-    The hooks are open during the first run of the function and during its recomputation, even
-    without gradients.
-    """
+    """Whether a non-reentrant checkpoint opened these hooks, for a first run or a later one."""
     code = getattr(hooks[1], "__code__", None)
     return code is not None and code.co_filename == CHECKPOINT
 
 
 CHECKPOINT_NODE: type = torch.utils.checkpoint.CheckpointFunction._backward_cls
 """The class of a reentrant checkpoint's node, which runs the function again."""
-
 
 VARIABLE: Any = torch.autograd.Variable
 """It holds the autograd engine that ``backward()`` and ``autograd.grad()`` call."""

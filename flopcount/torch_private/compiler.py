@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch._functorch import eager_transforms
 
 
-def untraced() -> AbstractContextManager[None]:
-    """A context in which ``torch.jit.trace`` sees nothing."""
-    tracing = torch._C._get_tracing_state()
-    return nullcontext() if tracing is None else _untraced(tracing)
-
-
 @contextmanager
-def _untraced(tracing: Any) -> Iterator[None]:
+def untraced() -> Iterator[None]:
+    """A context in which ``torch.jit.trace`` sees nothing."""
     jit: Any = torch._C  # torch's stubs lack this
+    tracing = jit._get_tracing_state()
     jit._set_tracing_state(None)
     try:
         yield
@@ -78,7 +74,6 @@ GRADIENTS = frozenset((torch.autograd.grad, eager_transforms._autograd_grad))
 NO_MODULE = "_empty_nn_module_stack_from_metadata_hook"
 """The module path that passes of ``torch.export`` give to nodes that they add themselves."""
 
-
 UNBACKED = ("u", "zuf")
 """How names of symbols begin that stand for values of tensors, such as the size of ``nonzero``."""
 
@@ -113,8 +108,7 @@ FORWARD_TAG = "is_forward"
 def is_graph_of_torchs_own(module: torch.nn.Module) -> bool:
     """Whether ``module`` is a graph that torch made of the program's code, not a module of it.
 
-    torch makes such graphs of the functions that control-flow ops call, and of the parts into
-    which AOT autograd cuts a step.
+    These are functions that control-flow ops call, and parts into which AOT autograd cuts a step.
     """
     if not isinstance(module, torch.fx.GraphModule):
         return False
@@ -130,9 +124,8 @@ def stance() -> Any:
 def set_stance(stance: Any) -> None:
     """Tell torch's compiler what to do with functions.
 
-    ``torch.compiler.set_stance`` takes a stance's name. Here it is an object, whose ``stance`` the
-    compiler reads at each call of a compiled function. Unlike torch's function, this one also
-    works inside a compiled function.
+    Unlike ``torch.compiler.set_stance``, this works inside a compiled function too, and takes an
+    object, whose ``stance`` the compiler reads at each call of a compiled function.
     """
     sys.modules["torch._dynamo"].eval_frame._stance = stance
 

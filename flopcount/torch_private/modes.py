@@ -40,10 +40,8 @@ def has_data(tensor: torch.Tensor) -> bool:
 no_autocast = torch._C._DisableAutocast
 """A context in which no op casts its arguments, whatever autocast the program has open."""
 
-
 DispatchKey, KeySet = torch._C.DispatchKey, torch._C.DispatchKeySet
 LAZY = KeySet(DispatchKey.Conjugate) | KeySet(DispatchKey.Negative) | KeySet(DispatchKey.ZeroTensor)
-
 
 _included = torch._C._dispatch_tls_local_include_set
 _excluded = torch._C._dispatch_tls_local_exclude_set

@@ -10,7 +10,7 @@ import torch
 from torch._decomp import decomposition_table
 from torch._library import custom_ops
 
-from flopcount.torch_private.modes import resolving_views, without_modes
+from flopcount.torch_private.modes import DispatchKey, resolving_views, without_modes
 
 CustomOpDef = custom_ops.CustomOpDef
 """What ``torch.library.custom_op`` makes of a function."""
@@ -30,9 +30,6 @@ SPARSE_PARTS: dict[torch.layout, tuple[Callable[[torch.Tensor], torch.Tensor], .
     torch.sparse_bsc: _COLUMNS,
 }
 """How each sparse layout keeps its values, and where they are."""
-
-
-DispatchKey = torch._C.DispatchKey
 
 OpOverload = torch._ops.OpOverload
 """An op for one kind of arguments, ``torch.ops.aten.add.Tensor``: what a dispatch mode gets."""
@@ -65,12 +62,16 @@ def all_overloads() -> Iterator[OpOverload]:
     """Every overload of every op that is registered now, also by libraries."""
     for name in torch._C._dispatch_get_all_op_names():
         namespace, _, rest = name.partition("::")
-        packet, _, overload = rest.partition(".")
-        home = getattr(torch.ops, namespace)
         try:
-            yield getattr(getattr(home, packet), overload or "default")
+            yield _overload(namespace, rest)
         except AttributeError:  # a schema that Python cannot call
             continue
+
+
+def _overload(namespace: str, name: str) -> OpOverload:
+    packet, _, overload = name.partition(".")
+    op: OpOverload = getattr(getattr(getattr(torch.ops, namespace), packet), overload or "default")
+    return op
 
 
 def schema_of(op: Any) -> Any:
@@ -80,8 +81,7 @@ def schema_of(op: Any) -> Any:
 
 def arguments_of(op: Any) -> list[Any]:
     """The parameters of an overload, as its schema lists them; none for a higher-order op."""
-    schema = schema_of(op)
-    return [] if schema is None else list(schema.arguments)
+    return list(getattr(schema_of(op), "arguments", ()))
 
 
 def is_higher_order(op: Any) -> bool:
@@ -104,13 +104,10 @@ def parameter_names(op: Any) -> frozenset[str]:
 
 
 def has_kernel(op: OpOverload, key: str) -> bool:
-    """Whether the dispatcher has a kernel of ``op`` for ``key``.
-
-    Some ops are known to Python alone: the sizes and strides of jagged tensors.
-    """
+    """Whether the dispatcher has a kernel of ``op`` for ``key``."""
     try:
         return torch._C._dispatch_has_kernel_for_dispatch_key(op.name(), key)
-    except RuntimeError:
+    except RuntimeError:  # only Python knows the op, such as the sizes of jagged tensors
         return False
 
 
@@ -175,33 +172,22 @@ _FUNCTIONS = """
     sum.dim_IntList tanh
 """
 
-
-def _bindings() -> dict[OpOverload, Callable[..., Any]]:
-    homes = {_METHODS: torch._C.TensorBase, _FUNCTIONS: torch._C._VariableFunctions}
-    found = {}
-    for names, home in homes.items():
-        for name in names.split():
-            packet, _, overload = name.partition(".")
-            op = getattr(getattr(torch.ops.aten, packet), overload or "default")
-            found[op] = getattr(home, packet)
-    return found
-
-
-BINDINGS = _bindings()
+BINDINGS: dict[OpOverload, Callable[..., Any]] = {
+    _overload("aten", name): getattr(home, name.partition(".")[0])
+    for names, home in ((_METHODS, torch._C.TensorBase), (_FUNCTIONS, torch._C._VariableFunctions))
+    for name in names.split()
+}
 """Common ops, each with the function behind ``torch.mm`` or ``Tensor.t`` that calls it.
 
 That function parses its arguments by generated code, in half to two thirds of the time that an
 overload takes to parse them by its schema.
 """
 
-
-MADE_OF_OPS = frozenset(
-    {
-        torch.ops.aten.linalg_lstsq.default,
-        torch.ops.aten.linalg_lstsq.out,
-        torch.ops.aten.linalg_pinv.atol_rtol_tensor,
-        torch.ops.aten.linalg_pinv.atol_rtol_tensor_out,
-    }
+MADE_OF_OPS = (
+    torch.ops.aten.linalg_lstsq.default,
+    torch.ops.aten.linalg_lstsq.out,
+    torch.ops.aten.linalg_pinv.atol_rtol_tensor,
+    torch.ops.aten.linalg_pinv.atol_rtol_tensor_out,
 )
 """Ops whose kernels call other ops on conjugated views; modes do not see those calls."""
 

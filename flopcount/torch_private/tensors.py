@@ -17,11 +17,8 @@ PLAIN = frozenset({NoneType, bool, int, float, complex, str, torch.dtype, torch.
 def tensors_in(*values: Any, modules: bool = False) -> Iterator[torch.Tensor]:
     """The tensors among ``values``, and inside containers among them, in order.
 
-    Containers are lists, tuples, mappings, dataclasses, and what else torch knows as one.
-
-    Args:
-        values: where to look.
-        modules: a module is a container of its parameters and buffers.
+    Containers are lists, tuples, mappings, dataclasses, and what else torch knows as one; with
+    ``modules`` also modules, which hold parameters and buffers.
     """
     for value in values:
         if isinstance(value, torch.Tensor):
