@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from flopcount.report import snapshot
+from flopcount.report.ledger import Ledger
 from flopcount.report.report import Report
 from tests.hooks import watchers
 from tests.invariants import check
@@ -42,10 +42,10 @@ def nothing_is_left_behind() -> Iterator[None]:
 @pytest.fixture(autouse=True, scope="session")
 def every_report_keeps_its_promises() -> Iterator[None]:
     """Whatever a test counts, its report is checked before the test sees it."""
-    take = snapshot.take
+    make = Ledger.report
 
     def checked(*args: Any) -> Report:
-        report = take(*args)
+        report = make(*args)
         try:
             check(report)
         except AssertionError as error:
@@ -56,5 +56,5 @@ def every_report_keeps_its_promises() -> Iterator[None]:
         return report
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(snapshot, "take", checked)
+        patch.setattr(Ledger, "report", checked)
         yield

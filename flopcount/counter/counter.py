@@ -14,7 +14,6 @@ from flopcount.counter.handlers import CountingMode, Handlers
 from flopcount.counter.tally import ThreadTally, Totals
 from flopcount.errors import UncountedOpWarning, UnwatchedThreadWarning
 from flopcount.formulas import Formula, formulas_by_name
-from flopcount.report import snapshot
 from flopcount.report.report import Report
 from flopcount.torch_private.modes import modes, pop_mode, push_mode
 
@@ -129,7 +128,7 @@ class FlopCounter(CountingMode):
                     UnwatchedThreadWarning,
                     stacklevel=2,
                 )
-        return snapshot.take(ledger, self._attribution.tree, unwatched)
+        return ledger.report(self._attribution.tree, unwatched)
 
     def reset(self) -> None:
         """Forget what was counted.

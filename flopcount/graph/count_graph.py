@@ -12,7 +12,6 @@ from torch.export import ExportedProgram
 from flopcount.errors import UncountedOpWarning
 from flopcount.graph.sizes import Sizes
 from flopcount.graph.walk import Walk
-from flopcount.report import snapshot
 from flopcount.report.report import Report
 from flopcount.torch_private.modes import without_modes
 from flopcount.torch_private.ops import HigherOrderOperator, OpOverload
@@ -65,7 +64,7 @@ def count_graph(
     symbol_sizes.require(walk.needed)
     for op, reason in walk.uncounted.items():
         warnings.warn(f"{op} is uncounted: {reason}", UncountedOpWarning, stacklevel=2)
-    return snapshot.take(walk.ledger, walk.modules.tree)
+    return walk.ledger.report(walk.modules.tree)
 
 
 def _module_of(graph: Any) -> fx.GraphModule:

@@ -1,18 +1,16 @@
-"""The running totals: one row for each module, phase, op and dtype."""
+"""The running totals: one row for each module, phase, op and dtype, and a report of them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from flopcount.attribution.phase import RECOMPUTE
+from flopcount.attribution.tree import ModuleTree, Place
 from flopcount.cost import ZERO
-from flopcount.report.tree import Row
-
-if TYPE_CHECKING:
-    from flopcount.attribution.tree import Place
-    from flopcount.formulas import Bill
+from flopcount.formulas import Bill
+from flopcount.report.report import Report
+from flopcount.report.tree import Module, Row
 
 
 class Ledger:
@@ -62,3 +60,23 @@ class Ledger:
             },
             uncounted=total.uncounted + row.uncounted,
         )
+
+    def report(self, tree: ModuleTree, unwatched: Mapping[str, str] | None = None) -> Report:
+        """A report of these totals and of the modules in ``tree`` that ran.
+
+        ``unwatched`` are threads that had not entered the counter, with what ran first in each.
+        """
+        rows = tuple(self.rows.values())
+        paths = {row.module for row in rows}
+        scopes = [*tree.scopes(), tree.unattributed]
+        shown = {tree.root, tree.model}
+        for scope in scopes:
+            if scope.calls or scope.path in paths:
+                shown.update(scope.lineage())
+        modules = []
+        for scope in filter(shown.__contains__, scopes):
+            scope.measure()
+            modules.append(Module(scope.path, scope.name, scope.type, scope.calls, scope.params))
+        roots = [scope for scope in tree.root.children.values() if scope in shown]
+        model = tree.model or (roots[0] if len(roots) == 1 else None)
+        return Report(tuple(modules), rows, model.path if model else None, dict(unwatched or {}))

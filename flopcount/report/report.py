@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from importlib import import_module
+from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from flopcount.attribution.phase import PHASES
 from flopcount.cost import ZERO, Cost
@@ -15,9 +16,6 @@ from flopcount.errors import UnknownModuleError, did_you_mean
 from flopcount.report import json
 from flopcount.report.diff import Diff
 from flopcount.report.tree import Module, ModuleNode, Row, tree_of
-
-if TYPE_CHECKING:
-    from os import PathLike
 
 FORMATS = "flopcount.report.render"
 """The package of output formats, imported on use: formats know reports, not the reverse."""
