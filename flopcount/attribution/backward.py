@@ -119,10 +119,7 @@ class Backward:
         return place
 
     def _begin_pass(self, args: Sequence[Any]) -> None:
-        """Look at the pass that is running, whose first op in sight has ``args``.
-
-        A pass that goes on after another one is looked at again.
-        """
+        """Look (perhaps again) at the pass that is running; its first op in sight has ``args``."""
         calls = backward_calls()
         is_recorded = calls[0] if calls else self._is_recorded_elsewhere()
         self._pass = Pass(backward_task(), len(calls), is_recorded)
@@ -135,11 +132,8 @@ class Backward:
         self._first_node_of_outermost_pass = number
 
     def _is_recorded_elsewhere(self) -> bool:
-        """Whether a pass that another thread called is recorded.
-
-        Such a pass has no frame on this stack, so its first op decides: with
-        ``create_graph=True`` grad mode is on from the start, else only in recomputation.
-        """
+        """Whether a pass that another thread called is recorded; this stack has no frame of it."""
+        # its first op decides: create_graph=True turns grad mode on from the start
         task, passes = backward_task(), self._passes_of_other_threads
         if task not in passes:
             if len(passes) >= PASS_LIMIT:

@@ -13,13 +13,8 @@ from flopcount.torch_private.autograd import GRADIENT_ORDER, backward_task, will
 ADDED = {"AddmmBackward0": (0,), "AddBackward0": (0, 1), "LinearBackward0": (2,)}
 """Which ``next_functions`` of a node belong to terms of a sum, which may have been broadcast."""
 
-VIEWS = frozenset(
-    f"{op}Backward0"
-    for op in (
-        *("Alias", "Expand", "Permute", "ReshapeAlias", "Squeeze", "T", "ToCopy", "Transpose"),
-        *("UnsafeView", "Unsqueeze", "View"),
-    )
-)
+_VIEWS = "Alias Expand Permute ReshapeAlias Squeeze T ToCopy Transpose UnsafeView Unsqueeze View"
+VIEWS = frozenset(f"{op}Backward0" for op in _VIEWS.split())
 """Nodes that pass a gradient on in another shape or dtype."""
 
 

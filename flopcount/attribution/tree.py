@@ -127,17 +127,12 @@ class Scope:
         return scope if way else None
 
     def _way_to(self, module: nn.Module) -> list[tuple[str, nn.Module]]:
-        """The names and modules from this scope's module down to ``module``, if it owns it.
-
-        Names are looked up anew where the remembered ones lead elsewhere: first those of the
-        module's own attributes, which are few, then those of everything below it.
-        """
+        """The names and modules from this scope's module down to ``module``, if it owns it."""
         owner = self.module
         if owner is None:
             return []
         way = _walk(owner, self._names, module)
-        if not way:
-            # an attribute that comes first wins, if several hold one module
+        if not way:  # first the module's own attributes, which are few; the first of a child wins
             attributes = reversed(owner._modules.items())
             self._names = {id(child): name for name, child in attributes if child is not None}
             way = _walk(owner, self._names, module)

@@ -19,8 +19,7 @@ from flopcount.torch_private.compiler import (
 def captures() -> bool:
     """Whether torch's compiler may trace a function: only where a control-flow op asks for it.
 
-    ``cond`` and its like turn the functions that they are given into graphs; without graphs their
-    gradients fail. Where no gradient is wanted, the functions themselves run, like any others.
+    Gradients of ``cond`` and its like need graphs; without gradients the functions themselves run.
     """
     return is_compiling_for_op() and is_grad_enabled()
 
@@ -41,8 +40,7 @@ class ForceEager:
     """Makes compiled functions run eagerly while any counter of the process is open.
 
     Otherwise torch would find a dispatch mode on the stack when it compiles a function, and would
-    leave that function eager for ever. The first counter that opens sets torch's stance, and the
-    last that closes sets it back. A program that has not loaded the compiler pays nothing.
+    leave it eager for ever. A program that has not loaded the compiler pays nothing.
     """
 
     def __init__(self) -> None:

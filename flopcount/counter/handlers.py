@@ -216,13 +216,9 @@ def _opens_itself(types: Iterable[type], arguments: Any) -> bool:
 class Handlers:
     """The handlers of all ops that came by, each made on first use.
 
-    torch looks up what a mode of a class does with an op, in C++, before it would call
+    torch looks up what a mode of class ``mode_class`` does with an op, in C++, before it would call
     ``__torch_dispatch__``; the handlers are registered there. Ops of other namespaces than aten
     may be defined anew under their names, so :meth:`find` looks those up.
-
-    Args:
-        formulas: formulas for these handlers alone, by the names of their ops.
-        mode_class: the class of modes that torch calls these handlers for; None: none.
     """
 
     def __init__(self, formulas: dict[str, Formula], mode_class: type | None = None) -> None:

@@ -30,11 +30,7 @@ def write(fields: Fields) -> str:
 
 
 def read(text: str) -> Fields:
-    """The fields of the report in ``text``.
-
-    Raises:
-        ValueError: the text is not a report, or its schema is not the one that this version reads.
-    """
+    """The fields of the report in ``text``; a ValueError if it is not one of this schema."""
     document = json.loads(text)
     if not isinstance(document, dict) or document.get("schema") != SCHEMA:
         schema = document.get("schema") if isinstance(document, dict) else type(document)

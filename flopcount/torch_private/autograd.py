@@ -30,12 +30,9 @@ GRADIENT_ORDER: dict[str, tuple[int, int]] = {
     "BmmBackward0": (1, 0),
     "LinearBackward0": (0, 1),
 }
-"""Which input's gradient a matmul node computes first, and which second.
-
-The numbers are indices in ``node.next_functions``: ``mm(self, mat2)``, ``addmm(self, mat1,
-mat2)``. Autograd's generated code takes inputs in alphabetical order of their names. ``linear``
-is a node of its own where its input is a nested tensor.
-"""
+"""Which input's gradient a matmul node computes first, and which second: indices in
+``node.next_functions``, as in ``mm(self, mat2)``, ``addmm(self, mat1, mat2)``. Autograd's generated
+code takes inputs in alphabetical order of their names. A nested input makes a ``linear`` node."""
 
 
 def will_execute(node: Any) -> bool:

@@ -79,10 +79,8 @@ UNBACKED = ("u", "zuf")
 
 
 def never_compile(function: Any) -> None:
-    """Tell torch.compile to leave ``function``, and all that it calls, to the interpreter.
-
-    ``torch.compiler.disable`` does the same with a wrapper, which costs time at every call.
-    """
+    """Tell torch.compile to leave ``function``, and all that it calls, to the interpreter."""
+    # torch.compiler.disable() does the same with a wrapper, which costs time at every call
     dynamo = torch._C._dynamo.eval_frame
     skip = dynamo._FrameAction.SKIP
     dynamo.set_code_exec_strategy(function.__code__, dynamo._FrameExecStrategy(skip, skip))

@@ -30,10 +30,7 @@ def open_calls() -> Iterator[object]:
 
 
 def backward_calls() -> list[bool]:
-    """Whether each backward pass that this thread called is recorded (``create_graph=True``).
-
-    The passes have not returned yet; the innermost comes first.
-    """
+    """Whether each open call of backward is recorded (``create_graph=True``), innermost first."""
     frames = (frame for frame in _frames() if frame.f_code is RUN_BACKWARD)
     return [any(frame.f_locals["args"][2:3]) for frame in frames]  # after gradients, retain_graph
 

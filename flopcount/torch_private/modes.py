@@ -50,8 +50,8 @@ _excluded = torch._C._dispatch_tls_local_exclude_set
 def resolving_views() -> Any:
     """A context in which kernels get conjugated views resolved, as they do outside handlers.
 
-    While a mode handles an op, torch skips all dispatch keys that come before modes, and those
-    that resolve views are among them. Kernels would then read a conjugated view as a plain tensor.
+    While a mode handles an op, torch skips the dispatch keys that come before modes. Without those
+    that resolve views, kernels would read a conjugated view as a plain tensor.
     """
     included, excluded = _included(), _excluded() - LAZY
     return torch._C._ForceDispatchKeyGuard(included, excluded)

@@ -54,8 +54,7 @@ def overload_name(op: OpOverload) -> str:
 
 def custom_op_name(op: CustomOpDef) -> str:
     """``mylib::op`` of what ``torch.library.custom_op`` returned."""
-    name: str = op._qualname
-    return name
+    return str(op._qualname)
 
 
 def all_overloads() -> Iterator[OpOverload]:
@@ -127,11 +126,8 @@ def has_nested_kernel(op: Any) -> bool:
 
 
 def component_shapes(nested: torch.Tensor) -> list[tuple[int, ...]]:
-    """The shape of each component of a nested tensor of the strided layout.
-
-    torch keeps these on the host, so this does not wait for an accelerator.
-    """
-    with without_modes():
+    """The shape of each component of a nested tensor of the strided layout."""
+    with without_modes():  # torch keeps these on the host: this waits for no accelerator
         shapes = nested._nested_tensor_size()
         return list(map(tuple, shapes.tolist())) if shapes.dim() else []  # a scalar has none
 
@@ -177,11 +173,8 @@ BINDINGS: dict[OpOverload, Callable[..., Any]] = {
     for names, home in ((_METHODS, torch._C.TensorBase), (_FUNCTIONS, torch._C._VariableFunctions))
     for name in names.split()
 }
-"""Common ops, each with the function behind ``torch.mm`` or ``Tensor.t`` that calls it.
-
-That function parses its arguments by generated code, in half to two thirds of the time that an
-overload takes to parse them by its schema.
-"""
+"""Common ops, each with the function behind ``torch.mm`` or ``Tensor.t`` that calls it. Generated
+code parses its arguments, in half to two thirds of the time that an overload takes."""
 
 MADE_OF_OPS = (
     torch.ops.aten.linalg_lstsq.default,
