@@ -38,7 +38,7 @@ class Symbol(NamedTuple):
 
 
 class Sizes:
-    """A size for each symbol of some graphs, by its name or the name of its ``torch.export.Dim``."""
+    """A size for each symbol of some graphs, by its name or its ``torch.export.Dim``'s."""
 
     def __init__(
         self, graphs: Iterable[fx.GraphModule], sizes: Mapping[str, int] | None = None

@@ -71,7 +71,7 @@ def test_every_formula_is_where_the_table_says() -> None:
 @pytest.mark.parametrize(
     ("op", "file", "statement"),
     [
-        ("aten.mm", "matmul", ("@formula(aten.mm", "def mm(")),  # a decorated function
+        ("aten.mm", "matmul", ('@formula("aten::mm"', "def mm(")),  # a decorated function
         ("aten.clone", "movement", "moves("),  # free, by a helper
         ("aten._flash_attention_forward", "attention", "register("),  # made by a helper
         ("aten.cudnn_convolution", "convolution", "formula("),  # made by a function
