@@ -37,7 +37,8 @@ CUT = "…"
 
 
 def shown(text: str) -> list[str]:
-    """The lines of an output, without what no eye sees."""
+    """The lines of an output, without what no eye sees, or what any edit moves: a line's number."""
+    text = re.sub(r"\.py:\d+ *", ".py ", text)
     return [line.rstrip() for line in text.strip().splitlines()]
 
 
