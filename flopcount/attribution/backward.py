@@ -48,6 +48,18 @@ class Pass(NamedTuple):
 class Backward:
     """Finds the place of each op that runs in one thread while backward runs."""
 
+    __slots__ = (
+        "_first_node_of_outermost_pass",
+        "_is_checkpoint",
+        "_pass",
+        "_passes_of_other_threads",
+        "_thread",
+        "_threads",
+        "_tree",
+        "node_mark",
+        "node_place",
+    )
+
     def __init__(self, thread: ThreadState, threads: Threads, tree: ModuleTree) -> None:
         self._thread = thread
         self._threads = threads

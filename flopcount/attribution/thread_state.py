@@ -25,6 +25,17 @@ class ThreadState:
         is_stranger: whether it makes autograd nodes without having entered.
     """
 
+    __slots__ = (
+        "_life",
+        "entries",
+        "first_node",
+        "is_stranger",
+        "node_log",
+        "place",
+        "place_task",
+        "stack",
+    )
+
     def __init__(self, unattributed: Scope, life: object) -> None:
         self._life = weakref.ref(life)
         self.place = unattributed.forward
