@@ -162,6 +162,8 @@ class Backward:
         if threads.are_several and (stamp := threads.stamps.stamp_of(node)):
             return (stamp.place or self._tree.unattributed.backward).scope
         place = self._thread.node_log.place(number) if number < next_sequence_nr() else None
+        if place is not None and place.phase != RECOMPUTE and not threads.are_several:
+            return place.scope  # nearly always
         if place is not None and place.phase == RECOMPUTE:
             if self._is_inside_another_pass():
                 # a reentrant checkpoint ran its function again, and now calls backward() on it

@@ -111,7 +111,7 @@ def _sign(place: Any, plan: Plan, args: Any, kwargs: Any, out: Any) -> Key | Non
 
 def _rest(key: Key, first: int, args: Sequence[Any], kwargs: Any) -> Key | None:
     """``key`` with the arguments from the ``first`` on; None if one of them has no signature."""
-    plan = key[1]
+    whole, coefficients = key[1].whole, key[1].coefficients
     seen: list[int] = []  # the ids of their tensors
     try:
         for position, value in enumerate(args[first:], first):
@@ -121,16 +121,18 @@ def _rest(key: Key, first: int, args: Sequence[Any], kwargs: Any) -> Key | None:
                 seen.append(id(value))
             elif cls in ATOMS:
                 key += (value,)
-            elif position in plan.whole:
+            elif position in whole:
                 key += (tuple(value) if cls is list else value,)
             else:
-                key += (_part(value, seen, position in plan.coefficients),)
+                key += (_part(value, seen, position in coefficients),)
         if kwargs:
             for name, value in kwargs.items():
-                if name in plan.whole:
+                if type(value) is float:
+                    key += name, _coefficient(value) if name in coefficients else _number(value)
+                elif name in whole:
                     key += name, tuple(value) if type(value) is list else value
                 else:
-                    key += name, _part(value, seen, name in plan.coefficients)
+                    key += name, _part(value, seen, name in coefficients)
     except NO_SIGNATURE:
         return None
     if seen:
@@ -143,11 +145,11 @@ def _rest(key: Key, first: int, args: Sequence[Any], kwargs: Any) -> Key | None:
 def _part(value: Any, seen: list[int], is_coefficient: bool) -> Any:
     """What a formula may see of one argument; the ids of its tensors are added to ``seen``."""
     cls = type(value)
+    if cls in NUMBERS:
+        return _coefficient(value) if is_coefficient else _number(value)
     if cls in DENSE or isinstance(value, Tensor):
         seen.append(id(value))
         return value.shape, value.dtype, value.is_contiguous() or _strides(value)
-    if cls in NUMBERS:
-        return _coefficient(value) if is_coefficient else _number(value)
     if cls in ATOMS:
         return value
     if cls is list or cls is tuple:

@@ -88,6 +88,9 @@ Kind = Literal["dense", "sparse", "nested"]
 version = 0
 """Raised by every change of the rules; whatever was made from an earlier version is outdated."""
 
+when_changed: list[Callable[[], None]] = []
+"""Called after every change of the rules."""
+
 _rules: dict[Kind, dict[str, Rule]] = {"dense": {}, "sparse": {}, "nested": {}}
 
 
@@ -224,6 +227,8 @@ def _register(names: Sequence[str], rule: Rule, kind: Kind) -> None:
 def _raise_version() -> None:
     global version  # noqa: PLW0603
     version += 1
+    for call in when_changed:
+        call()
 
 
 def rules() -> Iterator[tuple[str, Kind, Rule]]:
