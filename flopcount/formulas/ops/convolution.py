@@ -18,7 +18,7 @@ from flopcount.formulas.registry import Formula, Gradients, formula
 from flopcount.formulas.steps import dot_products, elementwise, fold
 
 
-@formula("aten::convolution", "aten::convolution_overrideable")
+@formula("aten::convolution", "aten::convolution_overrideable", "aten::_convolution")
 def convolution(
     x: Tensor,
     weight: Tensor,
@@ -27,17 +27,31 @@ def convolution(
     padding: Sequence[int],
     dilation: Sequence[int],
     transposed: bool,
-    output_padding: Sequence[int],
-    groups: int,
-    *,
+    *others: Any,
     out: Tensor,
 ) -> Cost:
-    """Each output is a dot product of length c·k; transposed, as the input gradient below."""
+    """Each output is a dot product of length c·k, and a bias is added to it."""
+    cost = outputs(x, weight, stride, padding, dilation, out, transposed=transposed)
+    return cost if bias is None else cost + elementwise(out, add=1)
+
+
+def outputs(
+    x: Tensor,
+    weight: Tensor,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    out: Tensor,
+    *,
+    transposed: bool,
+) -> Cost:
+    """Each output is a dot product of length c·k; transposed, it is a plain one's input gradient.
+
+    See ``gradients`` for the number of dot products of that.
+    """
     grid, image = (x, out) if transposed else (out, x)
     products = meetings(weight, grid, image, stride, padding, dilation)
-    dots = 0 if transposed else out.numel()
-    cost = Cost(**products, dots=dots)
-    return cost if bias is None else cost + elementwise(out, add=1)
+    return Cost(**products, dots=0 if transposed else out.numel())
 
 
 def convolution_backward_traffic(call: Call) -> tuple[int, int]:
@@ -63,6 +77,40 @@ def convolution_backward(
     *,
     out: Sequence[Tensor | None],
 ) -> Gradients:
+    """Input, weight and bias gradients: see ``gradients``."""
+    return gradients(grad, x, weight, stride, padding, dilation, output_mask, transposed=transposed)
+
+
+@formula("aten::convolution_backward_overrideable", traffic=convolution_backward_traffic)
+def convolution_backward_overrideable(
+    grad: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    transposed: bool,
+    output_padding: Sequence[int],
+    groups: int,
+    output_mask: Sequence[bool],
+    *,
+    out: Sequence[Tensor | None],
+) -> Gradients:
+    """The same on a device with kernels of its own."""
+    return gradients(grad, x, weight, stride, padding, dilation, output_mask, transposed=transposed)
+
+
+def gradients(
+    grad: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    output_mask: Sequence[bool],
+    *,
+    transposed: bool,
+) -> Gradients:
     """Input, weight and bias gradients, each as many MACs as the forward pass.
 
     With K = c·k and P = n·positions:
@@ -85,22 +133,6 @@ def convolution_backward(
         weight=dot_products(**products, dots=weight.numel()) if for_weight else ZERO,
         bias=Cost(arith=fold(grad.numel(), grad.shape[1])) if for_bias else ZERO,
     )
-
-
-@formula("aten::_convolution")
-def _convolution(x: Tensor, weight: Tensor, *args: Any, out: Tensor) -> Cost:
-    """A convolution; its last arguments choose a kernel."""
-    bias, stride, padding, dilation, transposed, extra, groups, *_ = args
-    settings = stride, padding, dilation, transposed, extra, groups
-    return convolution(x, weight, bias, *settings, out=out)
-
-
-@formula("aten::convolution_backward_overrideable", traffic=convolution_backward_traffic)
-def convolution_backward_overrideable(
-    grad: Tensor, x: Tensor, weight: Tensor, *args: Any, out: Sequence[Tensor | None]
-) -> Gradients:
-    """The gradients of a convolution on a device with kernels of its own."""
-    return convolution_backward(grad, x, weight, None, *args, out=out)
 
 
 @formula("aten::conv_tbc")
@@ -134,9 +166,11 @@ def kernel(*, transposed: bool = False, relu: bool = False) -> Formula:
     ) -> Cost:
         """A convolution by one kernel: each output is a dot product of length c·k."""
         x = others["self"] if "self" in others else others["input"]
-        cost = convolution(x, weight, bias, stride, padding, dilation, transposed, [], 1, out=out)
+        terms = [term for term in (bias, z) if term is not None]
         scaled = z is not None and alpha not in (None, 1)
-        return cost + elementwise(out, add=int(z is not None), mul=int(scaled), compare=int(relu))
+        return outputs(
+            x, weight, stride, padding, dilation, out, transposed=transposed
+        ) + elementwise(out, add=len(terms), mul=int(scaled), compare=int(relu))
 
     return cost
 
@@ -186,9 +220,7 @@ def slow_conv2d_backward(
     out: Sequence[Tensor | None],
 ) -> Gradients:
     """The gradients of a convolution in two dimensions, without dilation."""
-    return convolution_backward(
-        grad, x, weight, None, stride, padding, [1], False, [], 1, output_mask, out=out
-    )
+    return gradients(grad, x, weight, stride, padding, [1], output_mask, transposed=False)
 
 
 def meetings(
