@@ -15,6 +15,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from flopcount import FlopCounter, Report
+from tests.counter.units import PRODUCT
 
 Notes = list[Any]
 
@@ -121,3 +122,21 @@ def assert_undisturbed(program: Program, *, around: Surrounding = nothing) -> Re
         assert_same(getattr(alone, name), getattr(watched, name), name)
     assert watched.report is not None
     return watched.report
+
+
+class Programs(dict[str, tuple[Program, float]]):
+    """Programs by their names, and how many products each takes."""
+
+    def taking(self, products: float) -> Callable[[Program], Program]:
+        """Put a program into the table, with the products that it takes."""
+
+        def put(function: Program) -> Program:
+            self[function.__name__.replace("_", " ")] = function, products
+            return function
+
+        return put
+
+    def check(self, name: str) -> None:
+        """Assert that the program goes undisturbed, and that all its products are counted."""
+        function, products = self[name]
+        assert assert_undisturbed(function).total.macs == products * PRODUCT

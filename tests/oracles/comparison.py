@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from flopcount import Cost
-from tests.oracles import loops
+from tests.oracles import decompositions, loops
 from tests.oracles.cases import CASES, OTHER_NAMES, cost_of
 from tests.oracles.reasons import (
     OPAQUE,
@@ -78,7 +78,7 @@ def computed() -> Iterator[Row]:
     """Of the three oracles that need no record."""
     for family, op, phase, ours, theirs in loops.by_loops():
         yield row(family, op, phase, "loop", counts(ours), counts(theirs))
-    for family, op, phase, ours, theirs, why in loops.by_decomposition():
+    for family, op, phase, ours, theirs, why in decompositions.by_decomposition():
         made = row(family, op, phase, "decomposition", counts(ours), counts(theirs))
         more = sum((cost for _, cost in why), Cost())
         yield explained(made, [(name, 0, 0) for name, _ in why], ours + more == theirs)

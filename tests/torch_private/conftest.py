@@ -10,3 +10,8 @@ from torch import Tensor
 @pytest.fixture
 def x() -> Tensor:
     return torch.ones(3, requires_grad=True)
+
+
+@pytest.fixture(params=[True, False], ids=["reentrant", "not reentrant"])
+def reentrant(request: pytest.FixtureRequest) -> bool:
+    return request.param
