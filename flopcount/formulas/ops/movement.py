@@ -69,7 +69,7 @@ moves("_reshape_copy", "_reshape_alias_copy", "_conj_copy", "_neg_view_copy")
 moves("view_as_complex_copy", "view_as_real_copy", "_fw_primal_copy", "_make_dual_copy")
 moves("indices_copy", "values_copy", "_indices_copy", "_values_copy", "crow_indices_copy")
 moves("col_indices_copy", "ccol_indices_copy", "row_indices_copy")
-moves("cat", "stack", "_cat", "_stack", "_chunk_cat", "block_diag", "repeat", "roll", "flip")
+moves("cat", "stack", "_stack", "_chunk_cat", "block_diag", "repeat", "roll", "flip")
 moves("rot90", "channel_shuffle", "native_channel_shuffle", "complex", "tril", "triu", "diag_embed")
 moves("_sparse_mask_projection", "im2col")
 
