@@ -1,19 +1,167 @@
-"""Modes and kinds of tensors around and inside a counter."""
+"""A program in any surrounding: modes, hooks and settings, around a counter or inside it."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.autograd.graph import disable_saved_tensors_hooks, save_on_cpu, saved_tensors_hooks
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import flopcount
 from flopcount import Cost, FlopCounter
-from tests.counter.units import PRODUCT, batch, mm
+from tests.counter.observation import Notes, Surrounding, assert_undisturbed
+from tests.counter.units import PRODUCT, batch, linear, mm
 from tests.invariants import check
+
+
+def step(notes: Notes) -> Any:
+    """Forward and, if anything is recorded, backward of a model that draws random numbers."""
+    model = nn.Sequential(linear(), nn.Dropout(0.5), nn.ReLU(), linear())
+    loss = model(torch.rand(4, 8)).square().mean()
+    if loss.requires_grad:
+        loss.backward()
+    return loss, model.state_dict(), [p.grad for p in model.parameters()]
+
+
+FORWARD = 2
+STEP = FORWARD + 3  # the input needs no gradient
+
+
+class Logging(TorchDispatchMode):
+    """Notes the ops that it sees."""
+
+    def __init__(self, notes: Notes) -> None:
+        super().__init__()
+        self.notes = notes
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.notes.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+class Replacing(TorchDispatchMode):
+    """Computes something else than it is asked for: two products for each."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        return out + func(*args) if func is torch.ops.aten.mm.default else out
+
+
+class Refusing(TorchDispatchMode):
+    """Does not know how to compute a product."""
+
+    def __repr__(self) -> str:
+        return "Refusing()"  # without an address, as it is in the error's message
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return NotImplemented if func is torch.ops.aten.mm.default else func(*args, **kwargs or {})
+
+
+class Functions(TorchFunctionMode):
+    """Notes the functions that are called."""
+
+    def __init__(self, notes: Notes) -> None:
+        super().__init__()
+        self.notes = notes
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.notes.append(getattr(func, "__name__", str(func)))
+        return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def deterministic(notes: Notes) -> Iterator[None]:
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+@contextmanager
+def double_precision(notes: Notes) -> Iterator[None]:
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def noted_hooks(notes: Notes) -> Any:
+    def pack(tensor: Tensor) -> Tensor:
+        notes.append(("pack", tensor.shape))
+        return tensor.detach().clone()
+
+    def unpack(tensor: Tensor) -> Tensor:
+        notes.append(("unpack", tensor.shape))
+        return tensor
+
+    return saved_tensors_hooks(pack, unpack)
+
+
+SURROUNDINGS: dict[str, tuple[Surrounding, int]] = {
+    "nothing": (lambda notes: torch.enable_grad(), STEP),
+    "no_grad": (lambda notes: torch.no_grad(), FORWARD),
+    "inference_mode": (lambda notes: torch.inference_mode(), FORWARD),
+    "set_grad_enabled(False)": (lambda notes: torch.set_grad_enabled(False), FORWARD),
+    "set_grad_enabled(True)": (lambda notes: torch.set_grad_enabled(True), STEP),
+    "autocast": (lambda notes: torch.autocast("cpu", torch.bfloat16), STEP),
+    "deterministic algorithms": (deterministic, STEP),
+    "double precision": (double_precision, STEP),
+    "anomaly mode": (lambda notes: torch.autograd.detect_anomaly(), STEP),
+    "saved tensors on the CPU": (lambda notes: save_on_cpu(), STEP),
+    "saved tensors by hooks": (noted_hooks, STEP),
+    "no hooks for saved tensors": (lambda notes: disable_saved_tensors_hooks("none"), STEP),
+    "fake tensors": (lambda notes: FakeTensorMode(), STEP),
+    "meta device": (lambda notes: torch.device("meta"), STEP),
+    "a dispatch mode": (Logging, STEP),
+    "a dispatch mode that refuses": (lambda notes: Refusing(), 0),
+    "a function mode": (Functions, STEP),
+    "profiler": (lambda notes: torch.profiler.profile(), STEP),
+}
+
+
+@pytest.mark.parametrize("outside", [True, False], ids=["outside", "inside"])
+@pytest.mark.parametrize("name", SURROUNDINGS)
+def test_in_surroundings(name: str, outside: bool) -> None:
+    around, products = SURROUNDINGS[name]
+
+    def inside(notes: Notes) -> Any:
+        with around(notes):
+            return step(notes)
+
+    report = assert_undisturbed(step, around=around) if outside else assert_undisturbed(inside)
+    assert report.total.macs == products * PRODUCT
+    assert not report.uncounted
+
+
+@pytest.mark.parametrize(
+    ("outside", "products"),
+    [
+        pytest.param(True, STEP, id="what a mode outside does is not seen"),
+        pytest.param(False, 2 * STEP, id="what a mode inside does is counted"),
+    ],
+)
+def test_a_dispatch_mode_that_computes_something_else(outside: bool, products: int) -> None:
+    def inside(notes: Notes) -> Any:
+        with Replacing():
+            return step(notes)
+
+    report = (
+        assert_undisturbed(step, around=lambda notes: Replacing())
+        if outside
+        else assert_undisturbed(inside)
+    )
+    assert report.total.macs == products * PRODUCT
+
 
 MODES: dict[str, Callable[[], Any]] = {
     "no_grad": torch.no_grad,
@@ -22,7 +170,7 @@ MODES: dict[str, Callable[[], Any]] = {
 }
 
 
-class TestSurroundings:
+class TestModesAndKindsOfTensors:
     @pytest.mark.parametrize("mode", MODES)
     @pytest.mark.parametrize("outside", [True, False])
     def test_grad_modes(self, mode: str, outside: bool) -> None:

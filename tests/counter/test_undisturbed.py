@@ -11,6 +11,7 @@ import io
 import multiprocessing
 import os
 import pickle
+import weakref
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -19,7 +20,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.func import functionalize, grad, hessian, jacrev, jvp, vmap
-from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.modules import module as module_hooks
 from torch.utils.checkpoint import (
     CheckpointPolicy,
@@ -29,8 +29,9 @@ from torch.utils.checkpoint import (
 from torch.utils.data import DataLoader, TensorDataset
 from torch.utils.flop_counter import FlopCounterMode
 
+from flopcount import FlopCounter
 from tests.counter.observation import Notes, Programs, assert_undisturbed
-from tests.counter.units import PRODUCT, batch, linear
+from tests.counter.units import PRODUCT, batch, linear, pair
 
 PROGRAMS = Programs()
 program = PROGRAMS.taking
@@ -42,8 +43,67 @@ def test_undisturbed(name: str) -> None:
     PROGRAMS.check(name)
 
 
-def pair() -> nn.Sequential:
-    return nn.Sequential(linear(), nn.Tanh(), linear())
+class TestTraining:
+    def train(self, watch: bool) -> dict[str, Any]:
+        torch.manual_seed(0)
+        model = nn.Sequential(
+            nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.ReLU(), nn.Dropout(), nn.Flatten(),
+            nn.Linear(2 * 4 * 4, 3),
+        )  # fmt: skip
+        optimizer = torch.optim.Adam(model.parameters())
+        losses = []
+
+        def steps() -> None:
+            for _ in range(3):
+                optimizer.zero_grad()
+                loss = model(torch.randn(4, 1, 6, 6)).square().mean()
+                loss.backward()
+                optimizer.step()
+                losses.append(loss.detach())
+
+        if watch:
+            with FlopCounter(model):
+                steps()
+        else:
+            steps()
+        return {
+            **model.state_dict(),
+            **{f"grad of {name}": p.grad for name, p in model.named_parameters()},
+            **{f"loss {step}": loss for step, loss in enumerate(losses)},
+            "random state": torch.get_rng_state(),
+        }
+
+    def test_bit_by_bit(self) -> None:
+        alone, watched = self.train(watch=False), self.train(watch=True)
+        assert list(alone) == list(watched)
+        for name, value in alone.items():
+            assert torch.equal(value, watched[name]), name
+
+    def test_nothing_is_put_on_the_users_objects(self) -> None:
+        model = nn.Sequential(linear())
+        optimizer = torch.optim.SGD(model.parameters())
+        x = batch().requires_grad_()
+        before = {key: len(value) for key, value in vars(model[0]).items() if "hooks" in key}
+        names = set(vars(model[0])), set(vars(optimizer)), set(vars(x))
+        with FlopCounter(model):
+            y = model(x)
+            y.sum().backward()
+            optimizer.step()
+        assert {
+            key: len(value) for key, value in vars(model[0]).items() if "hooks" in key
+        } == before
+        assert (set(vars(model[0])), set(vars(optimizer)), set(vars(x))) == names
+        assert not x._backward_hooks
+        assert not y._backward_hooks
+
+    def test_models_die_when_their_owner_lets_go(self) -> None:
+        counter = FlopCounter()
+        with counter:
+            model = linear()
+            y = model(batch())
+            alive = weakref.ref(model)
+            del model, y
+            assert alive() is None
 
 
 # -- hooks
@@ -214,74 +274,6 @@ def test_a_process_that_is_forked() -> None:
         return shape, process.exitcode
 
     assert assert_undisturbed(run).total.macs == 0
-
-
-# -- programs that are traced
-
-
-@program(2)  # while it is traced, and when it is called
-def a_function_traced_by_jit(notes: Notes) -> Any:
-    traced = torch.jit.trace(linear(), batch(), check_trace=False)
-    return traced.code, traced(batch())
-
-
-@program(3 * 2)  # forward, and backward of the weight
-def a_scripted_function_that_trains(notes: Notes) -> Any:
-    """The first calls are profiled, later ones optimised for what was seen."""
-
-    @torch.jit.script
-    def scripted(x: Tensor, weight: Tensor) -> Tensor:
-        return torch.tanh(x @ weight)
-
-    weight = torch.eye(8, requires_grad=True)
-    results = []
-    for _ in range(3):
-        results.append(scripted(batch(), weight))
-        results[-1].sum().backward()
-    return results, weight.grad
-
-
-@program(1)
-def a_module_scripted_here(notes: Notes) -> Any:
-    script = torch.jit.script(linear())
-    return script.code, script(batch())
-
-
-@program(1)  # a symbolic trace computes nothing
-def a_symbolic_trace(notes: Notes) -> Any:
-    traced = torch.fx.symbolic_trace(pair())
-    return (
-        traced.code,
-        [str(node) for node in traced.graph.nodes],
-        traced.get_submodule("0")(batch()),
-    )
-
-
-@program(2)  # the function is run to be traced, and then its graph
-def make_fx_of_values(notes: Notes) -> Any:
-    traced = make_fx(lambda x: (x @ torch.ones(8, 8)).relu())(batch())
-    return traced.code, traced(batch())
-
-
-@pytest.mark.parametrize("pre_dispatch", [True, False])
-@pytest.mark.parametrize("tracing_mode", ["real", "fake", "symbolic"])
-def test_make_fx(pre_dispatch: bool, tracing_mode: str) -> None:
-    def trace(notes: Notes) -> Any:
-        net = pair().requires_grad_(False)
-        traced = make_fx(net, tracing_mode=tracing_mode, pre_dispatch=pre_dispatch)(batch())
-        return traced.code, traced(batch())
-
-    assert_undisturbed(trace)
-
-
-def test_export() -> None:
-    """The same graph, with not a node more."""
-
-    def export(notes: Notes) -> Any:
-        program = torch.export.export(pair(), (batch(),), strict=False)
-        return program.graph_module.code, str(program.graph_signature), program.module()(batch())
-
-    assert_undisturbed(export)
 
 
 # -- transforms of functions: W is 8 × 8, and an eighth of a unit is a product W·x of two of those

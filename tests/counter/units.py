@@ -19,3 +19,7 @@ def batch() -> Tensor:
 
 def mm() -> Tensor:
     return torch.mm(batch(), torch.ones(8, 8))
+
+
+def pair() -> nn.Sequential:
+    return nn.Sequential(linear(), nn.Tanh(), linear())
