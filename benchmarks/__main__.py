@@ -25,14 +25,14 @@ BENCHMARKS = {
 }
 
 EXTRA = ("timm", "torchvision", "tqdm", "transformers")
-"""What the extra ``bench`` brings, and a benchmark may miss."""
+"""Packages of the extra ``bench``. A benchmark that needs one says so if it is missing."""
 
 
 class Benchmark(Protocol):
-    """What the module of a benchmark has."""
+    """What each benchmark's module defines."""
 
     def run(self, quick: bool) -> Figures:
-        """Measure everything, or quickly a part."""
+        """Measure everything, or a part of it if ``quick``."""
 
     def show(self, figures: Figures) -> str:
         """The figures as tables."""
@@ -63,7 +63,7 @@ def main() -> None:
 
 
 def run(name: str, *, quick: bool, last: bool) -> int:
-    """Run a benchmark, or read its last figures, and print them; how many targets were missed."""
+    """Run a benchmark, or read its last figures; print them, and return the missed targets."""
     benchmark = cast(Benchmark, import_module(f"benchmarks.{name}"))
     start = time.perf_counter()
     figures = load(name) if last else benchmark.run(quick)

@@ -1,8 +1,8 @@
 """What counting costs in time: a training step under each tool, and pytest with the plugin.
 
-The floor of a step is an empty dispatch mode. What a tool adds is its step less the plain one.
-Entering and leaving is not measured: torch.profiler makes its tables there. The plugin is measured
-on 2,000 empty tests, once where no test has a budget, and once where one more has.
+The floor of a step is an empty dispatch mode. A tool's overhead is its step less the plain step.
+Entering and leaving are not measured, since torch.profiler makes its tables there. The plugin is
+measured on 2,000 empty tests, without a budget, and again with one more test that has a budget.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ from flopcount.cli import torchvision_models
 from tests import models
 
 MEDIAN, WORST, TORCHS = 1.15, 1.25, 3
-"""Wanted: of step ÷ empty the median and the worst; of what torch's counter adds ÷ what we add."""
+"""Targets: step ÷ empty mode, the median and the worst; overhead of torch's counter ÷ ours."""
 
 PLUGIN = 1.05
-"""Wanted: plugin on ÷ off, at most."""
+"""The target for plugin on ÷ off, at most."""
 
 # -- a step under each tool
 
 
 class Empty(TorchDispatchMode):
-    """The floor: a dispatch mode that only passes on."""
+    """The floor: a dispatch mode that only passes each op on."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return func(*args, **(kwargs or {}))
@@ -60,7 +60,7 @@ class Ops(TorchDispatchMode):
 
 
 def tools() -> dict[str, Callable[[], AbstractContextManager[object]]]:
-    """What a step runs under; tools that hold what they saw are made anew for each step."""
+    """The contexts that a step runs in; a tool that keeps what it saw is made anew each time."""
     empty, counter = Empty(), FlopCounter()
     return {
         "plain": nullcontext,
@@ -126,7 +126,7 @@ EMPTY = "\n".join(f"def test_{number}(): pass" for number in range(TESTS_A_FILE)
 MARKED = "import pytest\n@pytest.mark.flop_budget('0 FLOP')\ndef test_marked(): pass\n"
 
 CONFTEST = "import torch, flopcount\nflopcount.FlopCounter\n"
-"""Where one test has a budget, both runs import torch and the counter, which it needs."""
+"""Makes both runs import torch and the counter, which the test with a budget needs."""
 
 IS_INSTALLED = "flopcount" in entry_points(group="pytest11").names
 
@@ -154,7 +154,7 @@ def run_pytest(folder: Path, arguments: list[str]) -> None:
 
 
 def processor_time_of_children() -> float:
-    """Seconds that ended processes have taken, which this one started."""
+    """Processor seconds of the child processes that have ended."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime
 
@@ -175,7 +175,7 @@ def pytest_times(*, marked: bool, rounds: int) -> Figures:
 
 
 def run(quick: bool) -> Figures:
-    """All steps and both suites; quickly, three steps and one suite in fewer rounds."""
+    """Measure all steps and both suites; if ``quick``, three steps and one suite, less often."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
     builders = steps()
@@ -218,7 +218,7 @@ def targets(figures: Figures) -> list[Target]:
 
 
 def show(figures: Figures) -> str:
-    """A step under each tool ÷ the plain step; what each tool adds, in µs for each op; pytest."""
+    """Tables: a step under each tool ÷ the plain step; µs that a tool adds to an op; pytest."""
     first = next(iter(figures["steps"].values()))
     watchers = [tool for tool in first if tool not in ("ops", "plain")]
     divided, per_op = [], []

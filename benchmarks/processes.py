@@ -1,4 +1,4 @@
-"""Jobs in processes of their own, so that what one leaves behind is not the next one's trouble."""
+"""Runs jobs in processes of their own, so that no job meets what another left behind."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ class Hung(Exception):
 
 
 def in_a_new_process(job: Callable[..., Any], *args: Any) -> Any:
-    """What ``job(*args)`` answers in a process that has imported nothing else."""
+    """The result of ``job(*args)`` in a new process, which has imported nothing else."""
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=spawn) as pool:
         return pool.submit(job, *args).result()
 
 
 def in_a_fork(job: Callable[..., Any], *args: Any, seconds: float) -> Any:
-    """What ``job(*args)`` answers in a silent copy of this process.
+    """The result of ``job(*args)`` in a silent copy of this process.
 
     Raises:
         Died: the process ended without an answer.
-        Hung: it gave none within ``seconds``.
+        Hung: there was no answer within ``seconds``.
     """
     fork = multiprocessing.get_context("fork")
     receiver, sender = fork.Pipe(duplex=False)

@@ -1,4 +1,4 @@
-"""Progress: which of many things a benchmark is at."""
+"""Shows how far a benchmark is."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 def progress(items: Collection[T], label: str) -> Iterator[T]:
-    """``items`` one after the other, the one at hand shown on standard error."""
+    """Go through ``items``, and show the current one on standard error."""
     from tqdm import tqdm  # an extra, and tests import benchmarks without it
 
     with tqdm(items, desc=label, dynamic_ncols=True, mininterval=1) as bar:

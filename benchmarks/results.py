@@ -1,4 +1,4 @@
-"""What a run leaves: a printed table, and one JSON file with its date and the machine's card."""
+"""The results of a run: printed tables, and one JSON file with the date and the machine's card."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ FOLDER = Path(__file__).parent / "results"
 Figures = dict[str, Any]
 
 PACKAGES = ("torch", "torchvision", "timm", "transformers")
-"""What figures may depend on, besides Python and flopcount."""
+"""Packages that figures may depend on; the card names their versions."""
 
 WIDTH = 100
-"""A value that fits into a line of JSON stands on one."""
+"""The width of a line of JSON; a value that fits stands on one line."""
 
 
 class Target(NamedTuple):
-    """Something that a benchmark is held to, and whether it holds."""
+    """A bound that a benchmark is held to, and whether it holds."""
 
     what: str
     wanted: str
@@ -39,7 +39,7 @@ class Target(NamedTuple):
 
 
 def processor() -> str:
-    """The processor's name, where the system tells it."""
+    """The processor's name, or an empty text where the system does not tell it."""
     cpuinfo = Path("/proc/cpuinfo")
     text = cpuinfo.read_text(encoding="utf-8") if cpuinfo.exists() else ""
     match = re.search(r"^model name\s*:\s*(.+)$", text, flags=re.MULTILINE)
@@ -55,7 +55,7 @@ def version(package: str) -> str | None:
 
 
 def card() -> Figures:
-    """When and where figures are made, and with what."""
+    """When, where and with which packages the figures are made."""
     versions = {"python": platform.python_version(), "flopcount": flopcount.__version__}
     versions |= {package: number for package in PACKAGES if (number := version(package))}
     return {
@@ -74,13 +74,13 @@ def save(name: str, figures: Figures) -> Path:
 
 
 def load(name: str) -> Figures:
-    """What was written to ``results/NAME.json``."""
+    """The document in ``results/NAME.json``."""
     figures: Figures = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
     return figures
 
 
 def pretty(value: Any, indent: str = "") -> str:
-    """JSON with a line for each entry of a dictionary that does not fit into one."""
+    """JSON in which a dictionary that does not fit on one line has a line for each entry."""
     line = json.dumps(value, ensure_ascii=False)
     if not isinstance(value, dict) or len(line) <= WIDTH:
         return line

@@ -1,6 +1,6 @@
-"""How counting grows: with depth, steps and modules, and to a trillion parameters without memory.
+"""How counting grows with depth, steps and modules, and up to a trillion parameters on meta.
 
-Each size that is about memory has a process of its own.
+Sizes whose memory is measured run in processes of their own.
 """
 
 from __future__ import annotations
@@ -49,25 +49,25 @@ GIANTS: dict[str, dict[str, int]] = {
 """Touvron et al. 2023, Grattafiori et al. 2024, and a mixture of which 32 billion see a token."""
 
 LINEAR, GIANT = 0.10, 1.6
-"""Wanted: how far the cost of a layer may differ between depths; counted step ÷ plain at 405B."""
+"""Targets: how far a layer's cost may differ between depths; counted step ÷ plain at 405B."""
 
 
 def resident() -> int:
-    """Bytes of memory that this process holds."""
+    """Bytes of memory that this process uses."""
     gc.collect()
     pages = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1])
     return pages * resource.getpagesize()
 
 
 def peak() -> int:
-    """Most bytes that this process ever held; ``getrusage`` tells its parent's, if it held more."""
+    """The most bytes that this process ever used, not less than its parent's (``getrusage``)."""
     status = Path("/proc/self/status").read_text(encoding="utf-8")
     (kilobytes,) = re.findall(r"^VmHWM:\s*(\d+) kB$", status, flags=re.MULTILINE)
     return int(kilobytes) * 1024
 
 
 def once(call: Callable[[], object]) -> tuple[Any, float]:
-    """What ``call`` returns, and its seconds."""
+    """The result of ``call``, and the seconds that it took."""
     start = time.thread_time()
     result = call()
     return result, time.thread_time() - start
@@ -87,7 +87,7 @@ def counted(counter: FlopCounter, call: Callable[[], object]) -> Callable[[], No
 
 
 def deep(depths: Sequence[int], rounds: int) -> dict[str, Figures]:
-    """Training steps of so many layers, each a Linear and a ReLU: seconds of each step."""
+    """The seconds of each training step of a tower of ``layers``, each a Linear and a ReLU."""
     torch.set_num_threads(1)
     calls = {}
     repeats = {depth: max(1, 1000 // depth) for depth in depths}  # so that all calls are as long
@@ -111,7 +111,7 @@ def deep(depths: Sequence[int], rounds: int) -> dict[str, Figures]:
 
 
 def long(count: int) -> Figures:
-    """So many training steps in one block: seconds of a step, memory gained, and the report."""
+    """Many training steps in one block: the seconds of a step, memory gained, and the report."""
     torch.set_num_threads(1)
     model = models.tiny_layers(5)
     step = train(model, torch.randn(4, 8), optimizer=torch.optim.Adam)
@@ -131,7 +131,7 @@ def long(count: int) -> Figures:
 
 
 def wide(count: int) -> Figures:
-    """A model of so many modules in blocks of ten: its first pass, a later one, its report."""
+    """A model of many modules, in blocks of ten: seconds of its first and later passes; a report."""
     torch.set_num_threads(1)
     blocks = [nn.Sequential(*(nn.Tanh() for _ in range(min(count, 10))))]
     blocks += [nn.Sequential(*(nn.Tanh() for _ in range(10))) for _ in range(count // 10 - 1)]
@@ -146,7 +146,7 @@ def wide(count: int) -> Figures:
 
 
 def giant(name: str, rounds: int) -> Figures:
-    """Steps of a model on meta, plain and counted in turns; with no rounds, one that is plain."""
+    """Steps of a model on meta, plain and counted in turns; without rounds, one plain step."""
     torch.set_num_threads(1)
     torch.set_default_dtype(torch.bfloat16)
     with torch.device("meta"):
@@ -175,7 +175,7 @@ def giant(name: str, rounds: int) -> Figures:
 
 
 def run(quick: bool) -> Figures:
-    """All sizes; quickly, the smaller ones in fewer rounds."""
+    """Measure all sizes; if ``quick``, the smaller ones in fewer rounds."""
     steps, modules = (STEPS[:4], MODULES[:4]) if quick else (STEPS, MODULES)
     giants = list(GIANTS)[:1] if quick else list(GIANTS)
     return {
@@ -191,7 +191,7 @@ def run(quick: bool) -> Figures:
 
 
 def added_to_a_layer(figures: Figures, depth: str) -> float:
-    """Seconds that counting adds to a layer of a tower of so many."""
+    """Seconds that counting adds to one layer of a tower."""
     taken = figures["depths"][depth]
     added: float = (taken["counted"] - taken["plain"]) / int(depth)
     return added

@@ -1,4 +1,4 @@
-"""How every benchmark here measures time: calls that take turns, round after round.
+"""How every benchmark measures time: calls take turns, round after round.
 
 In each round the calls run in an order drawn anew, so that whatever else the machine does falls on
 all of them alike. The first rounds warm up and are not counted. By default a call is charged with
@@ -27,7 +27,7 @@ first and the third quartile, as a part of the median.
 
 
 class Timed(NamedTuple):
-    """A call, and the context that it runs in, which is entered and left outside of the clock."""
+    """A call, and the context that it runs in; entering and leaving it are not timed."""
 
     call: Callable[[], object]
     context: Callable[[], AbstractContextManager[Any]] = nullcontext

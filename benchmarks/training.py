@@ -1,4 +1,4 @@
-"""Training steps, which several benchmarks run."""
+"""Training steps that several benchmarks run."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """Forward and backward MACs beside published figures, torch's counter, and a count by hand.
 
-Every row agrees, or differs by named reasons whose sizes add up to the whole difference; else it
-is unexplained, and the run fails. A paper that does not say how it counts may leave some unknown.
+A row agrees, or it differs by named reasons whose sizes add up to the whole difference. Any other
+row is unexplained, and the run fails. Rows of a paper that does not say how it counts may be
+unknown.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ __all__ = ["run", "show", "targets"]
 PAPERS = {"vision": vision, "ViT": vit, "language": language}
 
 TIMM_WANTED = 200
-"""So many of timm's architectures a whole run has at least."""
+"""How many of timm's architectures a whole run has at least."""
 
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """One thread, which small ops like best, and no warnings of models."""
+    """A context with one thread, which suits small ops, and without the models' warnings."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -44,7 +45,7 @@ def quietly() -> Iterator[None]:
 
 
 def run(quick: bool) -> Figures:
-    """All of torchvision and Hugging Face, a sixth of timm, and the papers; quickly, a part."""
+    """Count all of torchvision and Hugging Face, a sixth of timm, and the papers; or a part."""
     first = 2 if quick else None
     with quietly():
         papers = [row for name in progress(PAPERS, "papers") for row in PAPERS[name].rows(first)]
@@ -72,7 +73,7 @@ def by_source(rows: Iterable[Row]) -> dict[str, list[Row]]:
 
 
 def by_name(rows: Iterable[Row]) -> dict[str, Row]:
-    """The rows by name, without what is empty, and without counts that equal flopcount's."""
+    """The rows by name, without empty values and without counts that equal flopcount's."""
     named: dict[str, Row] = {}
     for row in rows:
         assert row["name"] not in named
@@ -81,7 +82,7 @@ def by_name(rows: Iterable[Row]) -> dict[str, Row]:
 
 
 def essentials(row: Row) -> Iterator[tuple[str, object]]:
-    """What is kept of a row."""
+    """The part of a row that is saved."""
     for key, value in row.items():
         is_repeated = key in ("torch", "by hand") and value == row["flopcount"]
         if key not in ("name", "source", "unit") and not is_repeated and value not in (0, {}, []):
@@ -125,7 +126,7 @@ def targets(figures: Figures) -> list[Target]:
 
 
 def explained(what: str, rows: Named) -> Target:
-    """That no row is unexplained, and how many there are of each verdict."""
+    """The target that no row is unexplained, with the number of rows of each verdict."""
     counts = zip(VERDICTS, tally(row for _, row in rows), strict=True)
     found = ", ".join(f"{count} {verdict}" for verdict, count in counts if count)
     failed = [name for name, row in rows if row["verdict"] == UNEXPLAINED]
@@ -143,7 +144,7 @@ def tally(rows: Iterable[Row]) -> list[int]:
 
 
 def show(figures: Figures) -> str:
-    """How many rows of each kind agree, what torch's counter misses, and why papers differ."""
+    """Tables: how many rows of each kind agree, what torch's counter misses, why papers differ."""
     kinds = {"torchvision's published figures": figures["published"]}
     kinds |= {f"training steps of {family}": rows for family, rows in figures["steps"].items()}
     kinds |= {source: paper["figures"] for source, paper in figures["papers"].items()}
@@ -163,7 +164,7 @@ def show(figures: Figures) -> str:
 
 
 def what_torch_misses(steps: Named) -> str:
-    """Each reason, how many steps have it, and where it matters most."""
+    """A table of reasons: how many steps have each, and where it matters most."""
     lines = []
     for why in sorted({why for _, row in steps for why in row.get("reasons", ())}):
         having = [(share(row, why), name) for name, row in steps if why in row.get("reasons", ())]
@@ -173,12 +174,12 @@ def what_torch_misses(steps: Named) -> str:
 
 
 def share(row: Row, why: str) -> float:
-    """The part of a step's MACs that ``why`` puts torch's counter off by."""
+    """By which part of a step's MACs torch's counter is wrong for the reason ``why``."""
     return float(sum(row["reasons"][why]) / sum(row["flopcount"]))
 
 
 def why_papers_differ(figures: Figures) -> Iterator[str]:
-    """For each table of a paper its reasons, and how many figures have them."""
+    """The reasons in each table of a paper, and how many figures have each."""
     for source, paper in figures["papers"].items():
         rows = [row for row in paper["figures"].values() if row["verdict"] != AGREES]
         for why, count in Counter(why for row in rows for why in row["reasons"]).items():

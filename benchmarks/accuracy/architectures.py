@@ -1,8 +1,8 @@
 """Training steps of architectures of torchvision, timm and Hugging Face, under three counters.
 
-Vision models are built without weights on meta, in train mode, and take a batch of two at their
-default size: a batch norm wants more than one value. Their loss is the sum of what they return.
-Hugging Face's are small ones of the CPU, since some look at values, with their own loss.
+Vision models are built on meta in train mode. They take a batch of two at their default size, since
+a batch norm needs more than one value, and their loss is the sum of their outputs. Hugging Face's
+models are small and on the CPU, since some look at values; they have their own loss.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ __all__ = ["huggingface_rows", "timm_rows", "torchvision_rows"]
 BATCH = 2
 
 EVERY = 6
-"""Of a timm module's models one in so many is counted."""
+"""One in so many models of each module of timm is counted."""
 
 
 def torchvision_rows(quick: bool) -> Iterator[Row]:
-    """Of all models but detectors, which want targets, and quantised ones, which cannot train."""
+    """All models but detectors, which need targets, and quantised ones, which cannot train."""
     from tests.test_torchvision import QUICK, STEPS
 
     for name in progress([name for name in STEPS if name in QUICK or not quick], "torchvision"):
@@ -41,10 +41,9 @@ def torchvision_rows(quick: bool) -> Iterator[Row]:
 
 
 def timm_names(quick: bool) -> list[str]:
-    """From each module of timm, every sixth of its models, from the end of the alphabet.
+    """Every sixth model of each module of timm, from the alphabet's end: the small ones.
 
-    There the small ones (tiny, small) are, and at least one is of each module. Quickly, that one,
-    of every other module.
+    Each module has at least one. If ``quick``, only that one, of every other module.
     """
     import timm
 
@@ -55,7 +54,7 @@ def timm_names(quick: bool) -> list[str]:
 
 
 def timm_rows(quick: bool) -> Iterator[Row]:
-    """Of the models that ``timm_names`` chooses."""
+    """Rows of the models that ``timm_names`` chooses."""
     torchvision_models.load()  # timm imports torchvision
     import timm
 
@@ -67,7 +66,7 @@ def timm_rows(quick: bool) -> Iterator[Row]:
 
 
 def huggingface_rows(quick: bool) -> Iterator[Row]:
-    """Of all architectures of ``tests/test_huggingface.py``; quickly, of every third."""
+    """Rows of the architectures of ``tests/test_huggingface.py``; if ``quick``, of every third."""
     from tests.test_huggingface import ARCHITECTURES, hub
 
     hub.logging.set_verbosity_error()

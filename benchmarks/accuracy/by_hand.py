@@ -1,7 +1,7 @@
-"""A brute-force count: what Python calls are products, and how long are their sums?
+"""A brute-force count: which calls from Python are products, and how long are their sums?
 
-It stands where the user's code calls torch, above autograd and the dispatcher, and knows neither
-aten ops nor flopcount's formulas. A product of two operands makes so many results, each a sum of
+It sees the user's calls of torch, above autograd and the dispatcher. It knows neither aten ops nor
+flopcount's formulas. A product of two operands makes so many results, each a sum of
 so many multiply-accumulates. In backward it comes back once for each operand that needs a
 gradient: a hook on the result counts that when the gradient really arrives.
 """
@@ -51,11 +51,11 @@ class ByHand(TorchFunctionMode):
 
     @property
     def total(self) -> Macs:
-        """Of all kinds of products."""
+        """The MACs of all kinds of products."""
         return Macs(self.forward.total(), self.backward.total())
 
     def of(self, kind: str) -> Macs:
-        """Of products of one kind."""
+        """The MACs of one kind of product."""
         return Macs(self.forward[kind], self.backward[kind])
 
     def __torch_function__(
@@ -70,7 +70,7 @@ class ByHand(TorchFunctionMode):
         return out
 
     def post(self, product: Product, result: Tensor) -> None:
-        """Count a product now, and its gradients when that of ``result`` arrives."""
+        """Count a product now, and its gradients when the gradient of ``result`` arrives."""
         self.forward[product.kind] += product.macs
         if not (product.gradients and result.requires_grad):
             return

@@ -1,4 +1,4 @@
-"""The products that a Python call makes: results × the length of the sum that each of them is."""
+"""The products in a call from Python: the number of results × the length of the sum in each."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Product(NamedTuple):
 
 
 def needing(*operands: Tensor) -> int:
-    """How many of these need a gradient."""
+    """How many of the tensors need a gradient."""
     return sum(operand.requires_grad for operand in operands)
 
 
@@ -39,9 +39,10 @@ def linear(
 
 
 def matmul(a: Tensor, b: Tensor, *, out: Tensor, **_: Any) -> Iterator[Product]:
-    """Of a product with a vector only the vector's gradient has sums, and of two vectors none.
+    """A product, and those of its gradients that have sums.
 
-    The others are multiplications of each number by each, without a sum.
+    A matrix that is multiplied by a vector has an outer product as its gradient, without a sum. Two
+    vectors have gradients without a sum, too.
     """
     macs = out.numel() * a.shape[-1]
     if b.dim() > 1:
@@ -55,13 +56,13 @@ def reversed_matmul(b: Tensor, a: Tensor, *, out: Tensor) -> Iterator[Product]:
 
 
 def added_matmul(_: Tensor, *operands: Tensor, out: Tensor, **given: Any) -> Iterator[Product]:
-    """The operands may be given by name: as matrices, batches of them, or matrix and vector."""
+    """A product that is added to a tensor; its operands may be given by name."""
     names = ("mat", "vec", "mat1", "mat2", "batch1", "batch2")
     return matmul(*operands, *(given[name] for name in names if name in given), out=out)
 
 
 def grouped_matmul(a: Tensor, b: Tensor, *, out: Tensor, **_: Any) -> Iterator[Product]:
-    """Each row of ``a`` meets the one matrix of its group."""
+    """Each row of ``a`` times the matrix of its group."""
     yield Product(out.numel() * a.shape[-1], needing(a, b), EXPERTS)
 
 
@@ -112,7 +113,7 @@ def scaled_dot_product_attention(
     enable_gqa: bool = False,
     out: Tensor,
 ) -> Iterator[Product]:
-    """Scores: each query meets each key; results: each of these meets each value. Masked, too."""
+    """Each query times each key, and each score times each value, masked ones too."""
     chosen = torch._fused_sdp_choice(
         query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa
     )
@@ -148,7 +149,7 @@ def multi_head_attention(
     out: Tensor,
     **settings: Any,
 ) -> Iterator[Product]:
-    """Projections of queries, keys and values, attention, and a projection of what it finds."""
+    """Projections of queries, keys and values, attention, and a projection of its result."""
     if in_proj_weight is None:
         weights = [q_proj_weight, k_proj_weight, v_proj_weight]
     else:
@@ -164,9 +165,10 @@ def multi_head_attention(
 
 
 def einsum(equation: str, *operands: Any, out: Tensor) -> Iterator[Product]:
-    """Operand by operand from the left; a pair that shares no summed letter is multiplied only.
+    """Products of pairs of operands, from the left.
 
-    A letter of one operand alone that the result lacks is summed before.
+    A pair that shares no summed letter is multiplied without a sum. A letter that only one operand
+    has, and the result has not, is summed before.
     """
     tensors: Sequence[Tensor] = operands[0] if isinstance(operands[0], (list, tuple)) else operands
     before, _, after = equation.replace(" ", "").partition("->")
@@ -191,7 +193,7 @@ def einsum(equation: str, *operands: Any, out: Tensor) -> Iterator[Product]:
 
 
 def letters(term: str, dimensions: int) -> list[str]:
-    """A letter for each dimension; those of an ellipsis are digits, counted from the last."""
+    """A letter for each dimension; an ellipsis has digits, counted from the last dimension."""
     before, dots, after = term.partition("...")
     hidden = dimensions - len(before) - len(after) if dots else 0
     return [*before, *(str(i) for i in reversed(range(hidden))), *after]
@@ -200,9 +202,9 @@ def letters(term: str, dimensions: int) -> list[str]:
 def lstm(
     x: Tensor, state: Sequence[Tensor], weights: Sequence[Tensor], *settings: Any, out: Tensor
 ) -> Iterator[Product]:
-    """Every matrix meets every vector of the sequence; the first state needs no gradient.
+    """Every matrix times every vector of the sequence, in one layer, in one direction or both.
 
-    One layer, in one direction or both.
+    The first state needs no gradient.
     """
     _, _, _, _, _, batch_first = settings
     batch, steps = x.shape[:2] if batch_first else (x.shape[1], x.shape[0])

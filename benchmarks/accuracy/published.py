@@ -1,7 +1,7 @@
 """Forward MACs of every torchvision weight beside the figure that torchvision publishes with it.
 
-What two-stage detectors find depends on weights and image. Thresholds fix it, chosen for the
-numbers of proposals and detections that the figure fits: such rows are explained, not exact.
+What a two-stage detector finds depends on weights and image. Thresholds fix it: they are chosen for
+the numbers of proposals and detections that fit the figure. Such rows are explained, not exact.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["rows"]
 
 
 def rows(quick: bool) -> Iterator[Row]:
-    """Of all weights; quickly, of one model of each kind."""
+    """Rows of all weights; if ``quick``, of one model of each kind."""
     import pytest
 
     from tests.detection import stand_in
@@ -41,7 +41,7 @@ def rows(quick: bool) -> Iterator[Row]:
 
 
 def row(name: str, weights: Any, measured: dict[Any, Row]) -> Row:
-    """One image or clip, forward, eval, with gradients on as when the figures were made.
+    """One image or clip, forward, in eval mode, with gradients on, as the figures were made.
 
     Weights of one architecture, input size and number of classes share the work.
     """
@@ -64,7 +64,7 @@ def row(name: str, weights: Any, measured: dict[Any, Row]) -> Row:
 
 
 def verdict(found: Row, thresholds: Row) -> str:
-    """Equal to the printed digits, of its own accord or with thresholds."""
+    """Whether the count equals the printed digits, and whether thresholds were needed."""
     if round(found["macs"] / 1e9, 3) != found["published"]:
         return UNEXPLAINED
     return EXPLAINED if thresholds else AGREES

@@ -21,7 +21,7 @@ UNGROUPED = "torch has no formula for grouped products (the experts of a mixture
 
 
 def reasons(hand: ByHand) -> dict[str, Macs]:
-    """By how much torch's counter should be off, from the shapes that were counted by hand."""
+    """By how much torch's counter should be wrong, from the shapes that were counted by hand."""
     sizes = {
         GROUPED: Macs(0, hand.repeats),
         UNFUSED: Macs() - hand.of(FUSED),
@@ -32,7 +32,7 @@ def reasons(hand: ByHand) -> dict[str, Macs]:
 
 
 def compare(name: str, forward: Callable[[], Tensor]) -> Row:
-    """A step whose loss is what ``forward`` returns."""
+    """Count a step whose loss is the result of ``forward``, with all three counters."""
     with ByHand() as hand, FlopCounterMode(display=False) as theirs, FlopCounter() as ours:
         loss = forward()
         in_forward = theirs.get_total_flops()
@@ -50,7 +50,7 @@ def compare(name: str, forward: Callable[[], Tensor]) -> Row:
 
 
 def judged(name: str, ours: Macs, theirs: Macs, hand: ByHand, more: Row) -> Row:
-    """Whether all agree; if not, whether reasons reach the difference to the MAC."""
+    """Whether all agree; if not, whether the reasons add up to the difference, to the MAC."""
     why = reasons(hand) if theirs != ours else {}
     reached = sum(why.values(), Macs())
     if ours != hand.total or theirs != ours + reached:

@@ -1,4 +1,4 @@
-"""What becomes of a comparison."""
+"""The verdicts of a comparison."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Row = dict[str, Any]
 AGREES = "agrees"
 
 EXPLAINED = "explained"
-"""Named reasons have the size of the difference."""
+"""Named reasons add up to the difference."""
 
 ALONE = "alone"
 """No reason is known, but torchvision's registry, or the same paper elsewhere, has flopcount's."""

@@ -1,9 +1,9 @@
-"""Which tool counts what right, forward and backward, and at what cost.
+"""Which tools count what correctly, forward and backward, and how long they take.
 
 torch's ``FlopCounterMode``, its ``ModTracker`` and ``torch.profiler``, fvcore, ptflops, thop,
 torchinfo, calflops and DeepSpeed's profiler get the same models and inputs as flopcount, in a
 process of its own for each question. Tools that are not installed are named, and have no figures:
-``requirements.txt`` says how they are. Where a peer is right or faster, the tables say so.
+``requirements.txt`` says how to install them. Where a peer is right or faster, the tables say so.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ ROWS, TOTAL = "programs, every module", "programs, total"
 
 
 def run(quick: bool) -> Figures:
-    """All questions and times, or quickly a part."""
+    """Ask all questions and take all times, or a part if ``quick``."""
     versions = {tool: version(about.package) for tool, about in TOOLS.items()}
     tools = [tool for tool, number in versions.items() if number]
     asked = questions(quick)
@@ -52,7 +52,7 @@ def run(quick: bool) -> Figures:
 
 
 def heading(question: Question) -> str:
-    """Under what the verdicts on a question stand."""
+    """The heading of the verdicts on a question."""
     if question.kind == "programs":
         return "programs"
     return f"{question.kind}, {WAYS[question.direction]}"
@@ -61,11 +61,11 @@ def heading(question: Question) -> str:
 # -- how many figures are right
 
 Count = tuple[int, int]
-"""How many cases a tool is right about, and how many it is for."""
+"""How many cases a tool is right about, out of how many that it is meant for."""
 
 
 def columns(figures: Figures) -> dict[str, dict[str, Count]]:
-    """For each heading the count of each tool that offers it."""
+    """The count of each tool under each heading that it offers."""
     counts = {
         title: {tool: exact(figures, title, number) for number, tool in enumerate(figures["tools"])}
         for title in figures["verdicts"]
@@ -84,7 +84,7 @@ def columns(figures: Figures) -> dict[str, dict[str, Count]]:
 
 
 def exact(figures: Figures, title: str, number: int) -> Count:
-    """The count of a tool under one heading; a case of torchvision's may stand for several."""
+    """A tool's count under one heading; a case of torchvision may stand for several weights."""
     count = Counter[bool]()
     for name, verdicts in figures["verdicts"][title].items():
         if verdicts[number] != NOT_OFFERED:
@@ -93,14 +93,14 @@ def exact(figures: Figures, title: str, number: int) -> Count:
 
 
 def right(verdicts: Iterable[str]) -> Count:
-    """The count of a tool among the programs that it is for; none if it only ever raises."""
+    """A tool's count among the programs that it is meant for; of 0 if it raises in all."""
     offered = [verdict for verdict in verdicts if verdict != NOT_OFFERED]
     answers = any(verdict.startswith((RIGHT, WRONG)) for verdict in offered)
     return offered.count(RIGHT), len(offered) if answers else 0
 
 
 def targets(figures: Figures) -> list[Target]:
-    """flopcount is exact everywhere, whatever its peers are."""
+    """The target that flopcount is exact everywhere."""
     counts = {title: by_tool[OURS] for title, by_tool in columns(figures).items()}
     return [
         Target(title, "all exact", f"{count} of {of}", count == of)
@@ -112,7 +112,7 @@ def targets(figures: Figures) -> list[Target]:
 
 
 def show(figures: Figures) -> str:
-    """How many figures of each tool are exact, what becomes of ops and layers, and times."""
+    """Tables: how many figures of each tool are exact, verdicts on ops and layers, times."""
     missing = ", ".join(figures["missing"])
     notes = [
         f"Weights are torchvision's of at most {LIMIT} GMAC, without detectors. a/b: a of the b "
@@ -142,7 +142,7 @@ def summary(figures: Figures) -> str:
 
 
 def of_layers(figures: Figures) -> str:
-    """What becomes of ops and layers, by kind of verdict: forward, then forward and backward."""
+    """A table of verdicts on ops and layers: forward, then forward and backward."""
     rows = []
     for number, tool in enumerate(figures["tools"]):
         kinds = [
@@ -154,7 +154,7 @@ def of_layers(figures: Figures) -> str:
 
 
 def of_times(figures: Figures) -> str:
-    """Time from the call to the number ÷ the model alone: of forward, and of a step if watched."""
+    """A table of times from the call to the number ÷ the model alone: forward, and a whole step."""
 
     def cell(model: str, tool: str) -> str:
         offered = [times for times in figures["times"][model].values() if tool in times]

@@ -1,4 +1,4 @@
-"""The hard programs of ``tests/programs``, put to each tool as far as it goes.
+"""The hard programs of ``tests/programs``, asked of each tool as far as it can tell.
 
 flopcount, torch's ``FlopCounterMode`` and its ``ModTracker`` watch the whole program. They are
 judged on all of its rows, all phases together. torch's tools learn the model's names before it
@@ -42,7 +42,7 @@ MAC = U / 2
 """The unit of the programs' rows, in MACs."""
 
 WHOLE = "Global"
-"""What torch's trackers call that which is outside of all modules, and all together."""
+"""What torch's trackers call the work outside of all modules, and all work together."""
 
 
 def verdict(name: str, tool: str) -> str:
@@ -61,7 +61,7 @@ def verdict(name: str, tool: str) -> str:
 
 
 def parts(verdict: str) -> tuple[str, str]:
-    """What a verdict says of a program's total, and of its rows."""
+    """The two parts of a verdict: on a program's total, and on its rows."""
     total, _, rows = verdict.partition(" / ")
     return total, rows or total
 
@@ -78,10 +78,10 @@ class Watcher(Protocol):
     """A tool at work."""
 
     def watch(self) -> AbstractContextManager[Any]:
-        """What another thread enters."""
+        """The context that another thread enters."""
 
     def rows(self) -> dict[str, float]:
-        """FLOPs of products by full path, a root being named by its class."""
+        """FLOPs of products by full path; a root is named by its class."""
 
 
 class Flopcount:
@@ -102,7 +102,7 @@ class Flopcount:
 MISSING = {
     op: lambda a, b, **shapes: 2 * prod(a) for op in (torch.ops.aten.mv, torch.ops.aten.vdot)
 }
-"""Products that torch's counter has no formula for, lest it be blamed for its modules."""
+"""Products that torch's counter has no formula for; its modules are not blamed for them."""
 
 
 class Torchs:
@@ -123,7 +123,7 @@ class Torchs:
 
 
 class Trackers(TorchDispatchMode):
-    """torch's tracker of modules, to which flopcount's cost of each op is added."""
+    """torch's tracker of modules; the costs of the ops are flopcount's."""
 
     def __init__(self, model: nn.Module | None, stack: ExitStack) -> None:
         super().__init__()
@@ -155,18 +155,18 @@ WATCHERS: dict[str, Callable[[nn.Module | None, ExitStack], Watcher]] = {
 
 
 def full_path(path: str, model: nn.Module | None) -> str:
-    """The path of a module as seen from the block: under the class of the model, or a root's."""
+    """The path of a module from the block down; it begins with the class of the root."""
     return f"{type(model).__name__}.{path}".removesuffix(".") if owned(path, model) else path
 
 
 def owned(path: str, model: nn.Module | None) -> bool:
-    """Whether a row is that of a module which the model owns."""
+    """Whether the row belongs to a module that the model owns."""
     name = path.partition(".")[0]
     return model is not None and (not name or isinstance(getattr(model, name, None), nn.Module))
 
 
 def expected_rows(program: Program, model: nn.Module | None) -> dict[str, float]:
-    """FLOPs by full path of what was called, and of the whole program."""
+    """The right FLOPs by full path, and of the whole program."""
     rows = {full_path(path, model): row for path, row in program.rows.items()}
     whole = program.outside.total + sum(row.total for path, row in rows.items() if "." not in path)
     called = {path: row.total * U for path, row in rows.items() if row.calls}
@@ -174,12 +174,12 @@ def expected_rows(program: Program, model: nn.Module | None) -> dict[str, float]
 
 
 def amiss(row: str, flops: float, right: float) -> str:
-    """A row that is wrong, and by how much."""
+    """A wrong row, and by how much it is wrong."""
     return f"{row} {flops / right:.2f}×" if right else f"{row} +{flops / U:g} U"
 
 
 def watched(program: Program, tool: str) -> tuple[str, str]:
-    """The verdicts on a tool that has rows; wrong ones are named."""
+    """The verdicts on a tool that has rows, with the wrong rows named."""
 
     def watch() -> AbstractContextManager[Any]:
         return using.watch()
@@ -227,7 +227,7 @@ class Running(nn.Module):
 
 
 def skip(*args: Any, accumulate_grad: bool, **options: Any) -> None:
-    """Instead of backward nothing, and of ``autograd.grad`` an error: its result is needed."""
+    """Skip ``backward``; ``autograd.grad``, whose result is needed, is an error."""
     if not accumulate_grad:
         raise NotImplementedError
 

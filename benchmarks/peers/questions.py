@@ -1,4 +1,4 @@
-"""What is asked: one tool about one case, in a process of its own."""
+"""The questions: one tool is asked about one case, in a process of its own."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ class Question(NamedTuple):
 
 
 EVERY = {"layers": 4, "models": 6, "weights": 20, "programs": 20}
-"""Quickly, every so-manieth case of each kind."""
+"""If ``quick``, one in so many cases of each kind."""
 
 SECONDS = 200
-"""How long a question may take, many times what it should."""
+"""Seconds that a question may take, many times what it needs."""
 
 
 def questions(quick: bool) -> list[Question]:
-    """All questions that there are, or quickly a part."""
+    """All questions, or a part of them if ``quick``."""
     names = {
         "layers": list(LAYERS),
         "models": list(NETWORKS),
@@ -74,7 +74,7 @@ def case_of(question: Question) -> Case:
 
 @contextmanager
 def blank() -> Iterator[None]:
-    """In this block layers start as zeros, which takes less time, and costs the same to count."""
+    """A context in which layers start as zeros, which is quicker, and counts the same."""
 
     def zeros(tensor: Tensor, *args: Any, **options: Any) -> Tensor:
         return tensor.detach().zero_()
@@ -87,7 +87,7 @@ def blank() -> Iterator[None]:
 
 
 def judge(tool: str, question: Question) -> str:
-    """The verdict on what ``tool`` says."""
+    """The verdict on the answer of ``tool``."""
     torch.set_num_threads(1)
     if question.kind == "programs":
         return programs.verdict(question.name, tool)
@@ -127,7 +127,7 @@ TIMED = ("ResNet-50", "MobileNetV2", "ResNet-18", "ViT-B/16", "GPT-2", "tiny lay
 
 
 def works(call: Callable[[], object]) -> bool:
-    """Whether a call does not raise."""
+    """Whether the call ends without an exception."""
     try:
         call()
     except Exception:  # a tool that fails on a model has no time for it
@@ -138,7 +138,7 @@ def works(call: Callable[[], object]) -> bool:
 def times(name: str, tools: list[str], rounds: int) -> dict[str, dict[str, Time]]:
     """Seconds of a model's forward and of its step: alone, and from asking a tool to its answer.
 
-    Of a step only under tools that watch one; to others a step is forward, and a factor.
+    Steps are timed under tools that watch one. For the others a step is forward times a factor.
     """
     torch.set_num_threads(1)
     model, args = NETWORKS[name].build()

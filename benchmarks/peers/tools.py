@@ -1,7 +1,7 @@
 """The tools, and how each is asked for multiply-accumulates (MACs), as its documentation shows.
 
-Compared are the products of matrices, convolutions and attention, which all of them count. Where a
-tool tells these from other work, only these are taken. Tools are imported when they are asked.
+The comparison is of products of matrices, convolutions and attention, which all tools count. Where
+a tool tells these from other work, only these are taken. Tools are imported when they are asked.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ class Answer(NamedTuple):
     """What a tool answered.
 
     Attributes:
-        macs: of everything.
-        rows: of each module by its path, if the tool tells a program, and not only a reader.
+        macs: the total.
+        rows: the MACs of each module by its path, if the tool returns them, and not only prints.
         mixed: whether other work is among them, as its documentation says.
     """
 
@@ -32,7 +32,7 @@ class Answer(NamedTuple):
 
 
 class NoAnswer(Exception):
-    """The tool said None."""
+    """The tool returned None."""
 
 
 Measure = Callable[[nn.Module, tuple[Any, ...]], Answer]
@@ -109,7 +109,7 @@ class Gathered(nn.Module):
 
 
 def ptflops(backend: str) -> Measure:
-    """MACs with biases, and for ``pytorch`` with norms, activations and pooling."""
+    """MACs with biases; its backend ``pytorch`` adds norms, activations and pooling."""
 
     def measure(model: nn.Module, args: tuple[Any, ...]) -> Answer:
         from ptflops import get_model_complexity_info
@@ -203,7 +203,7 @@ def deepspeed(model: nn.Module, args: tuple[Any, ...]) -> Answer:
 
 
 def deepspeed_step(model: nn.Module, args: tuple[Any, ...]) -> Answer:
-    """Its profile takes forward and backward for three times forward."""
+    """Its profile takes a step to be three times forward."""
     forward = deepspeed(model, args)
     return forward._replace(macs=3 * forward.macs)
 
@@ -243,4 +243,4 @@ TOOLS: dict[str, Tool] = {
     "calflops": Tool("calflops", "calflops", calflops(backward=False), calflops(backward=True)),
     "DeepSpeed": Tool("deepspeed", "deepspeed.profiling.flops_profiler", deepspeed, deepspeed_step),
 }
-"""In the order of the tables."""
+"""The tools, in the order of the tables."""

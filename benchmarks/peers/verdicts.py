@@ -1,4 +1,4 @@
-"""What an answer is worth.
+"""The verdicts on an answer.
 
 exact: the MACs of products are those derived by hand (layers, transformers) or published
 (torchvision's, rounded as printed). exact*: more by at most 2 %, which the tool's documentation
@@ -20,7 +20,7 @@ from benchmarks.peers.tools import Answer
 __all__ = ["CRASH", "EXACT", "KINDS", "NOT_OFFERED", "SURPLUS", "kind_of", "truths", "verdict"]
 
 SURPLUS = 0.02
-"""How much documented extra work may add to products for a figure to count as exact."""
+"""How much documented extra work may add to a figure that still counts as exact."""
 
 CRASH, NOT_OFFERED = "crash", "not offered"
 KINDS = ("exact", "exact*", "off", "zero", CRASH, NOT_OFFERED)
@@ -28,7 +28,7 @@ EXACT = KINDS[:2]
 
 
 def truths(case: Case, direction: str) -> tuple[Collection[int], int] | None:
-    """The right figures, and how far each may be off; None where there is nothing to compare."""
+    """The right figures, and how far an answer may be off; None where there is no figure."""
     if direction == "forward":
         return {case.forward}, case.slack
     if case.backward is None:
@@ -55,5 +55,5 @@ def verdict(case: Case, direction: str, answer: Answer) -> str:
 
 
 def kind_of(verdict: str) -> str:
-    """Which of ``KINDS`` a verdict is."""
+    """The kind of a verdict, one of ``KINDS``."""
     return verdict if verdict == NOT_OFFERED else verdict.split(maxsplit=1)[0]
