@@ -131,7 +131,7 @@ def long(count: int) -> Figures:
 
 
 def wide(count: int) -> Figures:
-    """A model of many modules, in blocks of ten: seconds of its first and later passes; a report."""
+    """Many modules, in blocks of ten: seconds of its first and a later pass, a report."""
     torch.set_num_threads(1)
     blocks = [nn.Sequential(*(nn.Tanh() for _ in range(min(count, 10))))]
     blocks += [nn.Sequential(*(nn.Tanh() for _ in range(10))) for _ in range(count // 10 - 1)]

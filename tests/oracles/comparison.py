@@ -75,7 +75,7 @@ def counts(cost: Cost) -> list[int]:
 
 
 def computed() -> Iterator[Row]:
-    """Of the three oracles that need no record."""
+    """The rows of the three oracles that need no record."""
     for family, op, phase, ours, theirs in loops.by_loops():
         yield row(family, op, phase, "loop", counts(ours), counts(theirs))
     for family, op, phase, ours, theirs, why in decompositions.by_decomposition():
@@ -138,7 +138,7 @@ def by_kernels(every: int) -> Iterator[Row]:
 
 
 def compare(every: int = 1) -> list[Row]:
-    """All rows, or of the recorded ones every so many."""
+    """All rows; of the recorded ones, perhaps only one in so many."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return [*computed(), *by_xla(every), *by_kernels(every)]

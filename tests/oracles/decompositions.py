@@ -16,7 +16,7 @@ aten = ops.aten
 
 
 def by_decomposition() -> Iterator[tuple[str, str, str, Cost, Cost, list[tuple[str, Cost]]]]:
-    """torch's own decompositions, their steps counted by definition; and why they cost more."""
+    """Decompositions, their steps counted by definition, and why some cost more than ours."""
     image = torch.rand(2, 6, 5)
     w, mean, var = torch.rand(3, 6) + 0.5
     own = "torch compares and then selects: one more for each select"

@@ -55,7 +55,7 @@ def tallied(loop: Callable[..., Any], *arguments: Any) -> Cost:
 
 
 def layers() -> Iterator[Row]:
-    """Of a linear layer and of convolutions, all passes."""
+    """All passes of a linear layer and of convolutions."""
     loops = naive.affine(6, 10, 4)
     linear = flopcount.count(nn.Linear(10, 4), X.clone().requires_grad_()).model
     together = loops["forward"].cost + loops["forward bias"].cost
@@ -81,7 +81,7 @@ def layers() -> Iterator[Row]:
 
 
 def attention() -> Iterator[Row]:
-    """Forward, backward, and what is computed again for it."""
+    """Attention's forward and backward, and what backward computes again."""
     q, k, v = (torch.rand(1, 2, s, 4, requires_grad=True) for s in (3, 5, 5))
     loop, again = NaiveAttention(*(x.detach()[0] for x in (q, k, v)), 0.5, None), Tally()
     with FlopCounter() as counter:
@@ -101,7 +101,7 @@ def sigmoid(x: Any) -> Any:
 
 
 def recurrent() -> Iterator[Row]:
-    """Two steps of three sequences, four numbers in and five units."""
+    """Recurrent layers: two steps of three sequences, four inputs and five units."""
     one = Number(0.5)
 
     def gate() -> Any:
@@ -290,7 +290,7 @@ def sparse() -> Iterator[Row]:
 
 
 def by_loops() -> Iterator[Row]:
-    """Every family's naive loop on numbers that count what is done with them."""
+    """The naive loops of all families, on numbers that count what is done with them."""
     for rows in (layers, attention, recurrent, rows_of_numbers, resampled, optimizers):
         yield from rows()
     yield from algebra()
@@ -304,7 +304,7 @@ def by_loops() -> Iterator[Row]:
 
 
 def by_closed_form() -> Iterator[Row]:
-    """What papers and reports print: the form with the sizes put in."""
+    """The forms that papers and reports print, with the sizes put in."""
     n, third, half = 40, Fraction(1, 3), Fraction(1, 2)
     square = torch.rand(n, n)
 
@@ -361,7 +361,7 @@ def by_closed_form() -> Iterator[Row]:
 
 
 def quantised_linear() -> Iterator[Row]:
-    """If this build of torch has a kernel for it."""
+    """A quantised linear layer, if this build of torch has a kernel for it."""
     quantized = torch.backends.quantized
     engines = {"fbgemm", "qnnpack"} & set(quantized.supported_engines)
     if not engines:

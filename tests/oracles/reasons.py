@@ -3,9 +3,9 @@
 A reason is a name and a size: the operations that the oracle counts more, as a smallest and a
 largest number. Sizes add up; a figure that they do not reach is unexplained, and fails.
 
-Reasons were looked for where figures differ: XLA's in what its rules and jax's definitions say,
-those of kernels in the kinds of instructions that a row lists. Bounds are about what was seen. They
-hold a figure in place; they do not prove it.
+Where figures differ, the reasons come from XLA's rules and jax's definitions, or from the kinds of
+instructions that a kernel's row lists. Bounds are close to what was seen. They hold a figure in
+place; they do not prove it.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ def per_element(low: float, high: float | None = None) -> Size:
 
 
 def share(low: float, high: float) -> Size:
-    """Of the arithmetic that flopcount counts."""
+    """A part of the arithmetic that flopcount counts."""
     return lambda n, cost: (low * arithmetic(cost), high * arithmetic(cost))
 
 
@@ -190,7 +190,7 @@ OPAQUE_TO_XLA = {"topk", "cholesky", "tri_solve"}
 
 
 def reasons_of_kernel(name: str, n: int, cost: Cost) -> list[tuple[str, float, float]]:
-    """Those in the table; where functions are transcendental, their polynomials as well."""
+    """The reasons in the table, and the polynomials of transcendental functions."""
     found: list[Any] = [(why, *size(n, cost)) for why, size in CPU.get(name, [])]
     if cost.special:
         found.append((POLYNOMIAL, *polynomials(n, cost)))

@@ -236,7 +236,7 @@ def test_in_a_handler_conjugated_views_are_resolved_only_if_that_is_asked_for() 
 
 
 def test_no_sharding_is_planned_without_dtensor() -> None:
-    """That it is, inside DTensor, ``tests/attribution/test_dtensor.py`` shows by its counts."""
+    """That DTensor plans shardings is shown by the counts in ``attribution/test_dtensor.py``."""
     assert not sharding_is_planned()
 
 
