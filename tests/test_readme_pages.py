@@ -5,17 +5,23 @@ from __future__ import annotations
 import inspect
 import posixpath
 import re
+import textwrap
 from typing import Any
 
 import pytest
+import torch
 
 import flopcount
+from flopcount.formulas import registry
+from flopcount.report.render.table import COLUMNS
 from tests.test_readme import PAGES, ROOT
 
 REFERENCE = PAGES["docs/reference.md"]
 
 TEXT = {page: re.sub(r"```.*?```", "", text, flags=re.DOTALL) for page, text in PAGES.items()}
 """Pages without their blocks."""
+
+TEXT["CONTRIBUTING.md"] = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 
 LINKS = [(page, link) for page, text in TEXT.items() for link in re.findall(r"\]\((.+?)\)", text)]
 
@@ -74,6 +80,12 @@ def test_the_reference_has_every_member(name: str) -> None:
     assert re.search(rf"\.{name}\b", REFERENCE)
 
 
+@pytest.mark.parametrize("name", COLUMNS)
+def test_the_reference_has_every_column(name: str) -> None:
+    (sentence,) = re.findall(r"`columns` are among ([^.]*)\.", REFERENCE)
+    assert f"`{name}`" in sentence
+
+
 def without_annotations(thing: Any) -> str:
     """The signature of ``thing``, as the reference shows it."""
     parameters = inspect.signature(thing).parameters.values()
@@ -84,3 +96,12 @@ def without_annotations(thing: Any) -> str:
 @pytest.mark.parametrize("name", ["Convention", "Cost", "FlopCounter", "count", "count_graph"])
 def test_a_signature_is_as_the_reference_shows_it(name: str) -> None:
     assert f"| `{name}{without_annotations(getattr(flopcount, name))}` |" in REFERENCE
+
+
+def test_the_formula_in_contributing_counts() -> None:
+    (block,) = re.findall(r"```python\n(.*?)```", TEXT["CONTRIBUTING.md"], flags=re.DOTALL)
+    names: dict[str, Any] = {}
+    with registry.replaced(lambda name, rule: None if name == "aten::mm" else rule):
+        exec(textwrap.dedent(block), names)
+        cost = names["mm"](torch.ones(2, 3), torch.ones(3, 5), out=torch.ones(2, 5))
+    assert cost == flopcount.Cost(macs=2 * 3 * 5, dots=2 * 5)

@@ -84,12 +84,15 @@ class Backward:
             if backward_task() != self._pass.task:
                 self._begin_pass(args)
             self.node_place = self.owner(node).backward
+            # all AccumulateGrad nodes have one number: never take two of them for one node
             self.node_mark = -1 if number == NO_SEQUENCE_NR else mark
+        # autograd may record this op: in double backward, or where a checkpoint runs again
         if is_grad_enabled() or self._is_checkpoint:
-            return self._recorded_place(args)
+            return self._place_while_recording(args)
+        # a checkpoint may run a part again that is under no_grad()
         hooks = saved_tensor_hooks(True)
         if hooks and of_checkpoint(hooks) and checkpoint_recomputes():
-            return self._recorded_place(args)
+            return self._place_while_recording(args)
         return self.node_place
 
     def running_scope(self) -> Scope:
@@ -104,7 +107,10 @@ class Backward:
         return self.owner(node)
 
     def log_nodes(self, place: Place) -> None:
-        """Log ``place`` for the nodes that backward made since the log's last entry."""
+        """Log ``place`` for the nodes that backward made since the log's last entry.
+
+        Later nodes belong to the thread's own place again.
+        """
         log = self._thread.node_log
         log.start(place, max(log.starts[-1], self._first_node_of_outermost_pass))
         log.start(self._thread.place if self._thread.entries else None, next_sequence_nr())
@@ -121,9 +127,13 @@ class Backward:
         finally:
             thread.place, thread.place_task = before
 
-    def _recorded_place(self, args: Sequence[Any]) -> Place:
-        """The place of an op in double backward or in recomputation, which may make a node."""
-        if backward_task() != self._pass.task:  # it begins with the node that ran last before it
+    def _place_while_recording(self, args: Sequence[Any]) -> Place:
+        """The place of an op whose node autograd may record; that node is logged.
+
+        The op is recomputation, unless the pass has ``create_graph=True`` and no checkpoint runs.
+        Then it is double backward.
+        """
+        if backward_task() != self._pass.task:  # this pass begins with the node that ran last
             self._begin_pass(args)
         recomputes = not self._pass.is_recorded or checkpoint_recomputes()
         place = self.node_place.scope.places[RECOMPUTE if recomputes else BACKWARD]
@@ -136,7 +146,7 @@ class Backward:
         is_recorded = calls[0] if calls else self._is_recorded_elsewhere()
         self._pass = Pass(backward_task(), len(calls), is_recorded)
         if len(calls) > 1:
-            return  # the pass around this one may have made nodes that are not logged yet
+            return  # the outermost pass goes on, and may have made nodes that are not logged yet
         number = next_sequence_nr()
         has_node = is_grad_enabled() or self._is_checkpoint
         if has_node and any(tensor.requires_grad for tensor in tensors_in(args)):

@@ -61,7 +61,7 @@ class CountingMode(TorchDispatchMode):
     ) -> Any:
         kwargs = kwargs or {}
         if _opens_itself(types, (args, *kwargs.values())):
-            return NotImplemented  # the dispatcher may not even know such an op
+            return NotImplemented  # its inner ops count; it may be unknown to the dispatcher
         # most ops come here once: from then on torch calls the handler by itself
         return self._handlers.find(func)(self, func, types, args, kwargs)
 
@@ -77,12 +77,12 @@ def _passing(plan: Plan) -> Handler:
     call = bound_call(plan.func)
 
     def handle(mode: CountingMode, func: Any, types: Any, args: Args, kwargs: Kwargs) -> Any:
-        if types and types[0] is not Tensor:  # Tensor: autograd detaches a gradient by itself
+        if types and types[0] is not Tensor:  # it is where autograd itself detaches a gradient
             answer = _answer_for_subclass(mode, func, types, args, kwargs, None)
             if answer is not ORDINARY:
                 return answer
         if is_grad_enabled() and (node := running_node()) is not None:
-            mode._local.tally.backward.place(node, args)  # the view may make a node
+            mode._local.tally.backward.place(node, args)  # logs the node that the view may make
         return call(*args, **kwargs) if kwargs else call(*args)
 
     return handle
@@ -91,7 +91,7 @@ def _passing(plan: Plan) -> Handler:
 def _opening(plan: Plan) -> Handler:
     """The handler of an op that is made of others, which are counted."""
     is_control_flow = plan.name in CONTROL_FLOW
-    # a kernel for nested tensors is not made of others: opened, it would be another
+    # for nested tensors some ops have kernels of their own; opened, they would run another one
     count_whole = _counting(plan) if has_nested_kernel(plan.func) else None
 
     def handle(mode: CountingMode, func: Any, types: Any, args: Args, kwargs: Kwargs) -> Any:
@@ -166,7 +166,7 @@ def _counting(plan: Plan) -> Handler:
         key = sign(place, plan, args, kwargs, out)
         try:
             tally.calls[key][0] += 1
-        except KeyError:
+        except KeyError:  # a new call, or one that has no key (None)
             tally.count_new(key, place, plan, args, kwargs, out)
         except TypeError:  # a symbolic number has no hash
             tally.count_symbolic(place, plan, args, kwargs)
@@ -210,8 +210,8 @@ class Handlers:
     """The handlers of all ops that came by, each made on first use.
 
     torch looks up what a mode of class ``mode_class`` does with an op, in C++, before it would call
-    ``__torch_dispatch__``; the handlers are registered there. Ops of other namespaces than aten
-    may be defined anew under their names, so :meth:`find` looks those up.
+    ``__torch_dispatch__``; the handlers are registered there. An op of another namespace than aten
+    may be defined anew under its name, so :meth:`find` looks it up at each call.
     """
 
     def __init__(self, formulas: dict[str, Formula], mode_class: type | None = None) -> None:

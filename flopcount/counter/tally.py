@@ -63,8 +63,8 @@ class Tally:
     """What one thread has counted since it was folded last.
 
     Attributes:
-        calls: how often each call came, and its bill: ``{key: [2, bill]}``. A key begins with the
-            place of the call; see ``signature.py`` for the rest.
+        calls: how often each call came, and its bill: ``{key: [number, bill]}``. A key is
+            ``(place, plan, *signature)``, made in ``signature.py``.
         thread, backward, gradients: as in ``here``, which is slower to ask.
     """
 

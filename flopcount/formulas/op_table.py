@@ -33,7 +33,7 @@ WHY = {
     Decision.FREE: "moves bytes, and does no arithmetic",
     Decision.COMPOSITE: "opens itself; the ops that it is made of are counted",
     Decision.DECOMPOSED: "costs what torch's decomposition of it costs",
-    Decision.UNCOUNTED: "listed in the report as uncounted",
+    Decision.UNCOUNTED: "has no formula, and torch does not decompose it",
 }
 
 

@@ -56,7 +56,7 @@ class ModuleNode:
         path: dotted path from the model.
         type: its class.
         calls: how often it was called; recomputation is not a call.
-        params: the number of its parameters, its children's included.
+        params: the number of its parameters, its children's included; 0 for the block.
         own: the Cost of ops that ran in the module itself.
         total: the Cost of these and of its children.
         phases: ``total`` by phase: forward, backward, recompute, optimizer.

@@ -55,4 +55,5 @@ def test_every_op_is_found_by_its_bare_name() -> None:
     assert {"aten::mm", "aten::_foreach_abs", "aten::adaptive_avg_pool2d.out"} <= set(names)
     words = words_of(Path(next(iter(ops.__path__))))
     bare = {name: name.partition("::")[2].partition(".")[0] for name in names}
-    assert [name for name, word in bare.items() if word not in words] == []
+    hidden = [name for name, word in bare.items() if word not in words]
+    assert not hidden, "write these ops' bare names in formulas/ops, where grep finds them"

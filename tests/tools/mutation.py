@@ -1,10 +1,11 @@
 """Which formulas can be wrong without a test going red: each is doubled, one at a time.
 
-    python -m tests.tools.mutation [ROOM ...]
+    python -m tests.tools.mutation [FAMILY ...]
 
-Without rooms (files of ``flopcount/formulas/ops``), all formulas are tried with all tests of
-formulas; a named room is tried with its own tests. Every trial is a fork of a process that has
-collected the tests, and runs only those that call the formula, the quickest first.
+A family is a file of ``flopcount/formulas/ops``, by its path or its name (``matmul``), and is tried
+with its own tests. Without families, all formulas are tried with all tests of formulas. Every trial
+is a fork of a process that has collected the tests, and runs only those that call the formula, the
+quickest first.
 """
 
 from __future__ import annotations
@@ -32,30 +33,46 @@ from flopcount.formulas import registry
 TESTS = Path(__file__).parents[1] / "formulas"
 ELSEWHERE = {
     "attention": ["attention", "packed_attention"],
+    "nested": ["nested", "jagged"],
     "pointwise": ["pointwise", "complex"],
 }
-"""Test files of rooms that have other ones than the one of their name."""
+"""The test files of families whose formulas are not all tested in the file of their name."""
 
 Formula = registry.Formula
 
 
-def tests_of(rooms: Iterable[str]) -> list[str]:
-    """The test files of ``rooms``, or of all formulas when none is named."""
-    names = [name for room in rooms for name in ELSEWHERE.get(room, [room])]
-    files = [file for name in names for file in TESTS.rglob(f"test_{name}.py")]
-    return list(map(str, files)) or [str(TESTS)]
+def tests_of(families: Iterable[str]) -> list[str]:
+    """The test files of ``families``; the folder of all tests of formulas if none is named.
+
+    Raises:
+        SystemExit: a test file is missing.
+    """
+    names = [name for family in families for name in ELSEWHERE.get(family, [family])]
+    found = {name: [*TESTS.rglob(f"test_{name}.py")] for name in names}
+    for name, files in found.items():
+        if not files:
+            raise SystemExit(f"there is no test_{name}.py in {TESTS.relative_to(Path.cwd())}")
+    return [str(file) for files in found.values() for file in files] or [str(TESTS)]
 
 
-def formulas(rooms: Sequence[str]) -> dict[Formula, list[str]]:
-    """The formulas of ``rooms`` (of all without one), each with the ops it is registered for."""
+def formulas(families: Sequence[str]) -> dict[Formula, list[str]]:
+    """The formulas of ``families`` (of all if none is named), each with its ops.
+
+    Raises:
+        SystemExit: a family has no formulas.
+    """
+    known = {family_of(rule.formula) for _, _, rule in registry.rules() if rule.formula}
+    for family in families:
+        if family not in known:
+            raise SystemExit(f"{family}.py in flopcount/formulas/ops has no formulas")
     ops = defaultdict(list)
     for name, kind, rule in registry.rules():
-        if rule.formula and (not rooms or room_of(rule.formula) in rooms):
+        if rule.formula and (not families or family_of(rule.formula) in families):
             ops[rule.formula].append(name if kind == "dense" else f"{name} of {kind} tensors")
     return dict(ops)
 
 
-def room_of(formula: Formula) -> str:
+def family_of(formula: Formula) -> str:
     return formula.__module__.rpartition(".")[2]
 
 
@@ -113,10 +130,10 @@ class Mutation:
         survivors: the ops of each formula that no test noticed, when pytest is done.
     """
 
-    def __init__(self, rooms: Sequence[str] = ()) -> None:
+    def __init__(self, families: Sequence[str] = ()) -> None:
         self.survivors: list[str] = []
         self.early: set[Formula] = set()
-        self.formulas = formulas(rooms)
+        self.formulas = formulas(families)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_collection(self) -> Generator[None, object, object]:
@@ -132,7 +149,7 @@ class Mutation:
         for formula, ops in self.formulas.items():
             tests = [session.items[index] for index in callers[str(id(formula))]]
             if not in_a_fork(lambda tests=tests, formula=formula: self.noticed(tests, formula)):
-                self.survivors.append(f"{room_of(formula)}: {', '.join(ops)}")
+                self.survivors.append(f"{family_of(formula)}: {', '.join(ops)}")
                 print(f"{self.survivors[-1]} ({len(tests)} tests call it)", flush=True)
         return True
 
@@ -183,11 +200,12 @@ def is_red(tests: Sequence[pytest.Item]) -> bool:
     return False
 
 
-def main(rooms: Sequence[str]) -> int:
-    """pytest's exit code, or 1 if a formula survived."""
+def main(families: Sequence[str]) -> int:
+    """Try the formulas of ``families``; returns pytest's exit code, or 1 if one survived."""
+    families = [Path(family).stem for family in families]
     torch.set_num_threads(1)
-    mutation = Mutation(rooms)
-    code = int(pytest.main(["-qs", "-p", "no:cacheprovider", *tests_of(rooms)], [mutation]))
+    mutation = Mutation(families)
+    code = int(pytest.main(["-qs", "-p", "no:cacheprovider", *tests_of(families)], [mutation]))
     if not code:
         number = len(mutation.formulas)
         killed = number - len(mutation.survivors)

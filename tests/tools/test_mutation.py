@@ -14,7 +14,8 @@ import flopcount.formulas
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="each trial is a fork")
 
 ROOT = Path(__file__).parents[2]
-ROOMS = sorted(path.stem for path in Path(flopcount.formulas.__file__).parent.glob("ops/*.py"))
+OPS = Path(flopcount.formulas.__file__).parent / "ops"
+FAMILIES = sorted(path.stem for path in OPS.glob("[a-z]*.py"))
 
 TRIAL = """
 import sys
@@ -31,11 +32,21 @@ sys.exit(main(sys.argv[1:]))
 
 
 @pytest.mark.parametrize(
-    "rooms", [["pooling"], pytest.param(ROOMS, marks=pytest.mark.slow)], ids=["pooling", "all"]
+    "families",
+    [[str(OPS / "pooling.py")], pytest.param(FAMILIES, marks=pytest.mark.slow)],
+    ids=["pooling", "all"],
 )
-def test_no_formula_but_one_without_tests_can_be_doubled_unnoticed(rooms: list[str]) -> None:
-    command = [sys.executable, "-c", TRIAL, *rooms]
+def test_no_formula_but_one_without_tests_can_be_doubled_unnoticed(families: list[str]) -> None:
+    command = [sys.executable, "-c", TRIAL, *families]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     unnoticed = [line for line in run.stdout.splitlines() if line.endswith("tests call it)")]
     assert unnoticed == ["pooling: tests::forgotten (0 tests call it)"], run.stdout + run.stderr
+    assert run.returncode == 1
+
+
+@pytest.mark.parametrize("name", ["poling", "flopcount/formulas/ops/poling.py"])
+def test_a_name_that_is_no_family_is_refused(name: str) -> None:
+    command = [sys.executable, "-m", "tests.tools.mutation", name]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert run.stderr.strip().endswith("poling.py in flopcount/formulas/ops has no formulas")
     assert run.returncode == 1

@@ -81,10 +81,10 @@ class Attention:
         keys = self.b * self.h // self.g * self.k
         again = self.masked_scores() + Cost(arith=(1 + self.dropout) * n, special=n)
         products = (
-            self.product(self.v, keys * self.v)
-            + self.product(self.v, n)
-            + self.product(self.d, m * self.d)
-            + self.product(self.d, keys * self.d)
+            self.product(self.v, keys * self.v)  # dV
+            + self.product(self.v, n)  # dP
+            + self.product(self.d, m * self.d)  # dQ
+            + self.product(self.d, keys * self.d)  # dK
         )
         row_sums = Cost(arith=m * self.v + fold(m * self.v, m))
         steps = Cost(arith=(2 + self.dropout + self.scaled) * n)  # difference, product
@@ -94,8 +94,8 @@ class Attention:
 def visible(q: int, k: int, offset: int) -> int:
     """How many of q·k pairs have key ≤ query + offset.
 
-    Row i, from 1, sees i + offset keys, at least 0 and at most k: a sum of rising numbers, less
-    the excess over k.
+    Row i, from 1, sees i + offset keys, at least 0 and at most k. The sum is that without the upper
+    bound, less what exceeds k.
     """
 
     def up_to(last: int) -> int:
@@ -127,12 +127,12 @@ def attention(
 ) -> Attention:
     """The sizes of a call on shapes (b, h, s, d).
 
-    A causal mask begins at the first query and key, or ends at the last ones
-    (``is_lower_right``); windows go with the latter.
+    A causal mask begins at the first query and key (``custom_mask_type`` 1), or ends at the last
+    ones (``is_lower_right``, ``custom_mask_type`` 2). Windows go with the latter.
     """
     if partial := [name for name in PARTIAL if others.get(name) is not None]:
         raise Uncountable(f"what {' and '.join(partial)} leave out")
-    (b, h, q, d), g, k, v = query, max(query[1], 1) // max(key[1], 1), key[2], value[3]
+    (b, h, q, d), k, v = query, key[2], value[3]
     diagonal = 0 if is_causal or custom_mask_type == 1 else k - q
     right = 0 if is_causal or is_lower_right or custom_mask_type else window_size_right
     # torch's -1 and None mean no bound; q + k is farther than any key
@@ -142,7 +142,7 @@ def attention(
     return Attention(
         b=b,
         h=h,
-        g=g,
+        g=max(h, 1) // max(key[1], 1),
         q=q,
         k=k,
         d=d,
@@ -180,8 +180,8 @@ BATCH_HEADS_LENGTH_SIZE, BATCH_LENGTH_HEADS_SIZE = (0, 1, 2, 3), (0, 2, 1, 3)
 """The places of b, h, s and d in a shape."""
 
 
-def read(arguments: Mapping[str, Any], axes: Sequence[int]) -> list[Attention]:
-    """The sizes of a call.
+def calls_of(arguments: Mapping[str, Any], axes: Sequence[int]) -> list[Attention]:
+    """The sizes of the calls that one call of a kernel stands for.
 
     Sequences that are packed into one row are a call each; those of the same lengths are one call.
     """
@@ -201,9 +201,9 @@ def read(arguments: Mapping[str, Any], axes: Sequence[int]) -> list[Attention]:
     pairs = zip(*(sequences(*row) for row in rows), strict=True)
     return [
         attention(
-            *([n, h, s, d] for s, (*_, h, d) in zip((q, k, k), shapes, strict=True)), **arguments
+            *([b, h, s, d] for s, (*_, h, d) in zip((q, k, k), shapes, strict=True)), **arguments
         )
-        for (q, k), n in Counter(pairs).items()
+        for (q, k), b in Counter(pairs).items()
     ]
 
 
@@ -236,9 +236,9 @@ def register(
     def sizes(arguments: dict[str, Any]) -> list[Attention]:
         if lower_right:
             arguments["is_lower_right"] = arguments.pop("is_causal", False)
-        if not packed:  # backward passes get lengths of sequences that are all as long
+        if not packed:  # backward kernels get lengths all the same, which are all equal
             arguments = {k: v for k, v in arguments.items() if not k.startswith("cum_seq_")}
-        return read(arguments, axes)
+        return calls_of(arguments, axes)
 
     def forward(*, out: Any, **arguments: Any) -> Cost:
         """softmax(q·kᵀ·scale)·v: two products and a softmax, for the pairs that a mask leaves."""
@@ -302,5 +302,5 @@ register(
 )
 def attention_alone(*, out: Any, **arguments: Any) -> Cost:
     """softmax(scale·Q·Kᵀ)·V, with no logsumexp for a backward pass."""
-    (call,) = read(arguments | {"saves": False}, BATCH_HEADS_LENGTH_SIZE)
+    (call,) = calls_of(arguments | {"saves": False}, BATCH_HEADS_LENGTH_SIZE)
     return call.forward()

@@ -45,9 +45,9 @@ def outputs(
     *,
     transposed: bool,
 ) -> Cost:
-    """Each output is a dot product of length c·k; transposed, it is a plain one's input gradient.
+    """Each output is a dot product of length c·k.
 
-    See ``gradients`` for the number of dot products of that.
+    A transposed one scatters its products instead, without dot products (see ``gradients``).
     """
     grid, image = (x, out) if transposed else (out, x)
     products = meetings(weight, grid, image, stride, padding, dilation)

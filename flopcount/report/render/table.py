@@ -38,7 +38,10 @@ COLUMNS: dict[str, tuple[str, Callable[[ModuleNode], int | float | str]]] = {
     "bias": ("db FLOP", lambda node: node.gradients["bias"].flops),
     "share": ("share", lambda node: node.total.flops),
 }
-"""Columns of the module table: name -> (header, value); a share is shown as a part of the total."""
+"""Columns of the module table: name -> (header, value)."""
+
+WHOLES: dict[str, Callable[[Report], int]] = {"share": lambda report: report.total.flops}
+"""Columns whose values are shown as a part of a whole, and that whole."""
 
 QUANTITIES = {"MAC": "macs", "FLOP": "flops", "bytes": "bytes"}
 """Columns of the tables of phases and ops: header -> attribute of a Cost."""
@@ -100,7 +103,7 @@ def module_table(
     def add(label: str, node: ModuleNode) -> None:
         if any(row.uncounted for inner in node.walk() for row in inner.rows):
             label += " *"
-        body.append([label, *(cell(name, node, report.total.flops) for name in names)])
+        body.append([label, *(cell(name, node, report) for name in names)])
 
     def add_below(node: ModuleNode, level: int) -> None:
         children = node.children if depth is None or level <= depth else ()
@@ -121,13 +124,13 @@ def module_table(
     return tabulated(["module", *(COLUMNS[name][0] for name in names)], body, style)
 
 
-def cell(name: str, node: ModuleNode, total: int) -> str:
-    """The text of column ``name`` for ``node``; nothing for a zero."""
+def cell(name: str, node: ModuleNode, report: Report) -> str:
+    """The text of column ``name`` for ``node``; nothing for a zero, unless it is a part."""
     value = COLUMNS[name][1](node)
     if isinstance(value, str):
         return value
-    if name == "share":
-        return _share(value, total)
+    if name in WHOLES:
+        return _share(value, WHOLES[name](report))
     if isinstance(value, float):
         return f"{value:.2f}" if value else ""
     return quantity(value)
