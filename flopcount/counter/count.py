@@ -41,10 +41,12 @@ def count(
         meta: run on the meta device.
 
     Raises:
-        TypeError: ``optimizer`` is not an optimizer but, say, its class.
+        TypeError: ``model`` cannot be called; ``optimizer`` is not one but, say, its class.
         ValueError: ``backward`` without an output that needs a gradient; ``optimizer`` without
             ``backward``, or together with ``meta``.
     """
+    if not callable(model):
+        raise TypeError(f"model must be a module or another callable, got {model!r}")
     if optimizer is not None and (not backward or meta):
         raise ValueError("an optimizer steps after backward=True, on real tensors (meta=False)")
     if optimizer is not None and not isinstance(optimizer, torch.optim.Optimizer):

@@ -174,12 +174,14 @@ def _paths(report: Report) -> list[str]:
 
 def _near(pattern: str, paths: list[str]) -> str:
     """A hint at what a pattern that matches none of ``paths`` may have meant."""
+    if not paths:
+        return "; the model itself is '', and no other module ran"
     if below := [path for path in paths if fnmatchcase(path, f"*.{pattern}")]:
         return f"; did you mean {' or '.join(map(repr, below[:3]))}?"
     if hint := did_you_mean(pattern, paths):
         return hint
     more = ", …" if len(paths) > 5 else ""
-    return f"; modules that ran: {', '.join(map(repr, paths[:5])) or 'none'}{more}"
+    return f"; modules that ran: {', '.join(map(repr, paths[:5]))}{more}"
 
 
 def flop_budget(

@@ -136,3 +136,8 @@ class TestCount:
 def test_the_class_of_an_optimizer_is_refused() -> None:
     with pytest.raises(TypeError, match="expected an optimizer of the model's parameters"):
         flopcount.count(nn.Linear(8, 2), x, optimizer=torch.optim.SGD)
+
+
+def test_a_model_that_cannot_be_called_is_refused() -> None:
+    with pytest.raises(TypeError, match="model must be a module or another callable, got 'resnet'"):
+        flopcount.count("resnet", torch.ones(1))  # type: ignore[arg-type]  # the mistake

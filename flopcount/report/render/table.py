@@ -204,7 +204,7 @@ def omissions(report: Report) -> str:
     if report.unwatched:
         threads = (f"{function} in {name!r}" for name, function in report.unwatched.items())
         lines.append(f"not counted, in threads that had not entered: {', '.join(threads)}")
-    return "\n".join(lines) or "every op counted"
+    return "\n".join(lines) or ("every op counted" if report.entries else "no op ran")
 
 
 def differences(diff: Diff, most: int | None = None) -> str:

@@ -137,3 +137,9 @@ def test_recomputation_has_a_column_where_there_is_some() -> None:
     header, _, first, *_ = str(again).splitlines()
     assert header.split()[-3:] == ["recompute", "FLOP", "share"]
     assert first.split()[-3:-2] == [str(2 * 4 * 8 * 8 + 4 * 8)]
+
+
+def test_a_block_in_which_no_op_ran_says_so() -> None:
+    with flopcount.FlopCounter() as counter:
+        pass
+    assert str(counter.report()).endswith("no op ran")
