@@ -7,7 +7,7 @@ until a test needs more, and registers hooks around tests only when a test does.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Generator, Mapping
+from collections.abc import Generator
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from torch import nn
 
     from flopcount.counter.counter import FlopCounter
-    from flopcount.pytest_plugin.budget import Reading
     from flopcount.pytest_plugin.guard import Guard
 
 FAIL_ON = ("change", "increase")
@@ -134,19 +133,9 @@ class FlopBudget(Protocol):
     """The type of the fixture ``flop_budget``."""
 
     def __call__(
-        self,
-        *total: str,
-        model: nn.Module | None = None,
-        forward: str | None = None,
-        backward: str | None = None,
-        recompute: str | None = None,
-        optimizer: str | None = None,
-        modules: Mapping[str, str] | None = None,
-        equal: str | None = None,
-        reading: Reading | None = None,
-        strict: bool = True,
+        self, *total: str, model: nn.Module | None = None, **bounds: Any
     ) -> AbstractContextManager[FlopCounter]:
-        """A block with a budget; see the marker for its arguments."""
+        """A block with a budget: ``bounds`` are the arguments that the marker takes."""
 
 
 class FlopBaseline(Protocol):

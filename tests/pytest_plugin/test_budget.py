@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import inspect
 import math
 import re
 import threading
@@ -10,7 +9,6 @@ import torch
 from torch import nn
 
 import flopcount
-from flopcount.pytest_plugin import FlopBudget
 from flopcount.pytest_plugin.budget import Budget, Measure, flop_budget, marker_line
 from flopcount.report.report import Report
 from tests.pytest_plugin.conftest import X, model
@@ -193,12 +191,6 @@ def test_slack_is_a_part_of_what_is_needed(
     count: int, limit: int, exact: bool, slack: float
 ) -> None:
     assert Measure("total", count, limit, "FLOP", exact).slack == slack
-
-
-def test_the_fixtures_type_takes_what_the_marker_takes_and_a_model() -> None:
-    fixture = dict(inspect.signature(FlopBudget.__call__).parameters)
-    del fixture["self"], fixture["model"]
-    assert fixture == dict(inspect.signature(flop_budget).parameters)
 
 
 def test_the_markers_line_has_its_signature_and_what_it_is_for() -> None:
