@@ -83,7 +83,7 @@ class Backward:
             self._is_checkpoint = type(node) is CHECKPOINT_NODE
             if backward_task() != self._pass.task:
                 self._begin_pass(args)
-            self.node_place = self.owner(node).backward
+            self.node_place = self._owner(node, number).backward
             # all AccumulateGrad nodes have one number: never take two of them for one node
             self.node_mark = -1 if number == NO_SEQUENCE_NR else mark
         # autograd may record this op: in double backward, or where a checkpoint runs again
@@ -104,7 +104,7 @@ class Backward:
             return self._tree.root
         if backward_task() != self._pass.task:
             self._begin_pass(())
-        return self.owner(node)
+        return self._owner(node, node._sequence_nr())
 
     def log_nodes(self, place: Place) -> None:
         """Log ``place`` for the nodes that backward made since the log's last entry.
@@ -163,9 +163,8 @@ class Backward:
             passes[task] = is_grad_enabled() and not checkpoint_recomputes()
         return passes[task]
 
-    def owner(self, node: Any) -> Scope:
-        """The scope whose forward made ``node``."""
-        number = node._sequence_nr()
+    def _owner(self, node: Any, number: int) -> Scope:
+        """The scope whose forward made ``node``, which has this number."""
         if number == NO_SEQUENCE_NR:
             return self._tree.owner_of(node.variable)
         threads = self._threads

@@ -74,9 +74,11 @@ Handler = Callable[[CountingMode, Any, Any, Args, Kwargs], Any]
 
 def _passing(plan: Plan) -> Handler:
     """The handler of a view, which is not counted."""
-    call = bound_call(plan.func)
+    call, version = bound_call(plan.func), plan.version
 
     def handle(mode: CountingMode, func: Any, types: Any, args: Args, kwargs: Kwargs) -> Any:
+        if version.is_outdated:  # a formula was registered meanwhile
+            return mode._handlers.find(func)(mode, func, types, args, kwargs)
         if types and types[0] is not Tensor:  # it is where autograd itself detaches a gradient
             answer = _answer_for_subclass(mode, func, types, args, kwargs, None)
             if answer is not ORDINARY:
@@ -90,11 +92,13 @@ def _passing(plan: Plan) -> Handler:
 
 def _opening(plan: Plan) -> Handler:
     """The handler of an op that is made of others, which are counted."""
-    is_control_flow = plan.name in CONTROL_FLOW
+    is_control_flow, version = plan.name in CONTROL_FLOW, plan.version
     # for nested tensors some ops have kernels of their own; opened, they would run another one
     count_whole = _counting(plan) if has_nested_kernel(plan.func) else None
 
     def handle(mode: CountingMode, func: Any, types: Any, args: Args, kwargs: Kwargs) -> Any:
+        if version.is_outdated:  # a formula was registered meanwhile
+            return mode._handlers.find(func)(mode, func, types, args, kwargs)
         answer = _answer_for_subclass(mode, func, types, args, kwargs, plan)
         if answer is not ORDINARY:
             return answer
@@ -143,9 +147,12 @@ class GradientGraph(fx.Interpreter):
 
 def _counting(plan: Plan) -> Handler:
     """The handler of an op that has a cost, or should have one."""
-    call, sign, find_gradient = bound_call(plan.func), signer(plan), FINDERS.get(plan.name)
+    call, version = bound_call(plan.func), plan.version
+    sign, find_gradient = signer(plan), FINDERS.get(plan.name)
 
     def handle(mode: CountingMode, func: Any, types: Any, args: Args, kwargs: Kwargs) -> Any:
+        if version.is_outdated:  # a formula was registered meanwhile
+            return mode._handlers.find(func)(mode, func, types, args, kwargs)
         if types and types[0] is not Tensor:
             answer = _answer_for_subclass(mode, func, types, args, kwargs, plan)
             if answer is not ORDINARY:
@@ -221,20 +228,14 @@ class Handlers:
         self._library: Library | None = None  # when it goes, torch forgets what is registered
         self._version = registry.version
         self._lock = threading.Lock()
-        if mode_class is not None:
-            registry.when_changed.append(self._refresh)  # torch calls handlers without asking
 
-    def _refresh(self) -> None:
-        """Forget all handlers if the rules have changed since they were made."""
-        if self._version != registry.version:
+    def find(self, func: Any) -> Handler:
+        """The handler of an op; all are forgotten when a formula was registered."""
+        if self._version.is_outdated:
             with self._lock:
                 self._version = registry.version
                 self._known.clear()
                 self._library = None
-
-    def find(self, func: Any) -> Handler:
-        """The handler of an op."""
-        self._refresh()
         known = self._known.get(id(func))
         return known[1] if known else self._make(func)
 

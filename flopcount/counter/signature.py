@@ -24,6 +24,9 @@ ATOMS = frozenset({str, type(None), torch.dtype, torch.device, torch.layout, tor
 """Types of arguments that are part of the signature as they are."""
 
 NUMBERS = frozenset({bool, int, float, complex})
+ZERO_OR_ONE = {0.0: (float, 0.0), 1.0: (float, 1.0)}
+"""What stands for a float that is a coefficient; for any other float, its type does."""
+
 DENSE = frozenset({Tensor, nn.Parameter})
 SYMBOLIC = torch.SymInt, torch.SymFloat, torch.SymBool
 
@@ -114,21 +117,22 @@ def _rest(key: Key, first: int, args: Sequence[Any], kwargs: Any) -> Key | None:
     whole, coefficients = key[1].whole, key[1].coefficients
     seen: list[int] = []  # the ids of their tensors
     try:
-        for position, value in enumerate(args[first:], first):
-            cls = type(value)
-            if cls in DENSE:
-                key += value.shape, value.dtype, value.is_contiguous() or _strides(value)
-                seen.append(id(value))
-            elif cls in ATOMS:
-                key += (value,)
-            elif position in whole:
-                key += (tuple(value) if cls is list else value,)
-            else:
-                key += (_part(value, seen, position in coefficients),)
+        if len(args) > first:
+            for position, value in enumerate(args[first:], first):
+                cls = type(value)
+                if cls in DENSE:
+                    key += value.shape, value.dtype, value.is_contiguous() or _strides(value)
+                    seen.append(id(value))
+                elif cls in ATOMS:
+                    key += (value,)
+                elif position in whole:
+                    key += (tuple(value) if cls is list else value,)
+                else:
+                    key += (_part(value, seen, position in coefficients),)
         if kwargs:
             for name, value in kwargs.items():
-                if type(value) is float:
-                    key += name, _coefficient(value) if name in coefficients else _number(value)
+                if name in coefficients and type(value) is float:  # an optimizer's alpha=-lr
+                    key += name, ZERO_OR_ONE.get(value, float)
                 elif name in whole:
                     key += name, tuple(value) if type(value) is list else value
                 else:

@@ -233,7 +233,7 @@ _plans: dict[int, Plan] = {}
 def plan_of(func: Any) -> Plan:
     """The plan of an overload, made on first use and again after the rules changed."""
     plan = _plans.get(id(func))
-    if plan is None or plan.version != registry.version:
+    if plan is None or plan.version.is_outdated:
         plan = _plans[id(func)] = Plan(func)
     return plan
 

@@ -85,11 +85,18 @@ class Rule:
 Kind = Literal["dense", "sparse", "nested"]
 """The tensors that a rule is for."""
 
-version = 0
-"""Raised by every change of the rules; whatever was made from an earlier version is outdated."""
 
-when_changed: list[Callable[[], None]] = []
-"""Called after every change of the rules."""
+class Version:
+    """A state of the rules. Their next change outdates it, and all plans that were made from it."""
+
+    __slots__ = ("is_outdated",)
+
+    def __init__(self) -> None:
+        self.is_outdated = False
+
+
+version = Version()
+"""The state of the rules now."""
 
 _rules: dict[Kind, dict[str, Rule]] = {"dense": {}, "sparse": {}, "nested": {}}
 
@@ -221,14 +228,13 @@ def _register(names: Sequence[str], rule: Rule, kind: Kind) -> None:
                 "pass FlopCounter(formulas={op: function})"
             )
     _rules[kind].update(dict.fromkeys(names, rule))
-    _raise_version()
+    _begin_version()
 
 
-def _raise_version() -> None:
+def _begin_version() -> None:
     global version  # noqa: PLW0603
-    version += 1
-    for call in when_changed:
-        call()
+    version.is_outdated = True
+    version = Version()
 
 
 def rules() -> Iterator[tuple[str, Kind, Rule]]:
@@ -250,12 +256,12 @@ def replaced(
     for kind, by_name in before.items():
         changed = ((name, change(name, rule)) for name, rule in by_name.items())
         _rules[kind] = {name: rule for name, rule in changed if rule is not None}
-    _raise_version()
+    _begin_version()
     try:
         yield
     finally:
         _rules.update(before)
-        _raise_version()
+        _begin_version()
 
 
 def rule_of(names: Iterable[str], kind: Kind = "dense") -> Rule | None:

@@ -89,7 +89,7 @@ def test_a_thread_that_another_one_sent_does_not_take_its_nodes_for_recomputed_o
     node = batch(grad=True).sin().grad_fn
     here.thread.node_log.start(recomputed.places[RECOMPUTE], node._sequence_nr())
     other.node_log.start(made.forward, node._sequence_nr())
-    owner = here.backward.owner(node)
+    owner = here.backward._owner(node, node._sequence_nr())
     assert owner is (recomputed if num_calls else made)
 
 
