@@ -3,13 +3,13 @@
 The library may keep weights in an order of its own; their shapes stay the same.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
 
 from flopcount.cost import ZERO, Cost
-from flopcount.formulas.ops.convolution import meetings
+from flopcount.formulas.ops.convolution import outputs
 from flopcount.formulas.ops.matmul import (
     affine,
     affine_backward,
@@ -97,140 +97,63 @@ def mkl_linear(
 
 # -- convolutions
 
-
-def convolved(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    settings: Sequence[Sequence[int]],
-    out: Tensor,
-    *,
-    transposed: bool = False,
-) -> Cost:
-    """A convolution with its stride, padding and dilation, and the bias, if there is one."""
-    grid, image, dots = (x, out, 0) if transposed else (out, x, out.numel())
-    products = Cost(**meetings(weight, grid, image, *settings), dots=dots)
-    return products + elementwise(out, add=int(bias is not None))
+SETTINGS = {
+    "binary_post_op": "binary_attr",
+    "binary_alpha": "alpha",
+    "post_op_name": "attr",
+    "unary_attr": "attr",
+    "unary_post_op": "attr",
+    "post_op_algorithm": "algorithm",
+    "unary_algorithm": "algorithm",
+    "unary_post_op_algorithm": "algorithm",
+}
+"""Arguments that have other names in some kernels."""
 
 
-@formula("mkldnn::_convolution_pointwise")
-def convolution_pointwise(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    padding: Sequence[int],
-    stride: Sequence[int],
-    dilation: Sequence[int],
-    groups: int,
-    attr: str,
-    scalars: Sequence[float | None],
-    algorithm: str | None,
-    *,
-    out: Tensor,
-) -> Cost:
-    """φ of a convolution."""
-    cost = convolved(x, weight, bias, (stride, padding, dilation), out)
-    return cost + unary(out, attr, algorithm)
+def after(out: Tensor, arguments: Mapping[str, Any]) -> Cost:
+    """y ∘ each result, if the kernel has another operand y, and then φ, if it has a function."""
+    settings = {SETTINGS.get(name, name): value for name, value in arguments.items()}
+    cost = unary(out, settings["attr"], settings["algorithm"])
+    if "binary_attr" in settings:
+        cost += binary(out, settings["binary_attr"], settings["alpha"])
+    return cost
 
 
-@formula("mkldnn::_convolution_transpose_pointwise")
-def convolution_transpose_pointwise(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    padding: Sequence[int],
-    output_padding: Sequence[int],
-    stride: Sequence[int],
-    dilation: Sequence[int],
-    *function: Any,
-    out: Tensor,
-) -> Cost:
+@formula("mkldnn::_convolution_pointwise", by_name=True)
+def convolution_pointwise(*, out: Tensor, **arguments: Any) -> Cost:
+    """φ of a convolution, or φ(y ∘ a convolution)."""
+    return convolved(arguments, out, transposed=False) + after(out, arguments)
+
+
+@formula("mkldnn::_convolution_transpose_pointwise", by_name=True)
+def convolution_transpose_pointwise(*, out: Tensor, **arguments: Any) -> Cost:
     """φ of a transposed convolution."""
-    _groups, attr, _scalars, algorithm = function
-    cost = convolved(x, weight, bias, (stride, padding, dilation), out, transposed=True)
-    return cost + unary(out, attr, algorithm)
+    return convolved(arguments, out, transposed=True) + after(out, arguments)
 
 
-def convolution_binary(
-    x: Tensor, weight: Tensor, bias: Tensor | None, *settings: Any, out: Tensor
-) -> Cost:
-    """A convolution, another operand, a function."""
-    padding, stride, dilation, _groups, binary_attr, alpha, attr, _scalars, algorithm = settings
-    cost = convolved(x, weight, bias, (stride, padding, dilation), out)
-    return cost + binary(out, binary_attr, alpha) + unary(out, attr, algorithm)
-
-
-@formula("mkldnn::_convolution_pointwise.binary")
-def convolution_pointwise_binary(x: Tensor, other: Tensor, *args: Any, out: Tensor) -> Cost:
-    """φ(y ∘ a convolution)."""
-    return convolution_binary(x, *args, out=out)
-
-
-@formula("mkldnn::_convolution_pointwise_.binary")
-def convolution_pointwise_binary_in_place(
-    other: Tensor, x: Tensor, *args: Any, out: Tensor
-) -> Cost:
-    """The same, the result taking the other operand's place."""
-    return convolution_binary(x, *args, out=out)
+def convolved(arguments: Mapping[str, Any], out: Tensor, *, transposed: bool) -> Cost:
+    """A convolution, and the bias, if there is one."""
+    x, weight, bias = (arguments[name] for name in ("X", "W", "B"))
+    stride, padding, dilation = (arguments[name] for name in ("stride", "padding", "dilation"))
+    products = outputs(x, weight, stride, padding, dilation, out, transposed=transposed)
+    return products + elementwise(out, add=int(bias is not None))
 
 
 # -- 8-bit integers: products of q with q, a scale for x and one for each channel of the weight
 
 
-def rescaled(out: Tensor, bias: Tensor | None, after: Cost) -> Cost:
+def rescaled(out: Tensor, bias: Tensor | None, arguments: Mapping[str, Any]) -> Cost:
     """A float result is multiplied by the scales, then worked on; with integers nothing counts."""
     if not out.dtype.is_floating_point:
         return ZERO
-    return elementwise(out, mul=1, add=int(bias is not None)) + after
+    return elementwise(out, mul=1, add=int(bias is not None)) + after(out, arguments)
 
 
-@formula("onednn::qlinear_pointwise")
-def qlinear_pointwise(
-    x: Tensor,
-    x_scale: Any,
-    x_zero_point: Any,
-    weight: Tensor,
-    weight_scale: Tensor,
-    weight_zero_point: Tensor,
-    bias: Tensor | None,
-    *results: Any,
-    out: Tensor,
-) -> Cost:
-    """φ(x·Wᵀ + b) of integers."""
-    *_, attr, _scalars, algorithm = results
-    products = contraction(dots=out.numel(), length=x.shape[-1])
-    return products + rescaled(out, bias, unary(out, attr, algorithm))
-
-
-@formula("onednn::qlinear_pointwise.binary", "onednn::qlinear_pointwise.binary_tensor")
-def qlinear_binary(
-    x: Tensor,
-    x_scale: Any,
-    x_zero_point: Any,
-    weight: Tensor,
-    weight_scale: Tensor,
-    weight_zero_point: Tensor,
-    other: Tensor | None,
-    bias: Tensor | None,
-    *results: Any,
-    out: Tensor,
-) -> Cost:
-    """φ(y ∘ (x·Wᵀ + b)) of integers, y being floats or integers."""
-    *_, binary_attr, alpha, attr, _scalars, algorithm = results
-    products = contraction(dots=out.numel(), length=x.shape[-1])
-    after = binary(out, binary_attr, alpha) + unary(out, attr, algorithm)
-    return products + rescaled(out, bias, after)
-
-
-def qconv_products(
-    x: Tensor, weight: Tensor, settings: Sequence[Sequence[int]], out: Tensor
-) -> Cost:
-    """A convolution of integers; of one dimension it is packed as one of two."""
-    if weight.dim() == x.dim():
-        return convolved(x, weight, None, settings, out)
-    stride, padding, dilation = settings
-    settings = [1, *stride], [0, *padding], [1, *dilation]
-    return convolved(x.unsqueeze(2), weight, None, settings, out.unsqueeze(2))
+@formula("onednn::qlinear_pointwise", by_name=True)
+def qlinear_pointwise(*, qx: Tensor, bias: Tensor | None, out: Tensor, **others: Any) -> Cost:
+    """φ(x·Wᵀ + b) of integers, or φ(y ∘ (x·Wᵀ + b)), y being floats or integers."""
+    products = contraction(dots=out.numel(), length=qx.shape[-1])
+    return products + rescaled(out, bias, others)
 
 
 @formula(
@@ -238,48 +161,25 @@ def qconv_products(
     "onednn::qconv1d_pointwise",
     "onednn::qconv2d_pointwise",
     "onednn::qconv3d_pointwise",
+    by_name=True,
 )
 def qconv_pointwise(
-    x: Tensor,
-    x_scale: Any,
-    x_zero_point: Any,
-    weight: Tensor,
-    weight_scale: Tensor,
-    weight_zero_point: Tensor,
+    *,
+    qx: Tensor,
+    qw: Tensor,
     bias: Tensor | None,
     stride: Sequence[int],
     padding: Sequence[int],
     dilation: Sequence[int],
-    *results: Any,
     out: Tensor,
+    **others: Any,
 ) -> Cost:
-    """φ of a convolution of integers."""
-    *_, attr, _scalars, algorithm = results
-    products = qconv_products(x, weight, (stride, padding, dilation), out)
-    return products + rescaled(out, bias, unary(out, attr, algorithm))
-
-
-@formula("onednn::qconv2d_pointwise.binary", "onednn::qconv2d_pointwise.binary_tensor")
-def qconv_binary(
-    x: Tensor,
-    x_scale: Any,
-    x_zero_point: Any,
-    weight: Tensor,
-    weight_scale: Tensor,
-    weight_zero_point: Tensor,
-    other: Tensor,
-    bias: Tensor | None,
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    *results: Any,
-    out: Tensor,
-) -> Cost:
-    """φ(y ∘ a convolution) of integers, y being floats or integers."""
-    *_, binary_attr, alpha, attr, _scalars, algorithm = results
-    products = qconv_products(x, weight, (stride, padding, dilation), out)
-    after = binary(out, binary_attr, alpha) + unary(out, attr, algorithm)
-    return products + rescaled(out, bias, after)
+    """φ of a convolution of integers, or φ(y ∘ a convolution), y being floats or integers."""
+    after_products = rescaled(out, bias, others)
+    if qw.dim() > qx.dim():  # one dimension is packed as two
+        qx, out = qx.unsqueeze(2), out.unsqueeze(2)
+        stride, padding, dilation = [1, *stride], [0, *padding], [1, *dilation]
+    return outputs(qx, qw, stride, padding, dilation, out, transposed=False) + after_products
 
 
 @formula("onednn::linear_dynamic_fp16")
