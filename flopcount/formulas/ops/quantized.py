@@ -14,7 +14,7 @@ from torch import ScriptObject, Tensor
 from flopcount.cost import ZERO, Cost
 from flopcount.formulas import bytes as traffic
 from flopcount.formulas.call import Call
-from flopcount.formulas.ops.convolution import meetings
+from flopcount.formulas.ops.convolution import outputs
 from flopcount.formulas.ops.lowprecision import quantized_rows
 from flopcount.formulas.ops.matmul import affine, linear
 from flopcount.formulas.registry import formula, free
@@ -45,17 +45,13 @@ def packed_traffic(call: Call) -> tuple[int, int]:
 
 
 def packed_products(x: Tensor, packed: Any, out: Tensor) -> Cost:
-    """Each output is a dot product of length c·k; the settings are the packed weight's own.
-
-    Transposed, as the input gradient of a convolution: its products are scattered.
-    """
+    """The products of a convolution; its settings are the packed weight's own."""
     weight, _ = packed.unpack()
-    settings = packed.stride(), packed.padding(), packed.dilation()
+    stride, padding, dilation = packed.stride(), packed.padding(), packed.dilation()
     if spare := weight.dim() - x.dim():  # a one-dimensional weight is packed as (f, c, 1, k)
         weight = weight.squeeze(2)
-        settings = tuple(setting[spare:] for setting in settings)
-    grid, image, dots = (x, out, 0) if packed.transpose() else (out, x, out.numel())
-    return Cost(**meetings(weight, grid, image, *settings), dots=dots)
+        stride, padding, dilation = stride[spare:], padding[spare:], dilation[spare:]
+    return outputs(x, weight, stride, padding, dilation, out, transposed=packed.transpose())
 
 
 def rescaled(x: Tensor, packed: Any, out: Tensor, relu: bool) -> Cost:
