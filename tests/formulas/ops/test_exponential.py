@@ -12,9 +12,10 @@ import torch
 from torch import ops
 
 from flopcount import Cost
-from tests.formulas.counting import Number, counting, floats, numbers
+from tests.formulas.counting import Number
 from tests.formulas.decomposed import decomposed_cost, measured
 from tests.formulas.ops.elementwise import Function, Loop, compare_with_loop, evaluated
+from tests.formulas.ops.loops import assert_counted_by_loop
 
 aten = ops.aten
 ROWS, LENGTH = 4, 6
@@ -54,11 +55,7 @@ LOOPS = {
 def test_agrees_with_a_loop_that_counts(
     loop: Callable[..., Any], call: Callable[[], Any], also: Cost
 ) -> None:
-    values = numbers(x)
-    with counting() as tally:
-        result = loop(values)
-    np.testing.assert_allclose(floats(result), call(), atol=1e-4)
-    assert measured(call) + also == tally.cost
+    assert_counted_by_loop(loop, x, call, also)
 
 
 def log_sum(a: Number, b: Number) -> Number:

@@ -8,30 +8,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-import flopcount
-from flopcount import Cost, Report
+from flopcount import Cost
 from tests.formulas.decomposed import billed
+from tests.formulas.reports import only, report_of
 
 aten = torch.ops.aten
 TABLE = torch.rand(100, 8)  # rows of 32 bytes
 ROWS = torch.tensor([3, 1, 4, 1])  # 32 bytes
 VALUES = torch.rand(4, 8)  # 128 bytes
 SHOWN = ROWS.view(4, 1) > 1
-
-
-def counting(function: Callable[[], Any]) -> Report:
-    with flopcount.FlopCounter() as counter:
-        function()
-    report = counter.report()
-    assert not report.uncounted
-    return report
-
-
-def only(function: Callable[[], Any]) -> Cost:
-    """The cost of the only op that is more than a view."""
-    costs = counting(function).by_operator()
-    assert len(costs) == 1, set(costs)
-    return next(iter(costs.values()))
 
 
 # -- looking up
@@ -49,7 +34,7 @@ def only(function: Callable[[], Any]) -> Cost:
     ],
 )
 def test_of_a_table_only_the_rows_that_are_looked_up_are_read(look_up: Callable[[], Any]) -> None:
-    costs = counting(look_up).by_operator()
+    costs = report_of(look_up).by_operator()
     costs.pop("aten.empty", None)
     (cost,) = costs.values()
     assert cost.flops == 0
@@ -235,7 +220,7 @@ INDEX = ROWS.view(4, 1).expand(4, 8).contiguous()  # one for each value: 256 byt
 def test_each_value_that_is_placed_is_added_at_most_once(
     place: Callable[[], Any], arith: int, compare: int
 ) -> None:
-    costs = counting(place).by_operator()
+    costs = report_of(place).by_operator()
     for made in ("aten.rand", "aten.ones", "aten.gt", "aten.complex"):
         costs.pop(made, None)
     (cost,) = costs.values()
@@ -315,7 +300,7 @@ def test_in_place_only_what_is_met_moves(
 
 def test_an_embeddings_gradient_adds_each_row_to_its_weight() -> None:
     weight = TABLE.clone().requires_grad_()
-    report = counting(lambda: F.embedding(ROWS, weight).sum().backward())
+    report = report_of(lambda: F.embedding(ROWS, weight).sum().backward())
     cost = report.by_operator()["aten.embedding_dense_backward"]
     assert cost.flops == cost.arith == 4 * 8
     assert report.root.gradients["weight"].arith == 4 * 8
@@ -324,22 +309,22 @@ def test_an_embeddings_gradient_adds_each_row_to_its_weight() -> None:
     def scaled() -> None:
         F.embedding(ROWS, weight, scale_grad_by_freq=True).sum().backward()
 
-    assert counting(scaled).by_operator()["aten.embedding_dense_backward"].arith == 2 * 4 * 8
+    assert report_of(scaled).by_operator()["aten.embedding_dense_backward"].arith == 2 * 4 * 8
 
 
 def test_gradients_of_look_ups_are_added_where_they_came_from() -> None:
     x = TABLE.clone().requires_grad_()
-    indexed = counting(lambda: x[ROWS].sum().backward())
+    indexed = report_of(lambda: x[ROWS].sum().backward())
     assert indexed.by_operator()["aten.index_put"].arith == 4 * 8
-    masked = counting(lambda: x[x > 2].sum().backward())
+    masked = report_of(lambda: x[x > 2].sum().backward())
     assert masked.by_operator()["aten.index_put"].arith == 0  # a value for each that it selects
-    gathered = counting(lambda: x.gather(0, INDEX).sum().backward())
+    gathered = report_of(lambda: x.gather(0, INDEX).sum().backward())
     assert gathered.by_operator()["aten.scatter_add"].arith == 4 * 8
 
 
 def test_overlapping_windows_are_added() -> None:
     x = torch.rand(10, requires_grad=True)
-    unfolded = counting(lambda: x.unfold(0, 3, 1).sum().backward())
+    unfolded = report_of(lambda: x.unfold(0, 3, 1).sum().backward())
     assert unfolded.by_operator()["aten.unfold_backward"].arith == 8 * 3  # windows · length
     columns = torch.rand(1, 4 * 9, 16)
     folded = only(lambda: F.fold(columns, (6, 6), (3, 3)))
@@ -364,7 +349,7 @@ def test_overlapping_windows_are_added() -> None:
 def test_bags_of_rows(options: dict[str, Any], forward: int, backward: int) -> None:
     weight = TABLE.clone().requires_grad_()
     offsets = torch.tensor([0, 2])
-    report = counting(lambda: F.embedding_bag(ROWS, weight, offsets, **options).sum().backward())
+    report = report_of(lambda: F.embedding_bag(ROWS, weight, offsets, **options).sum().backward())
     costs = report.by_operator()
     assert costs["aten._embedding_bag"].flops == forward
     assert costs["aten._embedding_bag_backward"].flops == backward
@@ -392,7 +377,7 @@ def test_dense_gradients_of_bags(by_frequency: bool, mode: int, weights: Any, fl
 
 def test_the_gradient_of_a_bags_weights_is_a_dot_product_each() -> None:
     weights = torch.rand(4, requires_grad=True)
-    report = counting(
+    report = report_of(
         lambda: (
             F.embedding_bag(
                 ROWS, TABLE, torch.tensor([0, 2]), mode="sum", per_sample_weights=weights

@@ -7,7 +7,8 @@ import torch
 
 from flopcount import Cost
 from tests.formulas.decomposed import plain
-from tests.formulas.ops.test_nested import Program, report_of, two
+from tests.formulas.ops.test_nested import Program, two
+from tests.formulas.reports import report_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
 

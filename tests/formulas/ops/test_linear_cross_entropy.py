@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from flopcount import Cost, FlopCounter, Report
+from flopcount import Cost, Report
 from tests.formulas.counting import opened
+from tests.formulas.reports import report_of
 
 chunked = pytest.importorskip("torch.nn.modules.linear_cross_entropy")
 accumulate = getattr(chunked, "_linear_cross_entropy_batch_chunked_accumulator", None)
@@ -21,14 +22,6 @@ N, F, V = 6, 4, 5
 X, W, B = torch.rand(N, F), torch.rand(V, F), torch.rand(V)
 TARGET, OF_CLASS = torch.arange(N) % V, torch.rand(V)
 POLICY = ("compact", torch.float32)
-
-
-def report_of(function: Any, *args: Any) -> Report:
-    with FlopCounter() as counter:
-        function(*args)
-    report = counter.report()
-    assert not report.uncounted
-    return report
 
 
 def plain(report: Report) -> Cost:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,7 +11,7 @@ from torch import Tensor
 from flopcount import Cost, FlopCounter, Report
 from flopcount.formulas import plan_of
 from tests.formulas.counting import Number, counting, dot, numbers, opened, total
-from tests.formulas.decomposed import billed
+from tests.formulas.decomposed import billed, plain
 
 aten = torch.ops.aten
 M, K, N, G = 32, 64, 16, 4
@@ -26,10 +25,6 @@ def report_of(function: Any) -> Report:
     with FlopCounter(strict=True) as counter, torch.no_grad():
         function()
     return counter.report()
-
-
-def plain(cost: Cost) -> Cost:
-    return replace(cost, read=0, written=0)
 
 
 def meta(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from flopcount import Cost, FlopCounter, Gradients, Report, UncountedOpWarning, formula
+from flopcount import Cost, FlopCounter, Gradients, UncountedOpWarning, formula
 from flopcount.formulas import plan_of
 from flopcount.formulas.plan import UNKNOWN
 from tests.formulas.decomposed import plain
+from tests.formulas.reports import report_of
 
 aten = torch.ops.aten
 pytestmark = pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
@@ -33,14 +34,6 @@ def components(*row: int) -> list[Tensor]:
 def nested(parts: list[Tensor], layout: torch.layout = torch.strided) -> Any:
     leaf = torch.nested.nested_tensor([part.detach() for part in parts], layout=layout)
     return leaf.requires_grad_()
-
-
-def report_of(function: Callable[[], Any]) -> Report:
-    with FlopCounter() as counter:
-        function()
-    report = counter.report()
-    assert not report.uncounted
-    return report
 
 
 # -- with the loop over components

@@ -13,8 +13,8 @@ from torch import ops
 
 import flopcount
 from flopcount import Cost
-from tests.formulas.counting import counting, floats, numbers
 from tests.formulas.decomposed import decomposed_cost, measured, plain
+from tests.formulas.ops.loops import assert_counted_by_loop
 
 aten = ops.aten
 inf = math.inf
@@ -153,11 +153,7 @@ LOOPS = {
 def test_agrees_with_a_loop_that_counts(
     loop: Callable[..., Any], call: Callable[[], Any], also: Cost
 ) -> None:
-    values = numbers(x)
-    with counting() as tally:
-        result = loop(values)
-    np.testing.assert_allclose(floats(result), call(), atol=1e-4)
-    assert measured(call) + also == tally.cost
+    assert_counted_by_loop(loop, x, call, also)
 
 
 wide = torch.rand(64, 1000)

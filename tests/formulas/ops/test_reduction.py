@@ -10,8 +10,8 @@ from torch import Tensor, ops
 
 import flopcount
 from flopcount import Cost
-from tests.formulas.counting import counting, floats, numbers
 from tests.formulas.decomposed import decomposed_cost, measured, plain
+from tests.formulas.ops.loops import assert_counted_by_loop, assert_placed
 
 aten = ops.aten
 ROWS, LENGTH = 4, 6
@@ -113,11 +113,7 @@ LOOPS = {
 def test_agrees_with_a_loop_that_counts(
     loop: Callable[..., Any], call: Callable[[], Any], also: Cost
 ) -> None:
-    values = numbers(x)
-    with counting() as tally:
-        result = loop(values)
-    np.testing.assert_allclose(floats(result), call(), atol=1e-4)
-    assert measured(call) + also == tally.cost
+    assert_counted_by_loop(loop, x, call, also)
 
 
 wide = torch.rand(64, 1000)
@@ -163,13 +159,7 @@ PLACED = {
 def test_results_that_are_placed_are_written_and_not_read(
     call: Callable[..., Any], comparisons: int, out: tuple[Tensor, Tensor]
 ) -> None:
-    with flopcount.FlopCounter() as counter:
-        call(out)
-    report = counter.report()
-    assert not report.uncounted
-    total = report.total
-    assert total.flops == total.compare == comparisons
-    assert (total.read, total.written) == (4 * n, (4 + 8) * out[0].numel())
+    assert_placed(call, comparisons, out, read=4 * n)
 
 
 def test_extremes_so_far_into_places_that_are_there() -> None:

@@ -3,31 +3,13 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
 
-import flopcount
-from flopcount import Cost, Report
+from tests.formulas.reports import only, report_of
 
 aten = torch.ops.aten
-
-
-def counting(function: Callable[[], Any]) -> Report:
-    with flopcount.FlopCounter() as counter:
-        function()
-    report = counter.report()
-    assert not report.uncounted
-    return report
-
-
-def only(function: Callable[[], Any]) -> Cost:
-    """The cost of the only op that is more than a view."""
-    costs = counting(function).by_operator()
-    assert len(costs) == 1, set(costs)
-    return next(iter(costs.values()))
 
 
 # -- searching
@@ -89,7 +71,7 @@ def test_distinct_values_are_found_by_sorting(n: int) -> None:
 def test_integers_are_searched_for_free() -> None:
     x = torch.arange(6)
     for search in (x.nonzero, x.unique, lambda: torch.bucketize(x, x), lambda: x.bincount()):
-        assert counting(search).total.flops == 0
+        assert report_of(search).total.flops == 0
 
 
 def test_neighbouring_slices_of_any_dimension() -> None:

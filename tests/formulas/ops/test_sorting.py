@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import Tensor
 
-import flopcount
 from flopcount import Cost
 from flopcount.formulas.ops.sorting import sort_comparisons
 from tests.formulas.counting import Number, counting
 from tests.formulas.decomposed import measured
+from tests.formulas.ops.loops import assert_placed
 
 ROWS, LENGTH = 4, 6
 n, m = ROWS * LENGTH, ROWS
@@ -87,13 +87,7 @@ PLACED = {
 def test_results_that_are_placed_are_written_and_not_read(
     call: Callable[..., Any], comparisons: int, out: tuple[Tensor, Tensor]
 ) -> None:
-    with flopcount.FlopCounter() as counter:
-        call(out)
-    report = counter.report()
-    assert not report.uncounted
-    total = report.total
-    assert total.flops == total.compare == comparisons
-    assert (total.read, total.written) == (4 * n, (4 + 8) * out[0].numel())
+    assert_placed(call, comparisons, out, read=4 * n)
 
 
 def test_what_is_placed_costs_the_same_called_whole() -> None:
