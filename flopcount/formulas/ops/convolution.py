@@ -61,43 +61,28 @@ def convolution_backward_traffic(call: Call) -> tuple[int, int]:
     return traffic.read_and_written(operands, call.results)
 
 
-@formula("aten::convolution_backward", traffic=convolution_backward_traffic)
+@formula(
+    "aten::convolution_backward",
+    "aten::convolution_backward_overrideable",
+    traffic=convolution_backward_traffic,
+    by_name=True,
+)
 def convolution_backward(
-    grad: Tensor,
-    x: Tensor,
+    *,
+    grad_output: Tensor,
+    input: Tensor,
     weight: Tensor,
-    bias_sizes: Sequence[int] | None,
     stride: Sequence[int],
     padding: Sequence[int],
     dilation: Sequence[int],
     transposed: bool,
-    output_padding: Sequence[int],
-    groups: int,
     output_mask: Sequence[bool],
-    *,
     out: Sequence[Tensor | None],
+    **others: Any,
 ) -> Gradients:
     """Input, weight and bias gradients: see ``gradients``."""
-    return gradients(grad, x, weight, stride, padding, dilation, output_mask, transposed=transposed)
-
-
-@formula("aten::convolution_backward_overrideable", traffic=convolution_backward_traffic)
-def convolution_backward_overrideable(
-    grad: Tensor,
-    x: Tensor,
-    weight: Tensor,
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    transposed: bool,
-    output_padding: Sequence[int],
-    groups: int,
-    output_mask: Sequence[bool],
-    *,
-    out: Sequence[Tensor | None],
-) -> Gradients:
-    """The same on a device with kernels of its own."""
-    return gradients(grad, x, weight, stride, padding, dilation, output_mask, transposed=transposed)
+    settings = stride, padding, dilation
+    return gradients(grad_output, input, weight, *settings, output_mask, transposed=transposed)
 
 
 def gradients(
