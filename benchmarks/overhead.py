@@ -195,11 +195,6 @@ def added(times: Figures, tool: str) -> float:
     return median(times, tool) - median(times, "plain")
 
 
-def percent(part: float | None) -> str:
-    """A part of a whole; the figures of November 2026 have no spread."""
-    return "–" if part is None else f"{part:.0%}"
-
-
 def targets(figures: Figures) -> list[Target]:
     floor = [ratio(times, "flopcount", "empty mode") for times in figures["steps"].values()]
     middle, worst = statistics.median(floor), max(floor)
@@ -225,9 +220,9 @@ def show(figures: Figures) -> str:
     for name, times in figures["steps"].items():
         ratios = [f"{ratio(times, tool, 'plain'):.2f}" for tool in watchers]
         over_empty = f"{ratio(times, 'flopcount', 'empty mode'):.2f}"
-        spread = times["flopcount"].get("spread")
+        spread = f"{times['flopcount']['spread']:.0%}"
         plain = f"{1e3 * median(times, 'plain'):.2f}"
-        divided.append([name, f"{times['ops']:,}", plain, *ratios, over_empty, percent(spread)])
+        divided.append([name, f"{times['ops']:,}", plain, *ratios, over_empty, spread])
         per_op.append([name, *(f"{1e6 * added(times, t) / times['ops']:.1f}" for t in watchers)])
     suites = [
         [
