@@ -43,12 +43,12 @@ def dimension_names(number: Any) -> dict[str, str]:
     """
     env = number.node.shape_env
     named = env.source_name_to_debug_name
-    found = {
+    symbols = {
         named.get(source, source): env.replace(symbol)  # one for dimensions that are equal
         for source, symbol in env.source_to_var.items()
         if source in named or source.isidentifier()
     }
-    return {name: symbol.name for name, symbol in found.items() if symbol.is_Symbol}
+    return {name: symbol.name for name, symbol in symbols.items() if symbol.is_Symbol}
 
 
 def traced_range(number: Any, symbol: Any) -> tuple[int, int | None] | None:

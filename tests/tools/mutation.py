@@ -48,11 +48,11 @@ def tests_of(families: Iterable[str]) -> list[str]:
         SystemExit: a test file is missing.
     """
     names = [name for family in families for name in ELSEWHERE.get(family, [family])]
-    found = {name: [*TESTS.rglob(f"test_{name}.py")] for name in names}
-    for name, files in found.items():
+    files_of = {name: [*TESTS.rglob(f"test_{name}.py")] for name in names}
+    for name, files in files_of.items():
         if not files:
             raise SystemExit(f"there is no test_{name}.py in {TESTS.relative_to(Path.cwd())}")
-    return [str(file) for files in found.values() for file in files] or [str(TESTS)]
+    return [str(file) for files in files_of.values() for file in files] or [str(TESTS)]
 
 
 def formulas(families: Sequence[str]) -> dict[Formula, list[str]]:
@@ -118,9 +118,9 @@ def in_a_fork(job: Callable[[], Any]) -> Any:
         answer.seek(0)
         if status:
             raise RuntimeError(f"a fork ended with {status}")
-        if "error" in (said := json.load(answer)):
-            raise RuntimeError(said["error"])
-        return said["answer"]
+        if "error" in (reply := json.load(answer)):
+            raise RuntimeError(reply["error"])
+        return reply["answer"]
 
 
 class Mutation:
