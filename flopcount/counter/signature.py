@@ -24,9 +24,6 @@ ATOMS = frozenset({str, type(None), torch.dtype, torch.device, torch.layout, tor
 """Types of arguments that are part of the signature as they are."""
 
 NUMBERS = frozenset({bool, int, float, complex})
-ZERO_OR_ONE = {0.0: (float, 0.0), 1.0: (float, 1.0)}
-"""What stands for a float that is a coefficient; for any other float, its type does."""
-
 DENSE = frozenset({Tensor, nn.Parameter})
 SYMBOLIC = torch.SymInt, torch.SymFloat, torch.SymBool
 
@@ -117,18 +114,18 @@ def _rest(key: Key, first: int, args: Sequence[Any], kwargs: Any) -> Key | None:
     whole, coefficients = key[1].whole, key[1].coefficients
     seen: list[int] = []  # the ids of their tensors
     try:
-        if len(args) > first:
-            for position, value in enumerate(args[first:], first):
-                cls = type(value)
-                if cls in DENSE:
-                    key += value.shape, value.dtype, value.is_contiguous() or _strides(value)
-                    seen.append(id(value))
-                elif cls in ATOMS:
-                    key += (value,)
-                elif position in whole:
-                    key += (tuple(value) if cls is list else value,)
-                else:
-                    key += (_part(value, seen, position in coefficients),)
+        for position in range(first, len(args)):
+            value = args[position]
+            cls = type(value)
+            if cls in DENSE:
+                key += value.shape, value.dtype, value.is_contiguous() or _strides(value)
+                seen.append(id(value))
+            elif cls in ATOMS:
+                key += (value,)
+            elif position in whole:
+                key += (tuple(value) if cls is list else value,)
+            else:
+                key += (_part(value, seen, position in coefficients),)
         if kwargs:
             for name, value in kwargs.items():
                 if name in coefficients and type(value) is float:  # an optimizer's alpha=-lr
@@ -175,9 +172,15 @@ def _number(value: Any) -> Any:
     return cls, value
 
 
+ZERO_OR_ONE = {0.0: (float, 0.0), 1.0: (float, 1.0)}
+"""The floats that a coefficient is told apart as; of any other, only the type is."""
+
+
 def _coefficient(value: Any) -> Any:
     """A number that matters only as 0, 1, another real number, or a complex one."""
     cls = type(value)
+    if cls is float:
+        return ZERO_OR_ONE.get(value, float)
     if value == 0 or value == 1:
         return cls, value
     return (cls, "not real") if cls is complex and value.imag != 0 else cls
