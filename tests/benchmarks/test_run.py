@@ -104,13 +104,7 @@ def test_an_entry_of_json_stands_on_one_line_where_it_fits() -> None:
     assert lines[2:] == [' "long": {', f'  "a": "{"x" * 60}",', f'  "b": "{"y" * 60}"', " }", "}"]
 
 
-MISSES = pytest.mark.xfail(reason="2.91 where 3 is wanted: see benchmarks/README.md", strict=True)
-
-
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=MISSES if name == "overhead" else ()) for name in entry.BENCHMARKS],
-)
+@pytest.mark.parametrize("name", entry.BENCHMARKS)
 def test_what_was_recorded_keeps_its_targets(
     name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
