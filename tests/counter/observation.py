@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
@@ -136,7 +137,13 @@ class Programs(dict[str, tuple[Program, float]]):
 
         return put
 
-    def check(self, name: str) -> None:
-        """Assert that the program goes undisturbed, and that all its products are counted."""
-        function, products = self[name]
-        assert assert_undisturbed(function).total.macs == products * PRODUCT
+    def as_test(self) -> Callable[[str], None]:
+        """A test that each program goes undisturbed, and that all its products are counted."""
+
+        @pytest.mark.filterwarnings("ignore::DeprecationWarning")
+        @pytest.mark.parametrize("name", self)
+        def test(name: str) -> None:
+            function, products = self[name]
+            assert assert_undisturbed(function).total.macs == products * PRODUCT
+
+        return test

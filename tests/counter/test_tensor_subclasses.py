@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-import pytest
 import torch
 from torch import Tensor, nn
 
@@ -15,12 +14,7 @@ from tests.counter.observation import Notes, Programs
 from tests.counter.units import batch, linear
 
 PROGRAMS = Programs()
-program = PROGRAMS.taking
-
-
-@pytest.mark.parametrize("name", PROGRAMS)
-def test_undisturbed(name: str) -> None:
-    PROGRAMS.check(name)
+program, test_undisturbed = PROGRAMS.taking, PROGRAMS.as_test()
 
 
 class Tagged(Tensor):

@@ -34,13 +34,7 @@ from tests.counter.observation import Notes, Programs, assert_undisturbed
 from tests.counter.units import PRODUCT, batch, linear, pair
 
 PROGRAMS = Programs()
-program = PROGRAMS.taking
-
-
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-@pytest.mark.parametrize("name", PROGRAMS)
-def test_undisturbed(name: str) -> None:
-    PROGRAMS.check(name)
+program, test_undisturbed = PROGRAMS.taking, PROGRAMS.as_test()
 
 
 class TestTraining:

@@ -31,11 +31,11 @@ def convolution(
     out: Tensor,
 ) -> Cost:
     """Each output is a dot product of length c·k, and a bias is added to it."""
-    cost = outputs(x, weight, stride, padding, dilation, out, transposed=transposed)
+    cost = convolution_products(x, weight, stride, padding, dilation, out, transposed=transposed)
     return cost if bias is None else cost + elementwise(out, add=1)
 
 
-def outputs(
+def convolution_products(
     x: Tensor,
     weight: Tensor,
     stride: Sequence[int],
@@ -47,7 +47,8 @@ def outputs(
 ) -> Cost:
     """Each output is a dot product of length c·k.
 
-    A transposed one scatters its products instead, without dot products (see ``gradients``).
+    A transposed one scatters its products instead, without dot products (see
+    ``convolution_gradients``).
     """
     grid, image = (x, out) if transposed else (out, x)
     products = meetings(weight, grid, image, stride, padding, dilation)
@@ -80,12 +81,14 @@ def convolution_backward(
     out: Sequence[Tensor | None],
     **others: Any,
 ) -> Gradients:
-    """Input, weight and bias gradients: see ``gradients``."""
+    """Input, weight and bias gradients: see ``convolution_gradients``."""
     settings = stride, padding, dilation
-    return gradients(grad_output, input, weight, *settings, output_mask, transposed=transposed)
+    return convolution_gradients(
+        grad_output, input, weight, *settings, output_mask, transposed=transposed
+    )
 
 
-def gradients(
+def convolution_gradients(
     grad: Tensor,
     x: Tensor,
     weight: Tensor,
@@ -126,9 +129,9 @@ def conv_tbc(x: Tensor, weight: Tensor, bias: Tensor, pad: int = 0, *, out: Tens
 
     Its backward pass arrives as products of slices, which meet no padding.
     """
-    time_last, weight = x.permute(1, 2, 0), weight.permute(2, 1, 0)
-    products = meetings(weight, out.permute(1, 2, 0), time_last, [1], [pad], [1])
-    return Cost(**products, dots=out.numel()) + elementwise(out, add=1)
+    x, weight, result = x.permute(1, 2, 0), weight.permute(2, 1, 0), out.permute(1, 2, 0)
+    products = convolution_products(x, weight, [1], [pad], [1], result, transposed=False)
+    return products + elementwise(out, add=1)
 
 
 # -- kernels that torch calls inside a convolution, or that a backend has
@@ -153,7 +156,7 @@ def kernel(*, transposed: bool = False, relu: bool = False) -> Formula:
         x = others["self"] if "self" in others else others["input"]
         terms = [term for term in (bias, z) if term is not None]
         scaled = z is not None and alpha not in (None, 1)
-        return outputs(
+        return convolution_products(
             x, weight, stride, padding, dilation, out, transposed=transposed
         ) + elementwise(out, add=len(terms), mul=int(scaled), compare=int(relu))
 
@@ -205,7 +208,9 @@ def slow_conv2d_backward(
     out: Sequence[Tensor | None],
 ) -> Gradients:
     """The gradients of a convolution in two dimensions, without dilation."""
-    return gradients(grad, x, weight, stride, padding, [1], output_mask, transposed=False)
+    return convolution_gradients(
+        grad, x, weight, stride, padding, [1], output_mask, transposed=False
+    )
 
 
 def meetings(

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from flopcount.cost import ZERO, Cost
-from flopcount.formulas.ops.convolution import outputs
+from flopcount.formulas.ops.convolution import convolution_products
 from flopcount.formulas.ops.matmul import (
     affine,
     affine_backward,
@@ -135,7 +135,9 @@ def convolved(arguments: Mapping[str, Any], out: Tensor, *, transposed: bool) ->
     """A convolution, and the bias, if there is one."""
     x, weight, bias = (arguments[name] for name in ("X", "W", "B"))
     stride, padding, dilation = (arguments[name] for name in ("stride", "padding", "dilation"))
-    products = outputs(x, weight, stride, padding, dilation, out, transposed=transposed)
+    products = convolution_products(
+        x, weight, stride, padding, dilation, out, transposed=transposed
+    )
     return products + elementwise(out, add=int(bias is not None))
 
 
@@ -179,7 +181,10 @@ def qconv_pointwise(
     if qw.dim() > qx.dim():  # one dimension is packed as two
         qx, out = qx.unsqueeze(2), out.unsqueeze(2)
         stride, padding, dilation = [1, *stride], [0, *padding], [1, *dilation]
-    return outputs(qx, qw, stride, padding, dilation, out, transposed=False) + after_products
+    return (
+        convolution_products(qx, qw, stride, padding, dilation, out, transposed=False)
+        + after_products
+    )
 
 
 @formula("onednn::linear_dynamic_fp16")

@@ -14,7 +14,7 @@ from torch import ScriptObject, Tensor
 from flopcount.cost import ZERO, Cost
 from flopcount.formulas import bytes as traffic
 from flopcount.formulas.call import Call
-from flopcount.formulas.ops.convolution import outputs
+from flopcount.formulas.ops.convolution import convolution_products
 from flopcount.formulas.ops.lowprecision import quantized_rows
 from flopcount.formulas.ops.matmul import affine, linear
 from flopcount.formulas.registry import formula, free
@@ -51,7 +51,9 @@ def packed_products(x: Tensor, packed: Any, out: Tensor) -> Cost:
     if spare := weight.dim() - x.dim():  # a one-dimensional weight is packed as (f, c, 1, k)
         weight = weight.squeeze(2)
         stride, padding, dilation = stride[spare:], padding[spare:], dilation[spare:]
-    return outputs(x, weight, stride, padding, dilation, out, transposed=packed.transpose())
+    return convolution_products(
+        x, weight, stride, padding, dilation, out, transposed=packed.transpose()
+    )
 
 
 def rescaled(x: Tensor, packed: Any, out: Tensor, relu: bool) -> Cost:

@@ -15,7 +15,7 @@ from flopcount import Cost
 from tests.formulas.counting import Number
 from tests.formulas.decomposed import decomposed_cost, measured
 from tests.formulas.ops.elementwise import Function, Loop, compare_with_loop, evaluated
-from tests.formulas.ops.loops import assert_counted_by_loop
+from tests.formulas.ops.reductions import assert_counted_by_loop
 
 aten = ops.aten
 ROWS, LENGTH = 4, 6

@@ -14,7 +14,7 @@ from torch import ops
 import flopcount
 from flopcount import Cost
 from tests.formulas.decomposed import decomposed_cost, measured, plain
-from tests.formulas.ops.loops import assert_counted_by_loop
+from tests.formulas.ops.reductions import assert_counted_by_loop
 
 aten = ops.aten
 inf = math.inf

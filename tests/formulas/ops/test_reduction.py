@@ -11,7 +11,7 @@ from torch import Tensor, ops
 import flopcount
 from flopcount import Cost
 from tests.formulas.decomposed import decomposed_cost, measured, plain
-from tests.formulas.ops.loops import assert_counted_by_loop, assert_placed
+from tests.formulas.ops.reductions import assert_counted_by_loop, assert_placed
 
 aten = ops.aten
 ROWS, LENGTH = 4, 6

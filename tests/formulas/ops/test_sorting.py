@@ -15,7 +15,7 @@ from flopcount import Cost
 from flopcount.formulas.ops.sorting import sort_comparisons
 from tests.formulas.counting import Number, counting
 from tests.formulas.decomposed import measured
-from tests.formulas.ops.loops import assert_placed
+from tests.formulas.ops.reductions import assert_placed
 
 ROWS, LENGTH = 4, 6
 n, m = ROWS * LENGTH, ROWS
