@@ -66,8 +66,8 @@ def timm_rows(quick: bool) -> Iterator[Row]:
 
 
 def huggingface_rows(quick: bool) -> Iterator[Row]:
-    """Rows of the architectures of ``tests/test_huggingface.py``; if ``quick``, of every third."""
-    from tests.test_huggingface import ARCHITECTURES, hub
+    """Rows of the architectures that tests/libraries holds; if ``quick``, of every third."""
+    from tests.libraries.test_transformers import ARCHITECTURES, hub
 
     hub.logging.set_verbosity_error()
     for name in progress([*ARCHITECTURES][:: 3 if quick else 1], "Hugging Face"):
