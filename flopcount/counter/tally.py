@@ -10,6 +10,7 @@ from flopcount.attribution.tree import Place
 from flopcount.errors import UncountedOpError
 from flopcount.formulas import Bill, Plan, describe
 from flopcount.report.ledger import Ledger
+from flopcount.torch_private.autograd import running_node
 
 TALLY_LIMIT = 1 << 14
 """How many distinct calls a thread keeps before they are folded into the ledger."""
@@ -102,12 +103,23 @@ class Tally:
         else:
             self._add(key, place, plan.symbolic_bill(), args, kwargs)
 
+    def count_shadow(self, bill: Bill, args: Any = ()) -> None:
+        """Count work that ran here without an op that shows it: ``bill`` names it.
+
+        Its ``unknown`` says why its cost is not known, unless it is. ``args`` are what a message
+        tells about the call.
+        """
+        node = running_node()
+        place = self.thread.place if node is None else self.backward.place(node, args)
+        self._add(None, place, bill, args, {})
+
     def _add(self, key: Any, place: Place, bill: Bill, args: Any, kwargs: Any) -> None:
         if not bill.counted:
             if self._totals.strict:
+                called_with = describe([*args, *kwargs.values()])
                 raise UncountedOpError(
-                    f"{bill.op} is uncounted: {bill.unknown}; it was called with "
-                    f"({describe([*args, *kwargs.values()])}) in "
+                    f"{bill.op} is uncounted: {bill.unknown}; it was called "
+                    f"{f'with ({called_with}) ' if called_with else ''}in "
                     f"{place.scope.path or 'no module'}, phase {place.phase}"
                 ) from None  # not from the KeyError by which the handler came here
             self._totals.unknown.setdefault(bill.op, bill.unknown)
