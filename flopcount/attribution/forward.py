@@ -9,7 +9,7 @@ is touched, so any program runs as it would alone.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
 from typing import Any
 
@@ -61,9 +61,13 @@ class Attribution:
 
     Args:
         model: names the root, and its submodules where nobody above them ran.
+        hooks: what else to open while a thread is watched; each makes a hook to remove.
     """
 
-    def __init__(self, model: nn.Module | None = None) -> None:
+    def __init__(
+        self, model: nn.Module | None = None, hooks: Iterable[Callable[[], Any]] = ()
+    ) -> None:
+        self._more_hooks = list(hooks)
         self.tree = ModuleTree(model)
         self.threads = Threads()
         self.here = Here(self.threads, self.tree)
@@ -83,6 +87,7 @@ class Attribution:
                     register_optimizer_step_pre_hook(self._enter_step),
                     register_optimizer_step_post_hook(self._exit_step),
                     BackwardPreHook(self._call_backward),
+                    *(make() for make in self._more_hooks),
                 ]
         thread = self.here.thread
         thread.entries += 1

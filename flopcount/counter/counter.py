@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from torch import nn
 
 from flopcount.attribution.forward import Attribution
 from flopcount.counter.eager import FORCE_EAGER, captures
+from flopcount.counter.functions import FunctionWatch
 from flopcount.counter.handlers import CountingMode, Handlers
 from flopcount.counter.tally import ThreadTally, Totals
 from flopcount.errors import UncountedOpWarning, UnwatchedThreadWarning
 from flopcount.formulas import Formula, formulas_by_name
 from flopcount.report.report import Report
+from flopcount.torch_private.functions import FunctionHook
 from flopcount.torch_private.modes import modes, pop_mode, push_mode
 
 
@@ -68,10 +71,12 @@ class FlopCounter(CountingMode):
     ) -> None:
         if model is not None and not isinstance(model, nn.Module):
             raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
-        self._attribution = Attribution(model)
+        own = formulas_by_name(formulas or {})
+        functions = FunctionWatch(self, own)
+        self._attribution = Attribution(model, [partial(FunctionHook, functions.begin)])
         self._totals = Totals(strict=strict)
         super().__init__(
-            Handlers(formulas_by_name(formulas)) if formulas else HANDLERS,
+            Handlers(own) if own else HANDLERS,
             ThreadTally(self._totals, self._attribution.here),
         )
         self._warned_ops: set[str] = set()

@@ -17,6 +17,7 @@ from torch.library import Library, register_torch_dispatch
 from flopcount.attribution.backward import Backward
 from flopcount.attribution.gradients import FINDERS
 from flopcount.attribution.phase import BACKWARD
+from flopcount.counter.origins import is_allocation
 from flopcount.counter.signature import signer
 from flopcount.counter.tally import ThreadTally
 from flopcount.formulas import CONTROL_FLOW, Decision, Formula, Plan, plan_of, registry
@@ -172,11 +173,23 @@ def _counting(plan: Plan) -> Handler:
         out = call(*args, **kwargs) if kwargs else call(*args)
         key = sign(place, plan, args, kwargs, out)
         try:
-            tally.calls[key][0] += 1
+            tally.known[key][0] += 1
         except KeyError:  # a new call, or one that has no key (None)
             tally.count_new(key, place, plan, args, kwargs, out)
         except TypeError:  # a symbolic number has no hash
             tally.count_symbolic(place, plan, args, kwargs)
+        return out
+
+    return handle
+
+
+def _allocating(plan: Plan) -> Handler:
+    """The handler of an op that allocates memory, for something to write."""
+    count = _counting(plan)
+
+    def handle(mode: CountingMode, func: Any, types: Any, args: Args, kwargs: Kwargs) -> Any:
+        out = count(mode, func, types, args, kwargs)
+        mode._local.tally.unwritten.expect(out)
         return out
 
     return handle
@@ -241,7 +254,8 @@ class Handlers:
 
     def _make(self, func: Any) -> Handler:
         decided = Plan(func, self._formulas) if self._formulas else plan_of(func)
-        handler = HANDLER_OF.get(decided.decision, _counting)(decided)
+        make = HANDLER_OF.get(decided.decision, _counting)
+        handler = _allocating(decided) if is_allocation(decided) else make(decided)
         never_compile(handler)
         with self._lock:
             if id(func) not in self._known:

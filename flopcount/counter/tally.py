@@ -3,17 +3,48 @@
 from __future__ import annotations
 
 import threading
-from typing import Any
+from typing import Any, Protocol
+
+from torch import Tensor
 
 from flopcount.attribution.forward import Here
 from flopcount.attribution.tree import Place
+from flopcount.counter.unwritten import Unwritten
 from flopcount.errors import UncountedOpError
 from flopcount.formulas import Bill, Plan, describe
 from flopcount.report.ledger import Ledger
 from flopcount.torch_private.autograd import running_node
+from flopcount.torch_private.modes import without_modes
 
 TALLY_LIMIT = 1 << 14
 """How many distinct calls a thread keeps before they are folded into the ledger."""
+
+
+class Watcher(Protocol):
+    """Looks, for a while, at each op that a thread runs."""
+
+    covers: bool
+    """Whether a formula counts these ops together, so that they do not count one by one."""
+
+    def observe(self, plan: Plan, args: Any, kwargs: Any, out: Any) -> None:
+        """Look at one call of an op."""
+
+    def see_named(self) -> None:
+        """Something ran that no op shows, and is counted by its name."""
+
+    def is_over(self) -> bool:
+        """Whether there is nothing to look at any more."""
+
+
+class NoneKnown(dict[Any, Any]):
+    """Stands for the calls that a tally knows while its ops are watched: it knows none."""
+
+    def __getitem__(self, key: Any) -> Any:
+        hash(key)  # a symbolic number has no hash
+        raise KeyError
+
+
+NONE_KNOWN = NoneKnown()
 
 
 class Totals:
@@ -24,6 +55,7 @@ class Totals:
         self.unknown: dict[str, str] = {}  # an uncounted op's name -> why it is uncounted
         self._ledger = Ledger()
         self._tallies: list[Tally] = []
+        self._unproven: list[tuple[list[Tensor], Place, Bill]] = []
         self._lock = threading.Lock()
 
     def add(self, tally: Tally) -> None:
@@ -37,6 +69,20 @@ class Totals:
         with self._lock:
             self._ledger.post(place, bill, 1)
 
+    def post_if(self, flags: list[Tensor], place: Place, bill: Bill) -> None:
+        """Post one call if one of ``flags`` is true; no device is asked before the next report."""
+        with self._lock:
+            self._unproven.append((flags, place, bill))
+
+    def prove(self) -> None:
+        """Post what waited for its flags."""
+        with self._lock, without_modes():
+            for flags, place, bill in self._unproven:
+                if any(map(bool, flags)):
+                    self._ledger.post(place, bill, 1)
+                    self.unknown.setdefault(bill.op, bill.unknown)
+            self._unproven = []
+
     def fold(self, tally: Tally) -> None:
         """Post what ``tally`` holds, and empty it."""
         with self._lock:
@@ -45,6 +91,7 @@ class Totals:
 
     def ledger(self) -> Ledger:
         """A ledger of what was counted so far, which does not change any more."""
+        self.prove()
         with self._lock:
             ledger = Ledger(self._ledger.rows)
             for tally in self._tallies:
@@ -55,6 +102,7 @@ class Totals:
         """Forget what was counted."""
         with self._lock:
             self._ledger = Ledger()
+            self._unproven = []
             for tally in self._tallies:
                 tally.calls.clear()
         self.unknown.clear()
@@ -66,13 +114,29 @@ class Tally:
     Attributes:
         calls: how often each call came, and its bill: ``{key: [number, bill]}``. A key is
             ``(place, plan, *signature)``, made in ``signature.py``.
+        known: where a handler looks a call up: in ``calls``, unless ops are watched. Then it finds
+            none, and each op comes to :meth:`count_new`. So watching costs nothing where nobody
+            watches.
+        unwritten: the memory that was allocated, and that no op has written yet.
         thread, backward, gradients: as in ``here``, which is slower to ask.
     """
 
-    __slots__ = ("_totals", "backward", "calls", "gradients", "thread")
+    __slots__ = (
+        "_totals",
+        "_watchers",
+        "backward",
+        "calls",
+        "gradients",
+        "known",
+        "thread",
+        "unwritten",
+    )
 
     def __init__(self, totals: Totals, here: Here) -> None:
         self.calls: dict[Any, list[Any]] = {}
+        self.known = self.calls
+        self.unwritten = Unwritten(self)
+        self._watchers: list[Watcher] = []
         self.thread, self.backward, self.gradients = here.thread, here.backward, here.gradients
         self._totals = totals
 
@@ -84,7 +148,13 @@ class Tally:
     def count_new(
         self, key: Any, place: Place, plan: Plan, args: Any, kwargs: Any, out: Any
     ) -> None:
-        """Count a call whose ``key`` the tally does not have, or that has none (None)."""
+        """Count a call whose ``key`` the handler did not find, or that has none (None)."""
+        if self._watchers:
+            if self._is_covered(plan, args, kwargs, out):
+                return
+            if key in self.calls:
+                self.calls[key][0] += 1
+                return
         signature = None if key is None else key[2:]
         bill = plan.bills.get(signature)
         if bill is None:
@@ -97,21 +167,57 @@ class Tally:
 
     def count_symbolic(self, place: Place, plan: Plan, args: Any, kwargs: Any) -> None:
         """Count a call with symbolic sizes: how often it came, but not what it costs."""
+        if any(watcher.covers for watcher in self._watchers):
+            return
         key = place, plan
         if key in self.calls:
             self.calls[key][0] += 1
         else:
             self._add(key, place, plan.symbolic_bill(), args, kwargs)
 
-    def count_shadow(self, bill: Bill, args: Any = ()) -> None:
+    def watch(self, watcher: Watcher) -> None:
+        """Show each op to ``watcher`` from here on."""
+        self._watchers.append(watcher)
+        self.known = NONE_KNOWN
+
+    def unwatch(self, watcher: Watcher) -> None:
+        """Show no more ops to ``watcher``."""
+        self._watchers = [other for other in self._watchers if other is not watcher]
+        if not self._watchers:
+            self.known = self.calls
+
+    @property
+    def in_function(self) -> bool:
+        """Whether a custom function runs, which is watched itself."""
+        return any(watcher is not self.unwritten for watcher in self._watchers)
+
+    def _is_covered(self, plan: Plan, args: Any, kwargs: Any, out: Any) -> bool:
+        """Show an op to all who watch; whether a formula counts it together with others."""
+        for watcher in self._watchers:
+            if watcher.is_over():  # an exception ended it
+                self.unwatch(watcher)
+            else:
+                watcher.observe(plan, args, kwargs, out)
+        return any(watcher.covers for watcher in self._watchers)
+
+    def count_shadow(
+        self, bill: Bill, args: Any = (), *, flags: list[Tensor] | None = None
+    ) -> None:
         """Count work that ran here without an op that shows it: ``bill`` names it.
 
         Its ``unknown`` says why its cost is not known, unless it is. ``args`` are what a message
-        tells about the call.
+        tells about the call. With ``flags`` it counts only if one of them is true.
         """
+        for watcher in self._watchers:
+            watcher.see_named()
+        if any(watcher.covers for watcher in self._watchers):
+            return
         node = running_node()
         place = self.thread.place if node is None else self.backward.place(node, args)
-        self._add(None, place, bill, args, {})
+        if flags is None or (self._totals.strict and any(map(bool, flags))):
+            self._add(None, place, bill, args, {})
+        else:
+            self._totals.post_if(flags, place, bill)
 
     def _add(self, key: Any, place: Place, bill: Bill, args: Any, kwargs: Any) -> None:
         if not bill.counted:

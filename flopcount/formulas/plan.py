@@ -15,7 +15,15 @@ from flopcount.formulas import registry
 from flopcount.formulas.bill import Bill
 from flopcount.formulas.call import Call, components, is_sparse
 from flopcount.formulas.decomposition import decomposed
-from flopcount.formulas.registry import Decision, Formula, Gradients, Rule, Uncountable, rule_of
+from flopcount.formulas.registry import (
+    Decision,
+    Formula,
+    Gradients,
+    Rule,
+    Traffic,
+    Uncountable,
+    rule_of,
+)
 from flopcount.torch_private.ops import (
     DENSE_LAYOUTS,
     arguments_of,
@@ -139,23 +147,7 @@ class Plan:
         call = self._call(args, kwargs, out)
         rule = self._rule_for(call)
         unknown = UNKNOWN.get(self.decision, "") if rule is self.rule else ""
-        traffic, answer = ZERO, Gradients()
-        try:
-            read, written = rule.traffic(call)
-            traffic = Cost(read=read, written=written)
-            answer = self._answer(rule, call)
-        except Uncountable as error:
-            unknown = str(error) or "its formula gives no answer"
-        except Exception as error:  # a formula must not break the user's program
-            unknown = (
-                f"its formula failed with {type(error).__name__}: {error}; "
-                f"arguments: {describe([*args, *kwargs.values()])}"
-            )
-        gradients = {part: getattr(answer, part) for part in ("input", "weight", "bias")}
-        total = sum(gradients.values(), traffic + answer.unsplit)
-        gradients = {part: cost for part, cost in gradients.items() if cost}
-        dtype = str(call.dtype).removeprefix("torch.")
-        return Bill(self.name, dtype, total, gradients, answer.recompute, unknown)
+        return bill_of(self.name, call, rule.traffic, lambda: self._answer(rule, call), unknown)
 
     def _call(self, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> Call:
         """The call, without ``out=`` and other places for results, such as ``values=``."""
@@ -191,13 +183,13 @@ class Plan:
             call = _by_name(self.func, call)
         if rule is self.rule and call.is_nested:
             parts = components(call.args, call.kwargs, call.out)
-            answers = (times * _ask(rule.formula, Call(*part)) for times, part in parts)
+            answers = (times * ask(rule.formula, Call(*part)) for times, part in parts)
             answer = sum(answers, Gradients())
         else:
-            answer = _ask(rule.formula, call)
+            answer = ask(rule.formula, call)
         if rule is self.rule and self.decision is Decision.DECOMPOSED:
             return answer  # each step was billed in its own dtype
-        return _in_domain(answer, dtype)
+        return in_domain(answer, dtype)
 
     def is_lasting(self, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> bool:
         """Whether another call of the same signature costs the same.
@@ -236,6 +228,36 @@ def plan_of(func: Any) -> Plan:
     if plan is None or plan.version.is_outdated:
         plan = _plans[id(func)] = Plan(func)
     return plan
+
+
+def bill_of(
+    name: str,
+    call: Call,
+    traffic: Traffic,
+    answer: Callable[[], Gradients],
+    unknown: str = "",
+) -> Bill:
+    """The bill of one call of ``name``: its bytes, and the arithmetic that ``answer`` tells.
+
+    A formula that fails does not break the program: its message is what is ``unknown``.
+    """
+    moved, costs = ZERO, Gradients()
+    try:
+        read, written = traffic(call)
+        moved = Cost(read=read, written=written)
+        costs = answer()
+    except Uncountable as error:
+        unknown = str(error) or "its formula gives no answer"
+    except Exception as error:
+        unknown = (
+            f"its formula failed with {type(error).__name__}: {error}; "
+            f"arguments: {describe(call.operands)}"
+        )
+    gradients = {part: getattr(costs, part) for part in ("input", "weight", "bias")}
+    total = sum(gradients.values(), moved + costs.unsplit)
+    gradients = {part: cost for part, cost in gradients.items() if cost}
+    dtype = str(call.dtype).removeprefix("torch.")
+    return Bill(name, dtype, total, gradients, costs.recompute, unknown)
 
 
 def _spellings(func: Any) -> list[str]:
@@ -292,7 +314,7 @@ def _by_name(func: Any, call: Call) -> Call:
     return replace(call, args=(), kwargs=kwargs)
 
 
-def _ask(formula: Formula, call: Call) -> Gradients:
+def ask(formula: Formula, call: Call) -> Gradients:
     """What ``formula`` returns for ``call``; a Cost becomes an unsplit part.
 
     Raises:
@@ -319,7 +341,7 @@ def _require_counts(cost: Cost) -> None:
         raise TypeError(f"it returned {cost}; bytes are what traffic= counts")
 
 
-def _in_domain(answer: Gradients, dtype: torch.dtype) -> Gradients:
+def in_domain(answer: Gradients, dtype: torch.dtype) -> Gradients:
     """Drop integer arithmetic, which is no FLOP; integer contractions keep their MACs.
 
     A complex dot product of length K is two real ones of length 2K.

@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeVar
 from flopcount.cost import ZERO, Cost
 from flopcount.formulas import bytes as traffic
 from flopcount.formulas.call import Call
+from flopcount.torch_private.functions import function_name, is_function, node_class
 from flopcount.torch_private.ops import (
     CustomOpDef,
     OpOverload,
@@ -109,6 +110,7 @@ def formula(
     values: bool = False,
     by_name: bool = False,
     coefficients: Iterable[str] = (),
+    backward: Formula | None = None,
 ) -> Callable[[F], F]:
     """Register the decorated function as the formula of ``ops``.
 
@@ -127,9 +129,10 @@ def formula(
 
     Args:
         ops: op packets (``torch.ops.mylib.op``), overloads of one
-            (``torch.ops.mylib.op.default``), what ``torch.library.custom_op`` returned, or
-            names (``"mylib::op"``) for ops that only some builds have. A formula also serves
-            the in-place and ``out=`` forms of its op.
+            (``torch.ops.mylib.op.default``), what ``torch.library.custom_op`` returned, names
+            (``"mylib::op"``) for ops that only some builds have, or a
+            ``torch.autograd.Function``. A formula also serves the in-place and ``out=`` forms of
+            its op.
         traffic: counts the bytes, ``traffic(call) -> (read, written)``, of a call with its
             ``args``, its ``kwargs``, its result ``out`` and the arguments that it changes,
             ``mutated``; by default every distinct operand is read and every result written.
@@ -146,20 +149,30 @@ def formula(
             number (a learning rate, the ``alpha`` of ``add``). The function is not asked again
             when such a number changes from one other number to the next.
 
+        backward: the formula of the gradients of a ``torch.autograd.Function``. It takes the
+            gradients that flow in, and those that flow out as ``out``.
+
+    The formula of a ``torch.autograd.Function`` counts whatever its kernel does, and the ops that
+    it runs are not counted besides. It takes the arguments of ``apply``.
+
     The function takes the op's own arguments, and its result as ``out``. It may look at shapes,
     dtypes and numbers, but at values of tensors only with ``values=True``. It returns a
     :class:`Cost` without bytes, or :class:`Gradients` for a backward op.
 
     Raises:
-        TypeError: an op is neither a packet, nor an overload, nor a name with ``::``; or the
-            decorated object is no function.
+        TypeError: an op is neither a packet, nor an overload, nor a name with ``::``, nor a
+            ``torch.autograd.Function``, or is no such Function with ``backward``; or the decorated
+            object is no function.
         ValueError: an op has a formula already, or no parameter with a coefficient's name.
     """
     names = [op_name(op) for op in ops]
+    nodes = [_node_name(op) for op in ops] if backward else []
     numbers = _coefficients(coefficients, ops)
 
     def register(function: F) -> F:
         _require_callable(function)
+        if backward:
+            _register(nodes, Rule(backward, place=_place()), "dense")
         rule = Rule(
             function, traffic, values=values, by_name=by_name, coefficients=numbers, place=_place()
         )
@@ -309,10 +322,19 @@ def op_name(op: Any) -> str:
         return f"{packet_name(op)}.{overload_name(op)}"
     if isinstance(op, str) and "::" in op:
         return op
+    if is_function(op):
+        return function_name(op)
     raise TypeError(
         f"expected an op such as torch.ops.aten.mm, torch.ops.aten.mm.default or 'aten::mm', "
-        f"got {op!r}"
+        f"or a torch.autograd.Function, got {op!r}"
     )
+
+
+def _node_name(function: Any) -> str:
+    """The name of the class of nodes that a custom function makes."""
+    if not is_function(function):
+        raise TypeError(f"backward= is for a torch.autograd.Function, got {function!r}")
+    return function_name(node_class(function))
 
 
 class Decision(Enum):

@@ -8,6 +8,7 @@ from types import NoneType
 from typing import Any
 
 import torch
+from torch.multiprocessing import reductions
 from torch.utils import _pytree as pytree
 
 PLAIN = frozenset({NoneType, bool, int, float, complex, str, torch.dtype, torch.device})
@@ -40,3 +41,20 @@ def _items(container: Any) -> Iterable[Any]:
     if is_dataclass(container) and not isinstance(container, type):
         return [getattr(container, field.name, None) for field in fields(container)]
     return () if pytree.tree_is_leaf(container) else pytree.tree_leaves(container)
+
+
+StorageRef = reductions.StorageWeakRef
+"""Refers to a tensor's memory, which it does not keep; no other memory gets its ``cdata``."""
+
+PLAIN_TENSORS = frozenset({torch.Tensor, torch.nn.Parameter})
+
+
+def storage_of(tensor: torch.Tensor) -> torch.UntypedStorage | None:
+    """The memory of a dense tensor that holds its own numbers; None for any other tensor."""
+    if type(tensor) not in PLAIN_TENSORS or tensor.layout is not torch.strided or tensor.is_meta:
+        return None
+    try:
+        storage = tensor.untyped_storage()
+    except (RuntimeError, NotImplementedError):  # a wrapper of torch.func
+        return None
+    return storage if tensor.numel() else None

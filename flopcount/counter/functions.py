@@ -1,0 +1,148 @@
+"""Custom autograd functions: those around a kernel that no op shows are named.
+
+While a function runs, its ops tell where numbers come from. A result that none of them has written,
+and that is not what the function was given, comes from elsewhere.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from flopcount.cost import Cost
+from flopcount.counter.handlers import CountingMode
+from flopcount.counter.origins import Origin, Origins, varies
+from flopcount.counter.tally import Tally
+from flopcount.formulas import Formula, Gradients, Plan, Uncountable
+from flopcount.formulas.call import Call
+from flopcount.formulas.plan import ask, bill_of, in_domain
+from flopcount.formulas.registry import Rule, rule_of
+from flopcount.torch_private.autograd import running_node
+from flopcount.torch_private.functions import (
+    function_name,
+    function_of,
+    runs_program,
+    saved_by,
+)
+from flopcount.torch_private.modes import modes
+from flopcount.torch_private.tensors import tensors_in
+
+
+class FunctionWatch:
+    """Watches the custom functions that run where a counter is open."""
+
+    def __init__(self, mode: CountingMode, formulas: Mapping[str, Formula]) -> None:
+        self._mode = mode
+        self._formulas = formulas
+
+    def begin(
+        self, function: Any, args: tuple[Any, ...], node: Any, alive: weakref.ref[Any]
+    ) -> Window | None:
+        """Watch one run of ``function``, forward, or of its ``node``."""
+        if self._mode not in modes() or runs_program(function):
+            return None
+        name = function_name(function)
+        formula = self._formulas.get(name)
+        rule = Rule(formula) if formula else rule_of([name])
+        return Window(self._mode._local.tally, function, args, node, alive, rule)
+
+
+class Window:
+    """One run of a custom function, forward or backward: what its ops do.
+
+    Attributes:
+        covers: whether a formula counts the whole run, so that its ops are not counted.
+    """
+
+    def __init__(
+        self,
+        tally: Tally,
+        function: Any,
+        args: tuple[Any, ...],
+        node: Any,
+        alive: weakref.ref[Any],
+        rule: Rule | None,
+    ) -> None:
+        self.covers = rule is not None
+        self._is_named = False  # whether something in it was named that no op shows
+        self._rule = rule
+        self._tally = tally
+        self._function = function
+        self._args = args
+        self._node = node
+        self._alive = alive
+        self._origins = Origins()
+        self._knows_all = True
+        self._origins.give(args)
+        if node is not None:
+            saved, self._knows_all = saved_by(node)
+            self._origins.give(saved)
+        inputs = (tensor for tensor in tensors_in(args) if not tensor.is_inference())
+        self._versions = [(tensor, tensor._version) for tensor in inputs]
+        tally.watch(self)
+
+    def see_named(self) -> None:
+        """Something inside was named; it may be all that no op shows."""
+        self._is_named = True
+
+    def is_over(self) -> bool:
+        """Whether the run has ended, perhaps by an exception."""
+        return self._alive() is None and (self._node is None or running_node() is not self._node)
+
+    def observe(self, plan: Plan, args: Any, kwargs: Any, out: Any) -> None:
+        """Look at one call of an op inside the run."""
+        self._origins.observe(plan, args, kwargs, out)
+
+    def __call__(self, results: Any) -> None:
+        """The run has ended with ``results``."""
+        self._tally.unwatch(self)
+        call = Call(self._args, {}, results)
+        tensors = list(tensors_in(results))
+        if self._rule or (not self._is_named and self._is_unseen(tensors)):
+            self._tally.count_shadow(self._bill(call), call.args)
+        elif not self._is_named and (filled := self._filled(tensors)):
+            # a kernel may have added to what was zero; the numbers tell
+            self._tally.count_shadow(self._bill(call), call.args, flags=list(map(varies, filled)))
+
+    def _is_unseen(self, results: list[Tensor]) -> bool:
+        """Whether something was read or returned that no op has computed."""
+        if self._origins.read_empty or self._changed_unseen():
+            return True
+        origins = [self._origins.of(tensor) for tensor in results]
+        if Origin.EMPTY in origins:
+            return True
+        if Origin.UNSEEN in origins:
+            # a checkpoint may return a tensor that its function did not take; no backward does
+            is_certain = self._node is not None or Origin.SEEN not in origins
+            return is_certain and self._knows_all
+        return False
+
+    def _filled(self, results: list[Tensor]) -> list[Tensor]:
+        return [tensor for tensor in results if self._origins.of(tensor) is Origin.FILLED]
+
+    def _changed_unseen(self) -> bool:
+        """Whether an input was marked as changed, and no op has changed it."""
+        changed = (tensor for tensor, version in self._versions if tensor._version != version)
+        return any(self._origins.of(tensor) is Origin.GIVEN for tensor in changed)
+
+    def _bill(self, call: Call) -> Any:
+        rule = self._rule or Rule(self._uncounted)
+        formula = rule.formula
+
+        def answer() -> Gradients:
+            return in_domain(ask(formula, call), call.dtype) if formula else Gradients()
+
+        return bill_of(self._function.__name__, call, rule.traffic, answer)
+
+    def _uncounted(self, *args: Any, out: Any) -> Cost:
+        """No formula: what computed the results is not known."""
+        function, backward = self._function, ""
+        if self._node is not None:
+            function, backward = function_of(function), ", backward=…"
+        raise Uncountable(
+            "its result was computed by no op that was seen; "
+            f"@flopcount.formula({function.__name__}{backward}) counts it"
+        )

@@ -1,0 +1,101 @@
+"""Memory that nothing seen has written, and that an op reads: a kernel was there."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from flopcount import FlopCounter, UncountedOpError
+from flopcount.counter.unwritten import PATIENCE
+
+X = torch.arange(12.0).view(3, 4)
+
+
+def kernel(out: Tensor) -> Tensor:
+    ctypes.memmove(out.data_ptr(), X.data_ptr(), 48)
+    return out
+
+
+KERNELS: dict[str, Callable[[], Any]] = {
+    "empty": lambda: kernel(torch.empty(3, 4)).relu(),
+    "empty_like": lambda: kernel(torch.empty_like(X)) @ X.mT,
+    "new_empty": lambda: torch.cat([X, kernel(X.new_empty(3, 4))]),
+    "empty_strided": lambda: kernel(torch.empty_strided((3, 4), (4, 1))).sum(),
+    "a view of it": lambda: kernel(torch.empty(12)).view(3, 4)[0].exp(),
+    "several": lambda: [kernel(torch.empty(3, 4)).relu(), kernel(torch.empty(3, 4)).relu()][1],
+    "a copy": lambda: kernel(torch.empty(3, 4)).clone(),
+}
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_a_kernel_is_noticed(name: str) -> None:
+    with FlopCounter() as counter:
+        KERNELS[name]()
+    assert counter.report().uncounted == {"unseen kernel": 2 if name == "several" else 1}
+
+
+def test_strict_raises() -> None:
+    with pytest.raises(UncountedOpError, match=r"^unseen kernel"), FlopCounter(strict=True):
+        KERNELS["empty"]()
+
+
+def out_of(op: Callable[..., Any], *args: Any) -> Tensor:
+    out = torch.empty(3, 4)
+    op(*args, out=out)
+    return out
+
+
+def assigned() -> Tensor:
+    out = torch.empty(3, 4)
+    out[0], out[1:] = X[0], 2.0
+    return out
+
+
+WRITTEN: dict[str, Callable[[], Tensor]] = {
+    "filled": lambda: torch.empty(3, 4).fill_(2),
+    "zeroed": lambda: torch.empty_like(X).zero_(),
+    "copied": lambda: torch.empty_like(X).copy_(X),
+    "drawn": lambda: torch.empty(3, 4).normal_(),
+    "assigned": assigned,
+    "the result of an op": lambda: out_of(torch.add, X, X),
+    "the result of a product": lambda: out_of(torch.mm, X, X.mT @ X),
+    "a list": lambda: torch.stack([X, X], out=torch.empty(2, 3, 4))[0],
+    "of no size": lambda: torch.cat([torch.empty(0, 4), X]),
+    "asked for its shape": lambda: torch.zeros_like(torch.empty(3, 4)) + torch.empty(3, 4).numel(),
+    "on meta": lambda: torch.empty(3, 4, device="meta").relu(),
+    "a parameter": lambda: nn.init.uniform_(nn.Parameter(torch.empty(3, 4))).relu(),
+    "a layer": lambda: nn.LSTM(4, 4)(X)[0],
+}
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_written_memory_is_none(name: str) -> None:
+    with FlopCounter(strict=True) as counter:
+        WRITTEN[name]().relu()
+        counter._local.tally.unwritten.see_named()
+    assert not counter.report().uncounted
+
+
+def test_waiting_ends() -> None:
+    with FlopCounter() as counter:
+        out = torch.empty(3, 4)
+        tally = counter._local.tally
+        for _ in range(PATIENCE + 2):
+            X.exp()
+        assert tally.known is tally.calls
+        out.relu()
+    assert not counter.report().uncounted
+    calls = [row.calls for row in counter.report().entries if row.op == "aten.exp"]
+    assert calls == [PATIENCE + 2]
+
+
+def test_waiting_keeps_no_memory() -> None:
+    with FlopCounter() as counter:
+        storage = torch.UntypedStorage._weak_ref(torch.empty(3, 4).untyped_storage())
+        assert torch.UntypedStorage._expired(storage)
+    assert not counter.report().uncounted
