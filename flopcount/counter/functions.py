@@ -27,8 +27,8 @@ from flopcount.torch_private.functions import (
     runs_program,
     saved_by,
 )
-from flopcount.torch_private.modes import modes
-from flopcount.torch_private.tensors import tensors_in
+from flopcount.torch_private.modes import modes, without_functions
+from flopcount.torch_private.tensors import storage_of, tensors_in
 
 
 class FunctionWatch:
@@ -47,7 +47,8 @@ class FunctionWatch:
         name = function_name(function)
         formula = self._formulas.get(name)
         rule = Rule(formula) if formula else rule_of([name])
-        return Window(self._mode._local.tally, function, args, node, alive, rule)
+        with without_functions():
+            return Window(self._mode._local.tally, function, args, node, alive, rule)
 
 
 class Window:
@@ -80,8 +81,8 @@ class Window:
         if node is not None:
             saved, self._knows_all = saved_by(node)
             self._origins.give(saved)
-        inputs = (tensor for tensor in tensors_in(args) if not tensor.is_inference())
-        self._versions = [(tensor, tensor._version) for tensor in inputs]
+        inputs = (tensor for tensor in tensors_in(args) if storage_of(tensor) is not None)
+        self._versions = [(t, t._version) for t in inputs if not t.is_inference()]
         tally.watch(self)
 
     def see_named(self) -> None:
@@ -99,6 +100,11 @@ class Window:
     def __call__(self, results: Any) -> None:
         """The run has ended with ``results``."""
         self._tally.unwatch(self)
+        with without_functions():
+            self._judge(results)
+
+    def _judge(self, results: Any) -> None:
+        """Count the run if a formula does, or name it if its results come from no op."""
         call = Call(self._args, {}, results)
         tensors = list(tensors_in(results))
         if self._rule or (not self._is_named and self._is_unseen(tensors)):

@@ -14,7 +14,7 @@ from flopcount.errors import UncountedOpError
 from flopcount.formulas import Bill, Plan, describe
 from flopcount.report.ledger import Ledger
 from flopcount.torch_private.autograd import running_node
-from flopcount.torch_private.modes import without_modes
+from flopcount.torch_private.modes import without_functions, without_modes
 
 TALLY_LIMIT = 1 << 14
 """How many distinct calls a thread keeps before they are folded into the ledger."""
@@ -193,11 +193,12 @@ class Tally:
 
     def _is_covered(self, plan: Plan, args: Any, kwargs: Any, out: Any) -> bool:
         """Show an op to all who watch; whether a formula counts it together with others."""
-        for watcher in self._watchers:
-            if watcher.is_over():  # an exception ended it
-                self.unwatch(watcher)
-            else:
-                watcher.observe(plan, args, kwargs, out)
+        with without_functions():
+            for watcher in self._watchers:
+                if watcher.is_over():  # an exception ended it
+                    self.unwatch(watcher)
+                else:
+                    watcher.observe(plan, args, kwargs, out)
         return any(watcher.covers for watcher in self._watchers)
 
     def count_shadow(

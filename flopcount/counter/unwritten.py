@@ -10,6 +10,7 @@ from typing import Any
 from flopcount.cost import ZERO
 from flopcount.counter.origins import reads, writes
 from flopcount.formulas import Bill, Plan
+from flopcount.torch_private.modes import without_functions
 from flopcount.torch_private.tensors import StorageRef, storage_of, tensors_in
 
 KERNEL = Bill(
@@ -39,6 +40,10 @@ class Unwritten:
 
     def expect(self, allocated: Any) -> None:
         """Wait for an op that writes to the memory of the tensors in ``allocated``."""
+        with without_functions():
+            self._expect(allocated)
+
+    def _expect(self, allocated: Any) -> None:
         storages = [s for tensor in tensors_in(allocated) if (s := storage_of(tensor)) is not None]
         if storages and not self._waiting:
             self._tally.watch(self)

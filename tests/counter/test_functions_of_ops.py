@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
+from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import checkpoint
 
 from tests.counter.observation import assert_undisturbed
@@ -346,6 +347,28 @@ def an_error(x: Tensor) -> Any:
     with pytest.raises(ValueError, match="tensor"):
         made_of(keep, forward)(x).sum().backward()
     return x * 2
+
+
+class FunctionsSeen(TorchFunctionMode):
+    """Notes the functions that the program calls, and nobody else's."""
+
+    def __init__(self, notes: list[Any]) -> None:
+        super().__init__()
+        self.notes = notes
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.notes.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_function_mode_sees_the_program_alone() -> None:
+    def run(notes: list[Any]) -> Tensor:
+        x = torch.ones(3, requires_grad=True)
+        torch.empty(3).relu()
+        Squared.apply(x).sum().backward()
+        return x.grad
+
+    assert_undisturbed(run, around=FunctionsSeen)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
