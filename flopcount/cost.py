@@ -202,32 +202,35 @@ def format_quantity(count: int, unit: str = "") -> str:
     return f"{digits} {_PREFIXES[power]}{unit}".rstrip()
 
 
-_QUANTITY = re.compile(
-    rf"([0-9]+(?:_[0-9]+)*(?:\.[0-9]+)?) ?([{''.join(_PREFIXES)}]?)({'|'.join(UNITS)})"
-)
+_NUMBER = r"(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+(?:_[0-9]+)*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,2})?"
+_QUANTITY = re.compile(rf"({_NUMBER}) *([{''.join(_PREFIXES)}]?)(?:(FLOP|MAC)s?|(B))")
+_RATE = re.compile(r"(?i)/ *s|\bper\b|(?:FLOP|MAC)S$|(?:FLOP|MAC|B)ps$")
 
 
 def parse_quantity(text: str) -> tuple[int, str]:
     """The exact number and the unit of a quantity as people write it.
 
-    >>> parse_quantity("8.2 GFLOP"), parse_quantity("1 MAC")
-    ((8200000000, 'FLOP'), (1, 'MAC'))
+    >>> parse_quantity("8.2 GFLOP"), parse_quantity("1 MAC"), parse_quantity("1.5e3 kFLOPs")
+    ((8200000000, 'FLOP'), (1, 'MAC'), (1500000, 'FLOP'))
 
     Args:
-        text: a decimal number, an SI prefix, and FLOP, MAC or B (bytes).
+        text: a decimal number, an SI prefix, and FLOP, MAC or B (bytes); FLOPs and MACs, too.
 
     Raises:
         TypeError: not a string: a number alone does not say of what.
-        ValueError: anything else than a quantity, or one that is no whole number.
+        ValueError: anything else than a quantity, such as a rate (FLOP/s, or FLOPS, which many
+            read as one), or one that is no whole number.
     """
     form = "a number, an SI prefix and FLOP, MAC or B, such as '8.2 GFLOP'"
     if not isinstance(text, str):
         raise TypeError(f"expected {form}, got {text!r}")
     match = _QUANTITY.fullmatch(text)
     if match is None:
-        raise ValueError(f"expected {form}, got {text!r}")
-    digits, prefix, unit = match.groups()
-    count = Fraction(digits.replace("_", "")) * 1000 ** _PREFIXES.index(prefix)
+        why = ": a rate (FLOP/s, FLOPS) is no count" if _RATE.search(text) else ""
+        raise ValueError(f"expected {form}, got {text!r}{why}")
+    digits, prefix, *units = match.groups()
+    unit = units[0] or units[1]
+    count = Fraction(re.sub("[_,]", "", digits)) * 1000 ** _PREFIXES.index(prefix)
     if count.denominator != 1:
         raise ValueError(f"expected a whole number of {unit}, got {text!r}")
     return int(count), unit

@@ -73,6 +73,19 @@ def test_a_quantity_has_four_digits_and_a_prefix(count: int, text: str) -> None:
         ("0 B", (0, "B")),
         ("1.1 kB", (1_100, "B")),  # 1.1 is no binary fraction: as a float it would be 1100.0000…
         ("1.000000000000000000000001 YMAC", (10**24 + 1, "MAC")),
+        ("1 GFLOPs", (10**9, "FLOP")),
+        ("2 GMACs", (2 * 10**9, "MAC")),
+        ("3 TFLOP", (3 * 10**12, "FLOP")),
+        ("2FLOPs", (2, "FLOP")),
+        ("2  GMACs", (2 * 10**9, "MAC")),
+        ("1.5e9 FLOP", (1_500_000_000, "FLOP")),
+        ("1.5E+9FLOPs", (1_500_000_000, "FLOP")),
+        ("1500e-3 kMAC", (1_500, "MAC")),
+        ("1 EFLOP", (10**18, "FLOP")),  # a prefix, not an exponent
+        ("1EFLOP", (10**18, "FLOP")),
+        ("1e2EB", (100 * 10**18, "B")),
+        ("1,000 FLOP", (1_000, "FLOP")),  # as reports print it
+        ("12,345,678.5 kMAC", (12_345_678_500, "MAC")),
     ],
 )
 def test_a_quantity_is_read_exactly(text: str, quantity: tuple[int, str]) -> None:
@@ -85,11 +98,29 @@ def test_a_quantity_is_read_exactly(text: str, quantity: tuple[int, str]) -> Non
         ("1 MBxyz", "got '1 MBxyz'"),
         ("x1 MB", "got 'x1 MB'"),
         ("1 MB\n", "such as '8.2 GFLOP'"),
-        ("8.2 GFLOPS", "FLOP, MAC or B"),
+        ("8.2 GFLOPS", "got '8.2 GFLOPS': a rate (FLOP/s, FLOPS) is no count"),
         ("8.2 G", "got '8.2 G'"),
         ("8", "got '8'"),
         ("-1 FLOP", "got '-1 FLOP'"),
-        ("1e9 FLOP", "got '1e9 FLOP'"),
+        ("+1 FLOP", "got '+1 FLOP'"),
+        ("nan FLOP", "got 'nan FLOP'"),
+        ("inf FLOP", "got 'inf FLOP'"),
+        ("1e9", "got '1e9'"),
+        ("1e FLOP", "got '1e FLOP'"),
+        ("1e999999999 FLOP", "got '1e999999999 FLOP'"),  # it would fill the memory
+        ("1,5 GFLOP", "got '1,5 GFLOP'"),
+        ("1,0000 FLOP", "got '1,0000 FLOP'"),
+        ("1_000,000 FLOP", "got '1_000,000 FLOP'"),
+        ("1__0 FLOP", "got '1__0 FLOP'"),
+        (" 1 FLOP", "got ' 1 FLOP'"),
+        ("8.2\u00a0GFLOP", r"got '8.2\xa0GFLOP'"),
+        ("8.2 G FLOP", "got '8.2 G FLOP'"),
+        ("8.2 gflop", "got '8.2 gflop'"),
+        ("8.2 Gflops", "got '8.2 Gflops': a rate"),
+        ("1 KFLOP", "got '1 KFLOP'"),
+        ("1 KiB", "got '1 KiB'"),
+        ("1 Bs", "got '1 Bs'"),
+        ("1e-1 FLOP", "expected a whole number of FLOP, got '1e-1 FLOP'"),
         ("١ FLOP", "got '١ FLOP'"),
         ("", "got ''"),
         ("1.5 FLOP", "expected a whole number of FLOP, got '1.5 FLOP'"),
@@ -98,6 +129,24 @@ def test_a_quantity_is_read_exactly(text: str, quantity: tuple[int, str]) -> Non
 def test_what_is_no_quantity_is_refused_with_the_right_form(text: str, says: str) -> None:
     with pytest.raises(ValueError, match=re.escape(says)):
         parse_quantity(text)
+
+
+@pytest.mark.parametrize(
+    "unit",
+    [
+        *("FLOP/s", "FLOPs/s", "FLOP/sec", "FLOPs / s", "FLOP per second", "FLOPps", "FLOPS"),
+        *("MAC/s", "MACs/s", "MACS", "B/s", "Bps"),
+    ],
+)
+def test_a_rate_is_refused_with_the_reason(unit: str) -> None:
+    for text in (f"1 {unit}", f"1 G{unit}", f"1e9{unit}"):
+        says = (
+            f"expected a number, an SI prefix and FLOP, MAC or B, such as '8.2 GFLOP', got {text!r}"
+        )
+        with pytest.raises(
+            ValueError, match=re.escape(f"{says}: a rate (FLOP/s, FLOPS) is no count")
+        ):
+            parse_quantity(text)
 
 
 def test_a_number_without_a_unit_is_no_quantity() -> None:

@@ -58,6 +58,12 @@ def test_a_budget_holds_exactly_up_to_its_bound(
         assert fault == (f"{part}: {count} {unit} is 1 more than its budget of {count - 1} {unit}")
 
 
+def test_plurals_and_exponents_bound_the_same(report: Report) -> None:
+    for quantity in ("128 MACs", "0.128 kMACs", "1.28e2 MAC"):
+        assert flop_budget(equal=quantity) == flop_budget(equal="128 MAC")
+        assert not faults(flop_budget(equal=quantity), report)
+
+
 def test_bytes_are_read_and_written(report: Report) -> None:
     assert not faults(flop_budget(f"{report.total.bytes} B"), report)
     assert faults(flop_budget(f"{report.total.bytes - 1} B"), report)
