@@ -81,6 +81,29 @@ def gathered(call: Call) -> tuple[int, int]:
     return min(written, size(table)) + sum(map(size, indices)), written
 
 
+def received(call: Call) -> tuple[int, int]:
+    """The first operand receives all the others, whatever the op returns."""
+    return read_and_written(call.operands[1:], call.operands[:1])
+
+
+def replaced(call: Call) -> tuple[int, int]:
+    """Every operand is read, and the first one receives the result, whatever the op returns."""
+    return read_and_written(call.operands, call.operands[:1])
+
+
+def sent(call: Call) -> tuple[int, int]:
+    """Every operand is read and none is written, whatever the op returns."""
+    return read_and_written(call.operands, ())
+
+
+def exchanged(call: Call) -> tuple[int, int]:
+    """The first operand says what each tensor of the fourth is for: to be sent, or to receive."""
+    directions, _, _, tensors, *_ = call.args
+    pairs = list(zip(directions, tensors, strict=True))
+    out, back = ([t for way, t in pairs if way == name] for name in ("isend", "irecv"))
+    return read_and_written(out, back)
+
+
 def packed(call: Call) -> tuple[int, int]:
     """The tensors of the first operand are copied into a part of the second."""
     read = sum(map(size, _distinct(call.args[0])))

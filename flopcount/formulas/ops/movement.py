@@ -88,23 +88,33 @@ moves("select_scatter", "slice_scatter", "diagonal_scatter", "as_strided_scatter
 # between processes; a reduction adds in the network, or in its library
 _COLLECTIVES = (
     *("all_gather_into_tensor", "all_gather_into_tensor_coalesced"),
-    *("all_reduce", "all_reduce_coalesced", "all_to_all_single", "broadcast", "irecv", "isend"),
+    *("all_reduce", "all_reduce_coalesced", "all_to_all_single", "broadcast"),
     *("reduce_scatter_tensor", "reduce_scatter_tensor_coalesced"),
 )
 for _namespace in ("_c10d_functional", "c10d_functional", "_c10d_functional_autograd"):
     free(*(f"{_namespace}::{name}" for name in _COLLECTIVES))
+    free(f"{_namespace}::irecv", traffic=traffic.received)
+    free(f"{_namespace}::isend", traffic=traffic.sent)
+    free(f"{_namespace}::batch_p2p_ops", traffic=traffic.exchanged)
     free(f"{_namespace}::wait_tensor", traffic=traffic.nothing)
     free(f"{_namespace}::_wrap_tensor_autograd", traffic=traffic.nothing)
     free(f"{_namespace}::all_gather_into_tensor_out", f"{_namespace}::reduce_scatter_tensor_out")
-free("c10d::allreduce_", "c10d::allreduce_coalesced_", "c10d::broadcast_", "c10d::reduce_")
-free("c10d::send", "c10d::check_for_nan", "_dtensor::shard_dim_alltoall")
-free("fsdp::split_with_sizes_copy", "fsdp::chunk_cat")
-free("fsdp::all_gather_copy_in", traffic=traffic.packed)
-free("c10d::barrier", "c10d::monitored_barrier_", traffic=traffic.nothing)
-free(  # the first argument receives
+# many of c10d's return only a handle to wait for: what they write is their first argument
+free(
+    *("c10d::allreduce_", "c10d::allreduce_coalesced_", "c10d::broadcast_", "c10d::reduce_"),
+    traffic=traffic.replaced,
+)
+free(
     *("c10d::_allgather_base_", "c10d::allgather_", "c10d::allgather_coalesced_"),
     *("c10d::allgather_into_tensor_coalesced_", "c10d::alltoall_", "c10d::alltoall_base_"),
     *("c10d::_reduce_scatter_base_", "c10d::reduce_scatter_", "c10d::gather_", "c10d::scatter_"),
     *("c10d::reduce_scatter_tensor_coalesced_", "c10d::recv_", "c10d::recv_any_source_"),
-    traffic=traffic.refilled,
+    traffic=traffic.received,
 )
+free("c10d::send", "c10d::check_for_nan", traffic=traffic.sent)
+free("c10d::barrier", "c10d::monitored_barrier_", traffic=traffic.nothing)
+free("_dtensor::shard_dim_alltoall")
+free("_dtensor::mesh_get_process_group", traffic=traffic.nothing)
+free("fsdp::split_with_sizes_copy", "fsdp::chunk_cat")
+free("fsdp::copy_", traffic=traffic.refilled)
+free("fsdp::all_gather_copy_in", traffic=traffic.packed)
