@@ -280,22 +280,44 @@ def embedding_bag_backward(
     indices: Tensor,
     scale_grad_by_freq: bool,
     mode: int,
-    sparse: bool = False,
     per_sample_weights: Tensor | None,
     out: Tensor,
     **others: Any,
 ) -> Gradients:
-    """dW[index] += g of its bag; of a maximum only for one row. A sparse gradient adds nothing.
+    """dW[index] += g of its bag; of a maximum only for one row.
 
     A mean divides the bag's gradient, a weight or a frequency multiplies or divides each row.
     """
-    if sparse:
-        return Gradients()
     if mode == MAX:
         return Gradients(weight=elementwise(grad, add=1))
-    factors = {"mul": int(per_sample_weights is not None), "div": int(scale_grad_by_freq)}
-    rows = elementwise(grad, indices.numel() * grad.shape[-1], add=1, **factors)
-    return Gradients(weight=rows + (elementwise(grad, div=1) if mode == MEAN else ZERO))
+    return bag_rows(grad, indices, mode, per_sample_weights, add=1, div=int(scale_grad_by_freq))
+
+
+def bag_rows(
+    grad: Tensor, indices: Tensor, mode: int, weights: Tensor | None, **steps: int
+) -> Gradients:
+    """From the gradients of bags to those of their rows, and ``steps`` for each element of these.
+
+    A mean divides the gradient of its bag; weights multiply each row.
+    """
+    bags = elementwise(grad, div=1) if mode == MEAN else ZERO
+    weighted = int(weights is not None)
+    rows = elementwise(grad, indices.numel() * grad.shape[-1], mul=weighted, **steps)
+    return Gradients(weight=rows + bags)
+
+
+@formula("aten::_embedding_bag_backward", sparse=True, by_name=True)
+def embedding_bag_sparse_backward(
+    *,
+    grad: Tensor,
+    indices: Tensor,
+    mode: int,
+    per_sample_weights: Tensor | None,
+    out: Tensor,
+    **others: Any,
+) -> Gradients:
+    """Rows side by side, none of them added; a mean divides, a weight multiplies."""
+    return bag_rows(grad, indices, mode, per_sample_weights)
 
 
 @formula("aten::_embedding_bag_per_sample_weights_backward")

@@ -375,6 +375,31 @@ def test_dense_gradients_of_bags(by_frequency: bool, mode: int, weights: Any, fl
     assert billed(op, *arguments, out=TABLE) == Cost(arith=flops)
 
 
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+@pytest.mark.parametrize(
+    ("options", "flops"),
+    [
+        # 12 rows of 4 bags, 16 long
+        pytest.param({"mode": "sum"}, 0, id="sums"),
+        pytest.param({"mode": "mean"}, 4 * 16, id="means divide each bag"),
+        pytest.param(
+            {"mode": "sum", "per_sample_weights": torch.rand(12)}, 12 * 16, id="weighted sums"
+        ),
+    ],
+)
+def test_sparse_gradients_of_bags_add_nothing(
+    options: dict[str, Any], flops: int, device: str
+) -> None:
+    options = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in options.items()}
+    table = torch.rand(100, 16, device=device, requires_grad=True)
+    rows, offsets = torch.arange(12, device=device), torch.tensor([0, 3, 6, 9], device=device)
+    bags = F.embedding_bag(rows, table, offsets, sparse=True, **options)
+    report = report_of(lambda: bags.backward(torch.ones_like(bags)))
+    cost = report.by_operator()["aten._embedding_bag_backward"]
+    assert (cost.flops, cost.written) == (flops, 12 * (16 * 4 + 8))  # the rows, and which they are
+    assert report.root.gradients["weight"].flops == flops
+
+
 def test_the_gradient_of_a_bags_weights_is_a_dot_product_each() -> None:
     weights = torch.rand(4, requires_grad=True)
     report = report_of(
