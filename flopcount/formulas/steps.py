@@ -57,13 +57,26 @@ def lengths(tensor: Tensor) -> list[int]:
     """The values of a tensor of lengths, for formulas that are registered with ``values=True``.
 
     Raises:
+        Uncountable: as for :func:`on_host`.
+    """
+    values: list[int] = on_host(tensor, "lengths of sequences").tolist()
+    return values
+
+
+def on_host(tensor: Tensor, what: str) -> Tensor:
+    """A copy of ``tensor`` on the CPU, for formulas that are registered with ``values=True``.
+
+    Args:
+        tensor: what to copy; this waits until an accelerator has computed it.
+        what: its values in words, for the error.
+
+    Raises:
         Uncountable: it has no values, as on the meta device; or a CUDA graph is being recorded,
             during which nothing may wait for the device.
     """
     if type(tensor) is not Tensor or tensor.is_meta:
-        raise Uncountable("lengths of sequences are values, and here there are none")
+        raise Uncountable(f"{what} are values, and here there are none")
     if tensor.is_cuda and torch.cuda.is_current_stream_capturing():
-        raise Uncountable("lengths of sequences are values, which a CUDA graph does not tell")
+        raise Uncountable(f"{what} are values, which a CUDA graph does not tell")
     with without_modes():
-        values: list[int] = tensor.tolist()
-    return values
+        return tensor.detach().cpu()

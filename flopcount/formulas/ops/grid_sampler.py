@@ -16,12 +16,13 @@ from flopcount.formulas.ops.resampling import (
     NEAREST,
     TAPS,
     WEIGHTS,
+    coordinate_gradients,
     gather_taps,
     joint_weights,
     scatter_taps,
 )
 from flopcount.formulas.registry import Gradients, formula
-from flopcount.formulas.steps import contraction, elementwise, fold
+from flopcount.formulas.steps import contraction, elementwise
 
 ZEROS, BORDER, REFLECTION = range(3)
 """``padding_mode`` of a grid sampler."""
@@ -90,10 +91,7 @@ def sampled_backward(
 ) -> Gradients:
     """Of the image: t products and t additions for each result. Of the grid, through the weights.
 
-    dw = Σ g·tap over the channels: t dot products of that length at each place. A weight is a
-    product of one factor for each of the d dimensions; each coordinate sums dw times the slope
-    of its own factor times the other factors, t·(d - 1) products and t - 1 additions, and then
-    takes the scale between coordinate and index. A linear factor's slope is ±1. A cubic's take
+    A coordinate's gradient takes the scale between coordinate and index. A cubic's slopes take
     another t products; the slopes themselves, at the same four arguments as the weights, are
     (3·(a + 2)·x - 2·(a + 3))·x twice and (3·a·x - 10·a)·x + 8·a twice: 2·3 + 2·4. Nearest has
     no slope, and its image takes an addition for each result.
@@ -107,9 +105,8 @@ def sampled_backward(
         cost += scatter_taps(grad.numel(), taps)
     if for_grid:
         slope = taps + 2 * 3 + 2 * 4 if mode == CUBIC else 0
-        per_coordinate = taps * (dimensions - 1) + taps - 1 + 1 + slope
-        per_place = taps * fold(2 * grad.shape[1], 1) + dimensions * per_coordinate
-        cost += Cost(arith=grid.numel() // dimensions * per_place)
+        places, channels = grid.numel() // dimensions, grad.shape[1]
+        cost += coordinate_gradients(places, channels, taps, dimensions, extra=1 + slope)
     return Gradients(input=cost)
 
 

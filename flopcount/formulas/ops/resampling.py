@@ -15,7 +15,7 @@ from flopcount.cost import Cost
 from flopcount.formulas import bytes as traffic
 from flopcount.formulas.call import Call
 from flopcount.formulas.registry import Formula, Gradients, formula, free
-from flopcount.formulas.steps import elementwise
+from flopcount.formulas.steps import elementwise, fold
 
 LINEAR, NEAREST, CUBIC = range(3)
 """How aten numbers the modes of interpolation."""
@@ -40,6 +40,20 @@ def gather_taps(values: int, taps: int) -> Cost:
 def scatter_taps(values: int, taps: int) -> Cost:
     """The transpose: each value times the weight of each of its taps, added there."""
     return Cost(arith=values * 2 * taps)
+
+
+def coordinate_gradients(
+    places: int, channels: int, taps: int, dimensions: int, *, extra: int = 0
+) -> Cost:
+    """The gradient of each coordinate of each place, through the weights of its taps.
+
+    dw = Σ g·tap over the channels: t dot products of that length at each place. A weight is a
+    product of one factor for each of the d dimensions; each coordinate sums dw times the slope
+    of its own factor, ±1 where that is linear, times the other factors: t·(d - 1) products and
+    t - 1 additions. ``extra`` steps follow for each coordinate.
+    """
+    per_coordinate = taps * (dimensions - 1) + taps - 1 + extra
+    return Cost(arith=places * (taps * fold(2 * channels, 1) + dimensions * per_coordinate))
 
 
 def joint_weights(places: int, taps: int, dimensions: int) -> Cost:
