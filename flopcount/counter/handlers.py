@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 from torch import Tensor, fx, is_grad_enabled
@@ -20,7 +21,15 @@ from flopcount.attribution.phase import BACKWARD
 from flopcount.counter.origins import is_allocation
 from flopcount.counter.signature import signer
 from flopcount.counter.tally import ThreadTally
-from flopcount.formulas import CONTROL_FLOW, Decision, Formula, Plan, plan_of, registry
+from flopcount.formulas import (
+    CONTROL_FLOW,
+    Decision,
+    Formula,
+    Plan,
+    plan_of,
+    registry,
+    with_functions,
+)
 from flopcount.torch_private.autograd import backward_task, running_node
 from flopcount.torch_private.compiler import FORWARD_TAG, has_symbolic_sizes, never_compile
 from flopcount.torch_private.frames import sharding_is_planned
@@ -29,6 +38,7 @@ from flopcount.torch_private.modes import (
     has_data,
     is_traceable_wrapper_subclass_type,
     may_open_itself,
+    modes,
     pop_mode,
     push_mode,
     resolving_views,
@@ -148,7 +158,8 @@ class GradientGraph(fx.Interpreter):
 
 def _counting(plan: Plan) -> Handler:
     """The handler of an op that has a cost, or should have one."""
-    call, version = bound_call(plan.func), plan.version
+    call = _beside_functions(plan.func) if plan.runs_functions else bound_call(plan.func)
+    version = plan.version
     sign, find_gradient = signer(plan), FINDERS.get(plan.name)
 
     def handle(mode: CountingMode, func: Any, types: Any, args: Args, kwargs: Kwargs) -> Any:
@@ -195,8 +206,41 @@ def _allocating(plan: Plan) -> Handler:
     return handle
 
 
+def _running_functions(plan: Plan) -> Handler:
+    """The handler of an op that has a cost, to which those of the functions it is given add."""
+    count = _counting(plan)
+
+    def handle(mode: CountingMode, func: Any, types: Any, args: Args, kwargs: Kwargs) -> Any:
+        return count(mode, func, types, with_functions(args, partial(_seen_by, mode)), kwargs)
+
+    return handle
+
+
+def _beside_functions(op: Any) -> Callable[..., Any]:
+    """How to call an op that runs functions, on tensors without data, too.
+
+    The ops of its kernel are what its formula counts. A counter around this one gets the op whole.
+    """
+    kernel = composite_kernel(op)
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        is_counted_again = isinstance(next(reversed(modes()), None), CountingMode)
+        return (op if is_counted_again else kernel)(*args, **kwargs)
+
+    return call
+
+
 HANDLER_OF = {Decision.VIEW: _passing, Decision.COMPOSITE: _opening}
 """What makes the handler of an op that is not counted itself."""
+
+
+def _maker(plan: Plan) -> Callable[[Plan], Handler]:
+    """What makes the handler of an op that is decided so."""
+    if is_allocation(plan):
+        return _allocating
+    if plan.runs_functions:
+        return _running_functions
+    return HANDLER_OF.get(plan.decision, _counting)
 
 
 def _answer_for_subclass(
@@ -254,8 +298,7 @@ class Handlers:
 
     def _make(self, func: Any) -> Handler:
         decided = Plan(func, self._formulas) if self._formulas else plan_of(func)
-        make = HANDLER_OF.get(decided.decision, _counting)
-        handler = _allocating(decided) if is_allocation(decided) else make(decided)
+        handler = _maker(decided)(decided)
         never_compile(handler)
         with self._lock:
             if id(func) not in self._known:

@@ -5,6 +5,7 @@ from pkgutil import iter_modules
 
 from flopcount.formulas import ops
 from flopcount.formulas.bill import Bill
+from flopcount.formulas.call import with_functions
 from flopcount.formulas.plan import CONTROL_FLOW, Plan, describe, plan_of
 from flopcount.formulas.registry import (
     Decision,
@@ -32,4 +33,5 @@ __all__ = [
     "formulas_by_name",
     "free",
     "plan_of",
+    "with_functions",
 ]

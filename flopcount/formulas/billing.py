@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from flopcount.formulas.bill import Bill
+from flopcount.formulas.call import with_functions
 from flopcount.formulas.registry import Decision
 from flopcount.torch_private.modes import TorchDispatchMode
 from flopcount.torch_private.ops import composite_kernel, decomposition_of, parameter_names
@@ -11,6 +12,8 @@ from flopcount.torch_private.ops import composite_kernel, decomposition_of, para
 
 class Billing(TorchDispatchMode):
     """Bills the ops that run; a composite op is opened, and the ops that it runs are billed.
+
+    Of an op that runs functions, those that they run are billed beside it.
 
     Args:
         plan_of: the plan of each op.
@@ -21,6 +24,8 @@ class Billing(TorchDispatchMode):
     Attributes:
         bills: in the order of the calls.
     """
+
+    supports_higher_order_operators = True
 
     def __init__(
         self, plan_of: Callable[[Any], Any], *, only: Any = None, on_meta: bool = False
@@ -50,7 +55,18 @@ class Billing(TorchDispatchMode):
         if opened is not None:
             with self:
                 return opened(*args, **kwargs)
-        out = func(*args, **kwargs)
+        if plan.runs_functions:
+            args, call = with_functions(args, self._billed), composite_kernel(func)
+        else:
+            call = func
+        out = call(*args, **kwargs)
         if plan.decision is not Decision.VIEW and self.only in (None, func):
             self.bills.append(plan.bill(args, kwargs, out))
         return out
+
+    def _billed(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*args: Any) -> Any:
+            with self:
+                return function(*args)
+
+        return run

@@ -1,7 +1,7 @@
 """One call of an op, as formulas and counts of bytes see it; whole, or by nested components."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -84,6 +84,13 @@ def components(*values: Any) -> Iterator[tuple[int, list[Any]]]:
                 for (key, tensor), shape in zip(nested.items(), shapes, strict=True)
             }
         yield times, [_replaced(value, parts) for value in values]
+
+
+def with_functions(values: Any, change: Callable[[Any], Any]) -> Any:
+    """``values`` with ``change(function)`` for each function among them, also inside tuples."""
+    if isinstance(values, tuple):
+        return tuple(with_functions(value, change) for value in values)
+    return change(values) if callable(values) else values
 
 
 def _replaced(value: Any, parts: Mapping[int, Tensor]) -> Any:

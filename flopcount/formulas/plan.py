@@ -44,9 +44,6 @@ BOOKKEEPING = frozenset({"prim", "profiler"})
 DYNAMIC = frozenset({torch.Tag.dynamic_output_shape, torch.Tag.data_dependent_output})
 """Tags of ops whose results have shapes that depend on values."""
 
-OPENED = frozenset({"flex_attention", "flex_attention_backward"})
-"""Higher-order ops whose eager kernel is made of ordinary ones."""
-
 CONTROL_FLOW = frozenset(
     {"associative_scan", "cond", "map_impl", "scan", "while_loop", "while_loop_stack_output"}
 )
@@ -121,7 +118,9 @@ class Plan:
     def _decide(self, formulas: dict[str, Formula]) -> tuple[Decision, Rule]:
         func, no_formula = self.func, Rule(None)
         if is_higher_order(func):
-            opens = func.name() in OPENED | CONTROL_FLOW
+            if rule := rule_of([f"higher_order::{func.name()}"]):
+                return Decision.FORMULA, rule
+            opens = func.name() in CONTROL_FLOW
             return Decision.COMPOSITE if opens else Decision.UNCOUNTED, no_formula
         if func.namespace in BOOKKEEPING:
             return Decision.VIEW, no_formula
@@ -141,6 +140,11 @@ class Plan:
         if special := self.sparse or self.nested:
             return Decision.FORMULA, Rule(_special_alone, place=special.place)
         return Decision.UNCOUNTED, no_formula
+
+    @property
+    def runs_functions(self) -> bool:
+        """Whether the op has a formula, to which the ops of functions that it is given add."""
+        return self.decision is Decision.FORMULA and is_higher_order(self.func)
 
     def bill(self, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> Bill:
         """The cost of one call, from the shapes and dtypes of its arguments and result."""

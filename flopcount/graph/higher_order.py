@@ -26,7 +26,7 @@ RUN_ONCE: dict[str, Callable[..., AbstractContextManager[Any]]] = {
 LOOPS = {"map_impl": 1, "scan": 2}
 """Ops that run their graph for each slice of the tensors in this argument."""
 
-MADE_OF_OPS = frozenset({"associative_scan", "flex_attention", "flex_attention_backward"})
+MADE_OF_OPS = frozenset({"associative_scan"})
 """Ops whose kernel runs ordinary ops."""
 
 FUNCTIONALIZED = frozenset({"auto_functionalized", "auto_functionalized_v2"})
@@ -99,6 +99,8 @@ def call_of_higher_order(node: fx.Node) -> NodeCall:
         return NodeCall(plan_of(only), args, node.kwargs, opens=composite_kernel(op), only=only)
     if name in MADE_OF_OPS:
         return NodeCall(plan_of(op), args, node.kwargs, opens=composite_kernel(op))
+    if plan_of(op).runs_functions:
+        return NodeCall(plan_of(op), args, node.kwargs, opens=op)
     unknown = DEPENDS_ON_VALUES.get(name, "")
     return NodeCall(plan_of(op), args, node.kwargs, result_of(node), unknown=unknown)
 

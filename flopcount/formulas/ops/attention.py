@@ -35,7 +35,7 @@ class Attention:
     k: int
     d: int
     v: int
-    seen: int  # (query, key) pairs of one head that no structural mask hides
+    hidden: int  # of all scores, those that a structural mask hides
     scaled: bool  # by a number other than 1
     biased: bool  # by an additive mask
     selects: int  # per score, for causal masking
@@ -54,8 +54,8 @@ class Attention:
 
     def product(self, length: int, dots: int) -> Cost:
         """A product in which each (query, key) pair meets ``length`` numbers."""
-        hidden = self.b * self.h * (self.q * self.k - self.seen)
-        return dot_products(macs=self.scores * length, dots=dots, void_macs=hidden * length)
+        macs, void_macs = self.scores * length, self.hidden * length
+        return dot_products(macs=macs, dots=dots, void_macs=void_macs)
 
     def masked_scores(self) -> Cost:
         """S, n dot products of length d, scaled and masked."""
@@ -106,6 +106,11 @@ def visible(q: int, k: int, offset: int) -> int:
     return up_to(q + offset) - up_to(offset) - above
 
 
+def between(q: int, k: int, low: int, high: int) -> int:
+    """How many of q·k pairs have query + low < key ≤ query + high."""
+    return visible(q, k, high) - visible(q, k, low)
+
+
 # -- from a kernel's arguments to its sizes
 
 
@@ -147,7 +152,7 @@ def attention(
         k=k,
         d=d,
         v=v,
-        seen=visible(q, k, diagonal + right) - visible(q, k, diagonal - left - 1),
+        hidden=b * h * (q * k - between(q, k, diagonal - left - 1, diagonal + right)),
         scaled=scale != 1,
         biased=mask is not None,
         selects=int(min(left, right) < q + k),

@@ -29,7 +29,7 @@ def attention_layer(x: Tensor, k: int, heads: int, *, masked: bool, averaged: bo
     """
     (b, q, e), h = x.shape, heads
     selects = 2 if masked else 0  # as aten::_masked_softmax, which the kernel calls
-    sizes = {"b": b, "h": h, "g": 1, "q": q, "k": k, "d": e // h, "v": e // h, "seen": q * k}
+    sizes = {"b": b, "h": h, "g": 1, "q": q, "k": k, "d": e // h, "v": e // h, "hidden": 0}
     attention = Attention(
         **sizes, scaled=True, biased=False, selects=selects, dropout=0, saves=False
     )
