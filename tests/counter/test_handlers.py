@@ -50,8 +50,8 @@ def test_a_composite_op_is_opened_by_its_own_kernel(layer: type[nn.RNNBase]) -> 
 
 
 @pytest.mark.parametrize("moved", [False, True])
-def test_flex_attention_is_counted_by_its_parts(moved: bool) -> None:
-    """Eagerly it computes all scores: two products of 32 × 32 × 16 for each of 2 heads."""
+def test_flex_attention_is_counted_and_so_are_its_functions(moved: bool) -> None:
+    """Without a mask it computes all scores: two products of 32 × 32 × 16 for each of 2 heads."""
     from torch.nn.attention.flex_attention import flex_attention
 
     def move(score: Tensor, b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
