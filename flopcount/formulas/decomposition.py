@@ -41,7 +41,7 @@ def decomposed(func: OpOverload, plan_of: Callable[[Any], Any]) -> Formula | Non
         for bill in billing.bills:
             if not bill.counted:
                 raise Uncountable(f"it is made of {bill.op}, which has no formula")
-        total = sum((bill.cost for bill in billing.bills), ZERO)
+        total = sum((bill.cost + bill.integer for bill in billing.bills), ZERO)
         return replace(total, read=0, written=0)
 
     return cost

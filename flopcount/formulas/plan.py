@@ -71,6 +71,7 @@ class Plan:
         sparse: the rule for calls with sparse tensors, if there is one.
         nested: the rule for calls with nested tensors; without one their components are billed.
         written: places and names of the arguments that the op changes.
+        places: where ``out`` stands among the arguments, if the op has one.
         dynamic: the result does not follow from the arguments, so a signature includes it.
         operands: how many tensors the arguments begin with.
         coefficients: places and names of parameters whose numbers matter only as 0, 1 or another.
@@ -87,6 +88,7 @@ class Plan:
         "name",
         "nested",
         "operands",
+        "places",
         "rule",
         "sparse",
         "version",
@@ -103,9 +105,10 @@ class Plan:
         self.written = tuple(
             (place, argument.name)
             for place, argument in enumerate(arguments)
-            if argument.alias_info is not None and argument.alias_info.is_write
+            if _is_written(argument)
         )
         self.whole = _keys(arguments, lambda argument: WHOLE.fullmatch(str(argument.type)))
+        self.places = {place for place, name in self.written if name == "out"}
         self.operands = len(list(takewhile(_is_operand, arguments)))
         self.dynamic = _is_dynamic(func, self.operands)
         self.sparse: Rule | None = None
@@ -114,6 +117,7 @@ class Plan:
         coefficients = self.rule.coefficients
         self.coefficients = _keys(arguments, lambda argument: argument.name in coefficients)
         self.coefficients |= coefficients & {"out"}  # a number that is the result
+        self.whole -= self.coefficients
 
     def _decide(self, formulas: dict[str, Formula]) -> tuple[Decision, Rule]:
         func, no_formula = self.func, Rule(None)
@@ -154,7 +158,7 @@ class Plan:
         return bill_of(self.name, call, rule.traffic, lambda: self._answer(rule, call), unknown)
 
     def _call(self, args: Sequence[Any], kwargs: dict[str, Any], out: Any) -> Call:
-        """The call, without ``out=`` and other places for results, such as ``values=``."""
+        """The call, without ``out`` and other places for results, such as ``values=``."""
         places = {id(tensor) for tensor in tensors_in(out)}
         operands = {
             name: value
@@ -166,6 +170,8 @@ class Plan:
         ]
         if out is None and mutated:  # an in-place foreach op returns None
             out = mutated[0]
+        if self.places:
+            args = [value for place, value in enumerate(args) if place not in self.places]
         return Call(args, operands, out, mutated)
 
     def _rule_for(self, call: Call) -> Rule:
@@ -261,7 +267,7 @@ def bill_of(
     total = sum(gradients.values(), moved + costs.unsplit)
     gradients = {part: cost for part, cost in gradients.items() if cost}
     dtype = str(call.dtype).removeprefix("torch.")
-    return Bill(name, dtype, total, gradients, costs.recompute, unknown)
+    return Bill(name, dtype, total, gradients, costs.recompute, costs.integer, unknown)
 
 
 def _spellings(func: Any) -> list[str]:
@@ -287,6 +293,10 @@ def _keys(arguments: Iterable[Any], picks: Callable[[Any], Any]) -> frozenset[in
     return frozenset(key for place_and_name in picked for key in place_and_name)
 
 
+def _is_written(argument: Any) -> bool:
+    return argument.alias_info is not None and argument.alias_info.is_write
+
+
 def _is_operand(argument: Any) -> bool:
     return str(argument.type) == "Tensor" and not argument.kwarg_only
 
@@ -301,8 +311,8 @@ def _is_dynamic(func: Any, operands: int) -> bool:
 
 @cache
 def _parameters(func: Any) -> tuple[list[str], dict[str, Any]]:
-    """The names of an op's parameters, in order, and their defaults."""
-    arguments = arguments_of(func)
+    """The names of an op's parameters but ``out``, in order, and their defaults."""
+    arguments = [a for a in arguments_of(func) if a.name != "out" or not _is_written(a)]
     defaults = {a.name: a.default_value for a in arguments if a.has_default_value()}
     return [argument.name for argument in arguments], defaults
 

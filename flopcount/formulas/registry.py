@@ -38,7 +38,8 @@ class Gradients:
     128
 
     ``recompute`` is work of the forward pass that the kernel repeats; ``unsplit`` is work that
-    belongs to several gradients.
+    belongs to several gradients. ``integer`` are products of integers in an op that works on
+    floats too, forward or backward: they are no FLOPs, and stand in a row of int8.
     """
 
     unsplit: Cost = ZERO
@@ -46,6 +47,7 @@ class Gradients:
     weight: Cost = ZERO
     bias: Cost = ZERO
     recompute: Cost = ZERO
+    integer: Cost = ZERO
 
     def __add__(self, other: Gradients) -> Gradients:
         names = self.__slots__

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from flopcount.cost import Cost
 from flopcount.formulas.complex import PRODUCT, QUOTIENT, ROOT, SELECT, SUM
-from flopcount.formulas.registry import Uncountable
+from flopcount.formulas.registry import Gradients, Uncountable
 from flopcount.torch_private.modes import without_modes
 
 
@@ -17,6 +17,12 @@ def contraction(*, dots: int, length: int) -> Cost:
 def dot_products(*, macs: int, dots: int, void_macs: int = 0) -> Cost:
     """``macs`` in ``dots`` dot products of any lengths; without MACs there is no dot product."""
     return Cost(macs=macs, dots=dots if macs else 0, void_macs=void_macs)
+
+
+def of_integers(cost: Cost) -> Gradients:
+    """``cost``, whose MACs are of integers, while the rest of it is work on floats."""
+    products = Cost(macs=cost.macs, dots=cost.dots, void_macs=cost.void_macs)
+    return Gradients(unsplit=cost - products, integer=products)
 
 
 def elementwise(

@@ -12,6 +12,9 @@ from flopcount.formulas import Bill
 from flopcount.report.report import Report
 from flopcount.report.tree import Module, Row
 
+INTEGER = "int8"
+"""The dtype of rows of integer products."""
+
 
 class Ledger:
     """Adds up bills. It grows with distinct rows, not with calls.
@@ -39,6 +42,10 @@ class Ledger:
             uncounted=0 if bill.counted else calls,
         )
         self._add(row)
+        if bill.integer:  # products of integers in an op that works on floats too
+            cost = calls * bill.integer
+            split = {place.gradient: cost} if place.gradient else {}
+            self._add(Row(row.module, row.phase, row.op, INTEGER, 0, cost, split))
         if bill.recompute:  # a fused backward repeats forward work
             cost = calls * bill.recompute
             self._add(Row(row.module, RECOMPUTE, row.op, row.dtype, calls=0, cost=cost))

@@ -16,8 +16,8 @@ from torch import Tensor
 from flopcount.cost import Cost
 from flopcount.formulas.ops.matmul import mm
 from flopcount.formulas.ops.onednn import unary
-from flopcount.formulas.registry import formula, free
-from flopcount.formulas.steps import contraction, dot_products, elementwise, fold
+from flopcount.formulas.registry import Gradients, formula, free
+from flopcount.formulas.steps import contraction, dot_products, elementwise, fold, of_integers
 
 formula("aten::_int_mm")(mm)
 
@@ -240,14 +240,14 @@ def weight_int4pack_mm_with_scales_and_zeros(
 @formula("aten::_dyn_quant_matmul_4bit")
 def dyn_quant_matmul_4bit(
     x: Tensor, packed: Tensor, block_size: int, in_features: int, out_features: int, *, out: Tensor
-) -> Cost:
+) -> Gradients:
     """x quantised row by row, times 4-bit weights; the sum of a block is scaled, and a result.
 
     What a bias adds is left out: whether there is one lies in the packed weight.
     """
     blocks = -(-in_features // block_size) if block_size else 1
     product = contraction(dots=out.numel(), length=in_features)
-    return quantized_rows(x, in_features) + product + elementwise(out, mul=blocks + 1)
+    return of_integers(quantized_rows(x, in_features) + product + elementwise(out, mul=blocks + 1))
 
 
 def quantizing(values: int, rows: int) -> Cost:

@@ -18,7 +18,7 @@ from flopcount.formulas.ops.matmul import (
     linear_backward_traffic,
 )
 from flopcount.formulas.registry import Gradients, Uncountable, formula, formula_of, free
-from flopcount.formulas.steps import contraction, elementwise
+from flopcount.formulas.steps import contraction, elementwise, of_integers
 
 formula("aten::mkldnn_linear")(linear)
 formula("aten::mkldnn_linear_backward", traffic=linear_backward_traffic)(linear_backward)
@@ -152,10 +152,10 @@ def rescaled(out: Tensor, bias: Tensor | None, arguments: Mapping[str, Any]) -> 
 
 
 @formula("onednn::qlinear_pointwise", by_name=True)
-def qlinear_pointwise(*, qx: Tensor, bias: Tensor | None, out: Tensor, **others: Any) -> Cost:
+def qlinear_pointwise(*, qx: Tensor, bias: Tensor | None, out: Tensor, **others: Any) -> Gradients:
     """φ(x·Wᵀ + b) of integers, or φ(y ∘ (x·Wᵀ + b)), y being floats or integers."""
     products = contraction(dots=out.numel(), length=qx.shape[-1])
-    return products + rescaled(out, bias, others)
+    return of_integers(products + rescaled(out, bias, others))
 
 
 @formula(
@@ -175,16 +175,14 @@ def qconv_pointwise(
     dilation: Sequence[int],
     out: Tensor,
     **others: Any,
-) -> Cost:
+) -> Gradients:
     """φ of a convolution of integers, or φ(y ∘ a convolution), y being floats or integers."""
     after_products = rescaled(out, bias, others)
     if qw.dim() > qx.dim():  # one dimension is packed as two
         qx, out = qx.unsqueeze(2), out.unsqueeze(2)
         stride, padding, dilation = [1, *stride], [0, *padding], [1, *dilation]
-    return (
-        convolution_products(qx, qw, stride, padding, dilation, out, transposed=False)
-        + after_products
-    )
+    products = convolution_products(qx, qw, stride, padding, dilation, out, transposed=False)
+    return of_integers(products + after_products)
 
 
 @formula("onednn::linear_dynamic_fp16")

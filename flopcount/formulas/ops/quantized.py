@@ -17,8 +17,8 @@ from flopcount.formulas.call import Call
 from flopcount.formulas.ops.convolution import convolution_products
 from flopcount.formulas.ops.lowprecision import quantized_rows
 from flopcount.formulas.ops.matmul import affine, linear
-from flopcount.formulas.registry import formula, free
-from flopcount.formulas.steps import contraction, elementwise
+from flopcount.formulas.registry import Gradients, formula, free
+from flopcount.formulas.steps import contraction, elementwise, of_integers
 from flopcount.torch_private.tensors import tensors_in
 
 
@@ -60,7 +60,7 @@ def rescaled(x: Tensor, packed: Any, out: Tensor, relu: bool) -> Cost:
     """The arithmetic around a product of integers whose operand and result are floats.
 
     x is quantised as one row. A result is multiplied by the scales of x and of its channel, which
-    are one factor, and its bias is added. The whole op is in a row of the floats' dtype.
+    are one factor, and its bias is added.
     """
     _, bias = packed.unpack()
     after = elementwise(out, mul=1, add=int(bias is not None), compare=int(relu))
@@ -99,9 +99,9 @@ def quantized_conv_add(x: Tensor, other: Tensor, packed: Any, *args: object, out
     "quantized::conv_transpose3d_dynamic",
     traffic=packed_traffic,
 )
-def quantized_conv_dynamic(x: Tensor, packed: Any, *args: object, out: Tensor) -> Cost:
+def quantized_conv_dynamic(x: Tensor, packed: Any, *args: object, out: Tensor) -> Gradients:
     """A convolution of integers between a float operand and a float result."""
-    return packed_products(x, packed, out) + rescaled(x, packed, out, relu=False)
+    return of_integers(packed_products(x, packed, out) + rescaled(x, packed, out, relu=False))
 
 
 @formula(
@@ -117,17 +117,17 @@ def quantized_linear(x: Tensor, packed: Any, *args: object, out: Tensor) -> Cost
 
 
 @formula("quantized::linear_dynamic", traffic=packed_traffic)
-def quantized_linear_dynamic(x: Tensor, packed: Any, *args: object, out: Tensor) -> Cost:
+def quantized_linear_dynamic(x: Tensor, packed: Any, *args: object, out: Tensor) -> Gradients:
     """The same for floats, which are quantised before it and the results rescaled after it."""
     products = contraction(dots=out.numel(), length=x.shape[-1])
-    return products + rescaled(x, packed, out, relu=False)
+    return of_integers(products + rescaled(x, packed, out, relu=False))
 
 
 @formula("quantized::linear_relu_dynamic", traffic=packed_traffic)
-def quantized_linear_relu_dynamic(x: Tensor, packed: Any, *args: object, out: Tensor) -> Cost:
+def quantized_linear_relu_dynamic(x: Tensor, packed: Any, *args: object, out: Tensor) -> Gradients:
     """The same, and ReLU."""
     products = contraction(dots=out.numel(), length=x.shape[-1])
-    return products + rescaled(x, packed, out, relu=True)
+    return of_integers(products + rescaled(x, packed, out, relu=True))
 
 
 @formula("quantized::linear_dynamic_fp16", traffic=packed_traffic)

@@ -188,7 +188,8 @@ def op_table(report: Report, style: str) -> str:
         if cost:
             label = f"{op} *" if op in report.uncounted else op
             share = _share(cost.flops, report.total.flops)
-            body.append([label, dtype, str(calls[op, dtype]), *_quantities(cost), share])
+            number = str(calls[op, dtype] or "")  # none for parts of calls in another dtype
+            body.append([label, dtype, number, *_quantities(cost), share])
     return tabulated(["op", "dtype", "calls", *QUANTITIES, "share"], body, style)
 
 

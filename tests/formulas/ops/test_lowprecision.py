@@ -288,7 +288,9 @@ def test_rows_quantised_on_the_fly(block: int) -> None:
     rescaled = Cost(
         arith=M * N * (K // block + 1)
     )  # partial sums by the weight's, all by the row's
-    assert plain(report_of(product).total) == PRODUCT + quantised + rescaled
+    report = report_of(product)
+    assert plain(report.total) == PRODUCT + quantised + rescaled
+    assert plain(report.by_dtype()["int8"]) == PRODUCT
 
 
 @pytest.mark.parametrize(

@@ -214,6 +214,17 @@ def test_integers_meet_integers_and_floats_come_out_scaled(
 
 
 @needs_integers
+def test_products_of_integers_are_no_flops_whatever_comes_out() -> None:
+    for dtype in (torch.uint8, torch.float32):
+        for call in (qlinear(dtype, None, "none"), qconv(dtype, None, "none")):
+            with FlopCounter() as counter:
+                call()
+            report = counter.report()
+            assert report.by_dtype()["int8"].macs == report.total.macs > 0
+            assert report.model_flops == 0
+
+
+@needs_integers
 def test_another_operand_is_added_to_a_product_of_integers() -> None:
     other, packed = torch.rand(2, M, N), onednn.qlinear_prepack(QW, None)
     settings = 1.0, 0, torch.float32, 1.0, 0, "sum", 1.0, "relu", [], ""

@@ -168,6 +168,21 @@ def test_floats_quantised_on_the_fly(quantised: Any, floating: Any, shape: Any) 
     assert ours.compare == 2 * (n - 1) + n + theirs.compare  # minimum, maximum, rounding; ReLU
 
 
+@pytest.mark.parametrize(("quantised", "floating", "shape"), DYNAMIC.values(), ids=DYNAMIC.keys())
+def test_products_of_integers_between_floats_are_no_flops(
+    quantised: Any, floating: Any, shape: Any
+) -> None:
+    with flopcount.FlopCounter() as counter:
+        quantised()(torch.rand(*shape))
+    report = counter.report()
+    integers, floats = report.by_dtype()["int8"], report.by_dtype()["float32"]
+    assert integers == Cost(
+        macs=report.total.macs, dots=report.total.dots, void_macs=report.total.void_macs
+    )
+    assert floats.macs == 0 < floats.arith
+    assert report.model_flops == report.hardware_flops == 0
+
+
 @pytest.mark.parametrize(
     ("half", "floating"),
     [

@@ -100,7 +100,11 @@ def test_packed_weights_are_read(dtype: torch.dtype, size: int) -> None:
     h, c = torch.zeros(1, BATCH, HIDDEN), torch.zeros(1, BATCH, HIDDEN)
     with flopcount.FlopCounter() as counter:
         layer(X, (h, c))
-    (row,) = (r for r in counter.report().rows() if r["op"] == "aten.quantized_lstm")
+    rows = [r for r in counter.report().rows() if r["op"] == "aten.quantized_lstm"]
+    row = rows[0]
+    integers = {"int8"} if dtype == torch.qint8 else {"float32"}
+    assert {r["dtype"] for r in rows if r["macs"]} == integers
+    assert sum(r["calls"] for r in rows) == 1
     weights, biases = size * 4 * HIDDEN * (INPUTS + HIDDEN), 2 * 4 * (4 * HIDDEN)
     states = 4 * 2 * h.numel()
     assert row["read"] == 4 * X.numel() + states + weights + biases
