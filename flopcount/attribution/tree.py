@@ -14,13 +14,14 @@ from itertools import count
 
 import torch
 from torch import nn
-from torch.nn.parameter import is_lazy
 
+from flopcount.attribution.parameters import Parameters
 from flopcount.attribution.phase import BACKWARD, FORWARD, PHASES
 from flopcount.torch_private.compiler import is_graph_of_torchs_own, untraced
-from flopcount.torch_private.modes import without_functions, without_modes
+from flopcount.torch_private.modes import without_functions
+from flopcount.torch_private.sharding import FSDP_WRAPPED_MODULE
 
-WRAPPERS = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
+WRAPPERS = frozenset({"_orig_mod", FSDP_WRAPPED_MODULE, "_checkpoint_wrapped_module"})
 """Attributes behind which torch.compile, FSDP and checkpoint wrappers keep the user's module."""
 
 
@@ -69,7 +70,8 @@ class Scope:
         self.backward = self.places[BACKWARD]
         self._names: dict[int, str] = {}
         self.type = ""
-        self.params = 0
+        self.parameters: Parameters = parent.parameters if parent else Parameters()
+        self.params = self.trainable = 0
         self._module: weakref.ref[nn.Module] | None = None
         if module is not None:
             self.adopt(module)
@@ -92,14 +94,21 @@ class Scope:
         self.type = type_name(module)
         self.measure()
 
+    def wrap(self, wrapper: nn.Module) -> Scope:
+        """Note the outermost wrapper of this row's module, which may hold its parameters."""
+        if wrapper is not self.module:
+            inner: nn.Module | None = wrapper
+            while inner is not None:
+                self.parameters.note(inner)
+                inner = _wrapped(inner)
+            self.measure()
+        return self
+
     def measure(self) -> None:
         """Count the parameters. A lazy module has none before its first call, so count again."""
         if (module := self.module) is not None:
             with without_functions(), untraced():
-                unique: dict[int, torch.Tensor] = {}
-                for _, inner in _paths_below(module):
-                    unique.update((id(p), p) for p in inner._parameters.values() if p is not None)
-                self.params = sum(map(_size, unique.values()))
+                self.params, self.trainable = self.parameters.count(module)
 
     def child(self, name: str, module: nn.Module) -> Scope:
         """The row ``name`` below this one, for ``module``."""
@@ -123,7 +132,8 @@ class Scope:
         scope = self
         for name, inner in way:
             # the wrapper's row is that of the module it wraps
-            scope = scope if inner is scope.module else scope.child(name, innermost(inner))
+            if (unwrapped := innermost(inner)) is not scope.module:
+                scope = scope.child(name, unwrapped).wrap(inner)
         return scope if way else None
 
     def _way_to(self, module: nn.Module) -> list[tuple[str, nn.Module]]:
@@ -162,7 +172,7 @@ class ModuleTree:
         self.model: Scope | None = None
         if model is not None:
             inner = innermost(model)
-            self.model = self.root.child(type_name(inner), inner)
+            self.model = self.root.child(type_name(inner), inner).wrap(model)
         self._parameters: dict[int, tuple[weakref.ref[torch.Tensor], Scope]] = {}
         self._lock = threading.RLock()
 
@@ -189,7 +199,7 @@ class ModuleTree:
         inner = innermost(module)
         with self._lock:
             self._parameters = {}  # this row may own some that an outer row stood in for
-            scope = self._row(inner, caller, running, in_backward)
+            scope = self._row(inner, caller, running, in_backward).wrap(module)
             return caller.remember(module, scope, module is inner)
 
     def _row(self, module: nn.Module, caller: Scope, running: Running, in_backward: bool) -> Scope:
@@ -248,15 +258,6 @@ class ModuleTree:
         return owners
 
 
-def _size(parameter: torch.Tensor) -> int:
-    if type(parameter) is nn.Parameter:
-        return parameter.numel()
-    if is_lazy(parameter):
-        return 0
-    with without_modes():  # tensors of some classes ask modes for their size
-        return parameter.numel()
-
-
 def _paths_below(owner: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """``owner`` and each module below it, once, with its shortest path.
 
@@ -298,8 +299,14 @@ def type_name(module: nn.Module) -> str:
 
 def innermost(module: nn.Module) -> nn.Module:
     """``module`` without the wrappers of torch.compile, FSDP, checkpointing and DataParallel."""
+    while (inner := _wrapped(module)) is not None:
+        module = inner
+    return module
+
+
+def _wrapped(module: nn.Module) -> nn.Module | None:
+    """What ``module`` is a wrapper of; None if it is the user's own."""
     if isinstance(module, (nn.parallel.DistributedDataParallel, nn.DataParallel)):
-        inner: nn.Module | None = module.module
-    else:
-        inner = next((m for n, m in module._modules.items() if n in WRAPPERS), None)
-    return module if inner is None else innermost(inner)
+        inner: nn.Module = module.module
+        return inner
+    return next((m for n, m in module._modules.items() if n in WRAPPERS), None)

@@ -51,6 +51,7 @@ def _check(modules: tuple[Module, ...], rows: tuple[Row, ...], model_path: str |
     if "" not in paths or not paths.issuperset({model_path or ""}):
         raise TypeError("the block or the model is not among the modules")
     counts: list[object] = [count for module in modules for count in (module.calls, module.params)]
+    counts += [module.trainable for module in modules if module.trainable is not None]
     for row in rows:
         if row.module not in paths or row.phase not in PHASES or set(row.gradients) - {*GRADIENTS}:
             raise TypeError(f"no such module, phase or gradient: {row}")

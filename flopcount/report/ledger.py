@@ -83,7 +83,8 @@ class Ledger:
         modules = []
         for scope in filter(shown.__contains__, scopes):
             scope.measure()
-            modules.append(Module(scope.path, scope.name, scope.type, scope.calls, scope.params))
+            counts = scope.calls, scope.params, scope.trainable
+            modules.append(Module(scope.path, scope.name, scope.type, *counts))
         roots = [scope for scope in tree.root.children.values() if scope in shown]
         model = tree.model or (roots[0] if len(roots) == 1 else None)
         return Report(tuple(modules), rows, model.path if model else None, dict(unwatched or {}))

@@ -198,16 +198,20 @@ class Report:
     def rows(self) -> list[dict[str, Any]]:
         """Every entry as a plain dict, for ``pandas.DataFrame``; they add up to the total.
 
+        ``params`` and ``trainable`` are those of the entry's module, its children's included.
+
         >>> import torch, flopcount
         >>> (row,) = flopcount.count(torch.nn.Linear(8, 2), torch.ones(4, 8), backward=False).rows()
         >>> row["op"], row["phase"], row["dtype"], row["macs"], row["read"], row["written"]
         ('aten.addmm', 'forward', 'float32', 64, 200, 32)
         """
-        types = {module.path: module.type for module in self.modules}
+        modules = {module.path: module for module in self.modules}
         return [
             {
                 "module": self.relative(row.module),
-                "type": types[row.module],
+                "type": modules[row.module].type,
+                "params": modules[row.module].params,
+                "trainable": modules[row.module].trainable,
                 "phase": row.phase,
                 "op": row.op,
                 "dtype": row.dtype,

@@ -32,13 +32,17 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Module:
-    """A module that ran: its full path, class, calls, and parameters with its children's."""
+    """A module that ran: its full path, class, calls, and parameters with its children's.
+
+    ``trainable`` of them require gradients: None in a file of an older version.
+    """
 
     path: str
     name: str
     type: str
     calls: int
     params: int
+    trainable: int | None = None
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,10 @@ class ModuleNode:
         path: dotted path from the model.
         type: its class.
         calls: how often it was called; recomputation is not a call.
-        params: the number of its parameters, its children's included; 0 for the block.
+        params: the number of its parameters, its children's included; 0 for the block. Those of
+            which other ranks hold parts, or that are packed, count as the whole model has them.
+        trainable: how many of these require gradients; None in a report that an older version
+            wrote.
         own: the Cost of ops that ran in the module itself.
         total: the Cost of these and of its children.
         phases: ``total`` by phase: forward, backward, recompute, optimizer.
@@ -70,6 +77,7 @@ class ModuleNode:
     type: str
     calls: int
     params: int
+    trainable: int | None
     own: Cost
     total: Cost
     phases: dict[str, Cost]
@@ -127,6 +135,7 @@ def tree_of(
             type=module.type,
             calls=module.calls,
             params=module.params,
+            trainable=module.trainable,
             own=own,
             total=sum(phases.values(), ZERO),
             phases=phases,

@@ -21,6 +21,7 @@ ENDINGS = (".txt",)
 COLUMNS: dict[str, tuple[str, Callable[[ModuleNode], int | float | str]]] = {
     "type": ("type", lambda node: node.type),
     "params": ("params", lambda node: node.params),
+    "trainable": ("trainable", lambda node: node.trainable or 0),
     "calls": ("calls", lambda node: node.calls),
     "macs": ("forward MAC", lambda node: node.phases["forward"].macs),
     "forward": ("forward FLOP", lambda node: node.phases["forward"].flops),
@@ -118,7 +119,9 @@ def module_table(
     add_below(root, 0)
     if root.own and root.children:
         phases, gradients = sum_rows(root.rows)
-        own = replace(root, total=root.own, phases=phases, gradients=gradients, params=0)
+        own = replace(
+            root, total=root.own, phases=phases, gradients=gradients, params=0, trainable=0
+        )
         add(OUTSIDE, replace(own, children=()))
     add("total", root)
     return tabulated(["module", *(COLUMNS[name][0] for name in names)], body, style)
