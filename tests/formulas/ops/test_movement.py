@@ -8,6 +8,7 @@ import torch
 
 import flopcount
 from flopcount.formulas import Decision, plan_of
+from tests.formulas.reports import report_of
 
 aten = torch.ops.aten
 
@@ -118,3 +119,10 @@ def test_every_copying_twin_of_a_view_is_decided() -> None:
     }
     assert len(names) > 30
     assert undecided <= others
+
+
+def test_fsdp_fills_a_buffer_that_it_does_not_read() -> None:
+    pytest.importorskip("torch.distributed.fsdp")
+    target, source = torch.empty(6), torch.ones(6)
+    (row,) = report_of(torch.ops.fsdp.copy_, target, source).rows()
+    assert (row["read"], row["written"], row["flops"]) == (24, 24, 0)
