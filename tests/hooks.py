@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from torch.nn.modules import module as module_hooks
 from torch.optim import optimizer as optimizer_hooks
-from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
+from torch.utils._python_dispatch import (
+    _get_current_dispatch_mode_stack,
+    is_in_torch_dispatch_mode,
+)
+
+
+def notes() -> tuple[bool, bool]:
+    """Whether torch has noted that a mode is open, of any kind and of a user's."""
+    return is_in_torch_dispatch_mode(), is_in_torch_dispatch_mode(include_infra_modes=False)
 
 
 def watchers() -> tuple[int, ...]:
@@ -16,4 +24,5 @@ def watchers() -> tuple[int, ...]:
         len(optimizer_hooks._global_optimizer_pre_hooks),
         len(optimizer_hooks._global_optimizer_post_hooks),
         len(_get_current_dispatch_mode_stack()),
+        *notes(),
     )

@@ -113,7 +113,7 @@ class Backward:
         """
         log = self._thread.node_log
         log.start(place, max(log.starts[-1], self._first_node_of_outermost_pass))
-        log.start(self._thread.place if self._thread.entries else None, next_sequence_nr())
+        log.start(self._thread.place if self._thread.is_watched else None, next_sequence_nr())
 
     @contextmanager
     def recomputing(self) -> Iterator[None]:
@@ -190,7 +190,7 @@ class Backward:
     def _is_inside_another_pass(self) -> bool:
         """Whether this pass was called while another pass was running."""
         # a thread that has entered makes the outermost call itself, an accelerator's thread none
-        return self._pass.num_calls > (1 if self._thread.entries else 0)
+        return self._pass.num_calls > (1 if self._thread.is_watched else 0)
 
     def _owner_by_logs(self, number: int, place: Place | None) -> Scope:
         """The scope on which ``place``, from this thread's log, and all other logs agree."""

@@ -26,7 +26,7 @@ from torch.optim.optimizer import (
 from flopcount.attribution.backward import Backward
 from flopcount.attribution.gradients import NodeGradients
 from flopcount.attribution.phase import OPTIMIZER, RECOMPUTE
-from flopcount.attribution.thread_state import Threads, ThreadState
+from flopcount.attribution.thread_state import ThreadLife, Threads, ThreadState
 from flopcount.attribution.tree import ModuleTree, Scope, type_name
 from flopcount.torch_private.autograd import (
     ANY_BACKWARD_HOOKS,
@@ -41,16 +41,12 @@ from flopcount.torch_private.frames import open_calls
 from flopcount.torch_private.modes import without_modes
 
 
-class _Life:
-    """Lives as long as the thread that made it."""
-
-
 class Here(threading.local):
     """What attribution knows about the thread that asks."""
 
     def __init__(self, threads: Threads, tree: ModuleTree) -> None:
-        self._life = _Life()
-        self.thread = ThreadState(tree.unattributed, self._life)
+        self._life = ThreadLife(threads)
+        self.thread = self._life.thread = ThreadState(tree.unattributed, self._life)
         self.backward = Backward(self.thread, threads, tree)
         self.gradients = NodeGradients(self.backward)
         threads.add(self.thread)
@@ -72,15 +68,41 @@ class Attribution:
         self.threads = Threads()
         self.here = Here(self.threads, self.tree)
         self.here.thread.is_stranger = False
-        self._entries = 0
         self._lock = threading.RLock()
         self._hooks: list[Any] = []
 
-    def enter(self) -> None:
-        """Watch this thread. Each call is undone by one of :meth:`exit`."""
+    def watch(self) -> None:
+        """Watch this thread, from the start or after a pause, until :meth:`unwatch`."""
+        self._hook()
+        thread = self.here.thread
+        if threading.current_thread() is not threading.main_thread():
+            self.threads.are_several = True
+        thread.is_stranger = False
+        thread.is_watched = True
+        if not thread.stack:
+            thread.place = self.tree.root.forward
+        thread.log_place()
+
+    def unwatch(self, thread: ThreadState) -> None:
+        """Stop watching ``thread``."""
+        thread.is_watched = False
+        if thread.is_running:
+            thread.log_place()
+
+    def leave(self, thread: ThreadState) -> None:
+        """Forget the calls in ``thread`` that are not over: the counter is not open there."""
+        thread.stack.clear()
+        thread.place, thread.place_task = self.tree.unattributed.forward, -1
+        self._hook()
+
+    def _hook(self) -> None:
+        """Hook modules, steps and backward passes as long as any thread has opened the counter.
+
+        The hooks stay in a pause, since a module that was entered before it may be left inside.
+        """
         with self._lock:
-            self._entries += 1
-            if self._entries == 1:
+            is_open = any(thread.is_open for thread in self.threads.states)
+            if is_open and not self._hooks:
                 self._hooks = [
                     register_module_forward_pre_hook(self._enter_module),
                     register_module_forward_hook(self._exit_module, always_call=True),
@@ -89,26 +111,7 @@ class Attribution:
                     BackwardPreHook(self._call_backward),
                     *(make() for make in self._more_hooks),
                 ]
-        thread = self.here.thread
-        thread.entries += 1
-        if thread.entries == 1:
-            if threading.current_thread() is not threading.main_thread():
-                self.threads.are_several = True
-            thread.is_stranger = False
-            thread.place = self.tree.root.forward
-            thread.node_log.start(thread.place, next_sequence_nr())
-
-    def exit(self) -> None:
-        """Stop watching; what an exception left on the stack is forgotten."""
-        thread = self.here.thread
-        thread.entries -= 1
-        if thread.entries == 0:
-            thread.stack.clear()
-            thread.place, thread.place_task = self.tree.unattributed.forward, -1
-            thread.node_log.start(None, next_sequence_nr())
-        with self._lock:
-            self._entries -= 1
-            if self._entries == 0:
+            elif self._hooks and not is_open:
                 for hook in self._hooks:
                     hook.remove()
                 self._hooks = []
@@ -120,7 +123,10 @@ class Attribution:
         if backward_task() != -1:
             self._enter_recomputed(thread, module)
             return
-        if not thread.entries:
+        if not thread.is_watched:
+            if thread.pauses:
+                thread.pass_by(module)
+                return
             self.threads.add_unwatched(type_name(module))
             if is_grad_enabled():
                 thread.is_stranger = self.threads.are_several = True
@@ -139,6 +145,9 @@ class Attribution:
     def _enter_recomputed(self, thread: ThreadState, module: nn.Module) -> None:
         if is_graph_of_torchs_own(module):
             return  # a graph of gradients, which is no recomputation
+        if thread.pauses:
+            thread.pass_by(module)
+            return
         backward, task = self.here.backward, backward_task()
         caller = backward.running_scope()
         if thread.place_task != task:
@@ -150,6 +159,9 @@ class Attribution:
         thread = self.here.thread
         if not thread.close(module):
             return
+        if thread.pauses:
+            thread.log_place()  # the module was entered before the pause, perhaps
+            return
         if self.threads.are_several and not thread.stack:
             with without_modes():
                 self.threads.stamps.stamp(thread.node_log, thread.first_node, inputs, output)
@@ -158,7 +170,7 @@ class Attribution:
         if own or ANY_BACKWARD_HOOKS or ANY_BACKWARD_PRE_HOOKS:
             with without_modes():
                 start += hook_nodes(module, output)  # their node is still the module's
-        thread.node_log.start(thread.place if thread.entries else None, start)
+        thread.node_log.start(thread.place if thread.is_watched else None, start)
 
     ignore_when_captured(_exit_module)
 
@@ -166,7 +178,9 @@ class Attribution:
 
     def _enter_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
         thread = self.here.thread
-        if thread.entries:
+        if thread.pauses:
+            thread.pass_by(optimizer)
+        elif thread.is_watched:
             _close_abandoned(thread, optimizer)
             # a hook may step while backward runs
             thread.open_step(optimizer, thread.place.scope.places[OPTIMIZER], backward_task())
@@ -178,7 +192,8 @@ class Attribution:
 
     def _call_backward(self) -> None:
         # an accelerator's thread has not entered, but it runs inside a pass that another called
-        if backward_task() == -1 and not self.here.thread.entries:
+        thread = self.here.thread
+        if backward_task() == -1 and not thread.is_watched and not thread.pauses:
             self.threads.add_unwatched("backward")
 
 

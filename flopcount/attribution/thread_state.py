@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import weakref
+from collections.abc import Callable
 
 from torch import is_grad_enabled
 
@@ -12,16 +13,36 @@ from flopcount.attribution.tree import Place, Scope
 from flopcount.torch_private.autograd import next_sequence_nr, running_node
 
 
+class ThreadLife:
+    """Lives as long as its thread, and tells when that has ended."""
+
+    __slots__ = ("__weakref__", "_threads", "thread")
+
+    def __init__(self, threads: Threads) -> None:
+        self._threads = threads
+        self.thread: ThreadState | None = None
+
+    def __del__(self) -> None:
+        if self.thread is not None and self.thread.is_open:
+            when_ended = self._threads.when_ended()
+            if when_ended is not None:
+                when_ended(self.thread)
+
+
 class ThreadState:
-    """Where one thread is in the program.
+    """Where one thread is in the program, and whether the counter watches it.
 
     Attributes:
+        ident: the thread's number, as :func:`threading.get_ident` has it.
+        entries: how often the thread has entered the counter and not left it.
+        is_started: whether it has called ``start()``, and not ``stop()``.
+        pauses: how many of its pauses are open.
+        is_watched: whether the counter is open in it and not paused; None if it never was.
         place: where ops run now. A thread that has not entered has one too, since
             ``torch.jit.fork`` takes the counter along into its threads.
         place_task: the backward pass that was running when ``place`` was set; -1 for none.
         stack: open modules and optimizer steps, each with the ``place`` and ``place_task`` before.
         first_node: the number of the first autograd node of the outermost open module.
-        entries: how often the thread has entered the counter and not left it.
         is_stranger: whether it makes autograd nodes without having entered.
     """
 
@@ -29,8 +50,12 @@ class ThreadState:
         "_life",
         "entries",
         "first_node",
+        "ident",
+        "is_started",
         "is_stranger",
+        "is_watched",
         "node_log",
+        "pauses",
         "place",
         "place_task",
         "stack",
@@ -38,17 +63,45 @@ class ThreadState:
 
     def __init__(self, unattributed: Scope, life: object) -> None:
         self._life = weakref.ref(life)
+        self.ident = threading.get_ident()
+        self.entries = 0
+        self.is_started = False
+        self.pauses = 0
+        self.is_watched: bool | None = None
         self.place = unattributed.forward
         self.place_task = -1
         self.stack: list[tuple[object, Place, int]] = []
         self.first_node = 0
         self.node_log = NodeLog()
-        self.entries = 0
         self.is_stranger = is_grad_enabled() and running_node() is None
 
     def has_ended(self) -> bool:
         """Whether the thread has ended."""
         return self._life() is None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the counter is open in this thread, be it paused or not."""
+        return self.entries > 0 or self.is_started
+
+    @property
+    def is_running(self) -> bool:
+        """Whether this is the thread that asks."""
+        return self.ident == threading.get_ident() and not self.has_ended()
+
+    def log_place(self) -> None:
+        """Log where this thread, which asks, makes autograd nodes from here on.
+
+        What a pause inside a module makes is the module's; outside of modules nobody watches.
+        """
+        is_inside = self.is_open and self.place.scope.parent is not None
+        place = self.place if self.is_watched or is_inside else None
+        if place is not self.node_log.places[-1]:
+            self.node_log.start(place, next_sequence_nr())
+
+    def pass_by(self, opened: object) -> None:
+        """Put a module or an optimizer that is called in a pause on the stack: ops stay here."""
+        self.stack.append((opened, self.place, self.place_task))
 
     def open_module(self, module: object, place: Place, task: int) -> None:
         """Put ``module`` on the stack: ops run at ``place`` now, in backward pass ``task``."""
@@ -85,6 +138,8 @@ class Threads:
     """The threads that run modules, or ops that are counted."""
 
     def __init__(self) -> None:
+        # what to do when a thread ends without having left; a thread must not keep a counter alive
+        self.when_ended: Callable[[], Callable[[ThreadState], None] | None] = lambda: None
         self.states: list[ThreadState] = []
         self.are_several = False  # whether threads other than the main one make autograd nodes
         self.stamps = NodeStamps()  # written once there are several
@@ -100,6 +155,10 @@ class Threads:
             if thread.is_stranger and kept:
                 self.are_several = True
             self.states = [*kept, thread]
+
+    def are_watched(self) -> bool:
+        """Whether any thread is watched."""
+        return any(thread.is_watched for thread in self.states)
 
     def have_strangers(self) -> bool:
         """Whether any thread made autograd nodes that it did not log."""

@@ -12,16 +12,16 @@ from torch import nn
 from flopcount.attribution.forward import Attribution
 from flopcount.counter.eager import FORCE_EAGER, captures
 from flopcount.counter.functions import FunctionWatch
-from flopcount.counter.handlers import CountingMode, Handlers
-from flopcount.counter.tally import ThreadTally, Totals
+from flopcount.counter.handlers import Handlers
+from flopcount.counter.lifecycle import Lifecycle
+from flopcount.counter.tally import Totals
 from flopcount.errors import UncountedOpWarning, UnwatchedThreadWarning
 from flopcount.formulas import Formula, formulas_by_name
 from flopcount.report.report import Report
 from flopcount.torch_private.functions import FunctionHook
-from flopcount.torch_private.modes import modes, pop_mode, push_mode
 
 
-class FlopCounter(CountingMode):
+class FlopCounter(Lifecycle):
     """Count every op of the block, forward and backward, per module and phase.
 
     >>> import torch, flopcount
@@ -73,35 +73,13 @@ class FlopCounter(CountingMode):
             raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
         own = formulas_by_name(formulas or {})
         functions = FunctionWatch(self, own)
-        self._attribution = Attribution(model, [partial(FunctionHook, functions.begin)])
-        self._totals = Totals(strict=strict)
         super().__init__(
             Handlers(own) if own else HANDLERS,
-            ThreadTally(self._totals, self._attribution.here),
+            Totals(strict=strict),
+            Attribution(model, [partial(FunctionHook, functions.begin)]),
         )
         self._warned_ops: set[str] = set()
         self._warned_threads: set[str] = set()
-
-    def __enter__(self) -> FlopCounter:
-        # entered inside itself, a second mode on the stack would count each op twice
-        if self._attribution.here.thread.entries == 0:
-            FORCE_EAGER.begin()
-            super().__enter__()
-        self._attribution.enter()
-        return self
-
-    def __exit__(self, *exception: Any) -> None:
-        self._attribution.exit()
-        if self._attribution.here.thread.entries == 0:
-            # an interrupt may have left this mode on the stack twice, or not at all
-            open_modes = modes()
-            if self not in open_modes:
-                push_mode(self)
-            while open_modes[-2:] == [self, self]:
-                open_modes.pop()
-                pop_mode()
-            super().__exit__(*exception)
-            FORCE_EAGER.end()
 
     def report(self) -> Report:
         """A snapshot of what was counted so far, which does not change any more.
@@ -119,6 +97,7 @@ class FlopCounter(CountingMode):
             UnwatchedThreadWarning: once for each thread that had not entered the counter, but
                 ran a module, a backward pass or an optimizer's step.
         """
+        self._take_off_left_modes()
         ledger, unwatched = self._totals.ledger(), self._attribution.threads.unwatched
         for op, reason in list(self._totals.unknown.items()):
             if op not in self._warned_ops:

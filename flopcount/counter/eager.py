@@ -25,15 +25,32 @@ def captures() -> bool:
 
 
 class Stance:
-    """Tells the compiler to leave functions alone, except those that :func:`captures` allows."""
+    """Tells the compiler to leave functions alone, except those that :func:`captures` allows.
 
-    skip_guard_eval_unsafe = False
-    backend = None
+    A program may set this stance again after the last counter was closed, when a context ends that
+    it opened inside the block. Then it is what ``prior`` is.
+    """
+
+    def __init__(self) -> None:
+        self.is_forcing = True
+        self.prior: Any = None  # the stance that it took the place of
 
     @property
     def stance(self) -> str:
         """One of the stances that ``torch.compiler.set_stance`` knows."""
-        return "default" if captures() else "force_eager"
+        if self.is_forcing:
+            return "default" if captures() else "force_eager"
+        return str(self.prior.stance)
+
+    @property
+    def skip_guard_eval_unsafe(self) -> bool:
+        """Whether guards of compiled functions go unchecked."""
+        return not self.is_forcing and self.prior.skip_guard_eval_unsafe
+
+    @property
+    def backend(self) -> Any:
+        """What compiles instead of a function's own backend."""
+        return None if self.is_forcing else self.prior.backend
 
 
 class ForceEager:
@@ -44,16 +61,17 @@ class ForceEager:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # garbage collection may close another counter meanwhile
         self._num_open = 0
         self._ours = Stance()
-        self._prior: Any = None
+        self._is_set = False
         self._is_late = False
 
     def begin(self) -> None:
         """Run compiled functions eagerly from here on; :meth:`end` undoes it."""
         with self._lock:
             self._num_open += 1
+            self._ours.is_forcing = True
             self._set_stance()
 
     def compiler_was_loaded(self) -> None:
@@ -64,18 +82,20 @@ class ForceEager:
                 self._set_stance()
 
     def _set_stance(self) -> None:
-        if self._prior is None and "torch._dynamo" in sys.modules:
-            self._prior = stance()
-            set_stance(self._ours)
+        if not self._is_set and "torch._dynamo" in sys.modules:
+            self._is_set = True
+            if stance() is not self._ours:
+                self._ours.prior = stance()
+                set_stance(self._ours)
 
     def end(self) -> None:
         """Undo one :meth:`begin`."""
         with self._lock:
             self._num_open -= 1
-            if self._num_open == 0 and self._prior is not None:
+            if self._num_open == 0 and self._is_set:
                 if stance() is self._ours:  # else the program has set one of its own, to keep
-                    set_stance(self._prior)
-                self._prior = None
+                    set_stance(self._ours.prior)
+                self._ours.is_forcing = self._is_set = False
                 if self._is_late:
                     forget_compiled()
                 self._is_late = False

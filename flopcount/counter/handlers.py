@@ -39,6 +39,7 @@ from flopcount.torch_private.modes import (
     is_traceable_wrapper_subclass_type,
     may_open_itself,
     modes,
+    num_modes,
     pop_mode,
     push_mode,
     resolving_views,
@@ -137,7 +138,9 @@ def _seen_by(
             with resolving_views():
                 return function(*args, **kwargs)
         finally:
-            pop_mode()
+            # garbage collection may have closed the counter meanwhile
+            if num_modes() and (top := pop_mode()) is not mode:
+                push_mode(top)
 
     return run
 
@@ -184,7 +187,7 @@ def _counting(plan: Plan) -> Handler:
         out = call(*args, **kwargs) if kwargs else call(*args)
         key = sign(place, plan, args, kwargs, out)
         try:
-            tally.known[key][0] += 1
+            tally.calls[key][0] += 1
         except KeyError:  # a new call, or one that has no key (None)
             tally.count_new(key, place, plan, args, kwargs, out)
         except TypeError:  # a symbolic number has no hash

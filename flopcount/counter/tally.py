@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from flopcount.attribution.forward import Here
+from flopcount.attribution.thread_state import ThreadState
 from flopcount.attribution.tree import Place
 from flopcount.counter.unwritten import Unwritten
 from flopcount.errors import UncountedOpError
@@ -37,7 +38,7 @@ class Watcher(Protocol):
 
 
 class NoneKnown(dict[Any, Any]):
-    """Stands for the calls that a tally knows while its ops are watched: it knows none."""
+    """Stands for the calls of a tally that rests, or whose ops are watched: it knows none."""
 
     def __getitem__(self, key: Any) -> Any:
         hash(key)  # a symbolic number has no hash
@@ -56,12 +57,12 @@ class Totals:
         self._ledger = Ledger()
         self._tallies: list[Tally] = []
         self._unproven: list[tuple[list[Tensor], Place, Bill]] = []
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # garbage collection may close another counter meanwhile
 
     def add(self, tally: Tally) -> None:
         """Take in a thread's tally, and let go of those of threads that ended and left nothing."""
         with self._lock:
-            kept = [t for t in self._tallies if t.calls or not t.thread.has_ended()]
+            kept = [t for t in self._tallies if t.counted or not t.thread.has_ended()]
             self._tallies = [*kept, tally]
 
     def post(self, place: Place, bill: Bill) -> None:
@@ -87,7 +88,19 @@ class Totals:
         """Post what ``tally`` holds, and empty it."""
         with self._lock:
             tally.post_to(self._ledger)
-            tally.calls.clear()
+            tally.counted.clear()
+
+    def rest(self, thread: ThreadState, *, all_do: bool) -> None:
+        """Count nothing in ``thread`` from here on, nor in any other if ``all_do``."""
+        for tally in self._tallies:
+            if all_do or tally.thread is thread:
+                tally.rest()
+
+    def wake(self, thread: ThreadState) -> None:
+        """Count in ``thread`` again, and where torch takes the counter along."""
+        for tally in self._tallies:
+            if tally.thread is thread or tally.thread.is_watched is None:
+                tally.wake()
 
     def ledger(self) -> Ledger:
         """A ledger of what was counted so far, which does not change any more."""
@@ -104,19 +117,23 @@ class Totals:
             self._ledger = Ledger()
             self._unproven = []
             for tally in self._tallies:
-                tally.calls.clear()
+                tally.counted.clear()
         self.unknown.clear()
 
 
 class Tally:
     """What one thread has counted since it was folded last.
 
+    A mode may come back to the stack of a thread that has left the counter: torch restores the
+    stack after each node of backward, and after each op. Its tally rests: it counts nothing.
+
     Attributes:
-        calls: how often each call came, and its bill: ``{key: [number, bill]}``. A key is
+        counted: how often each call came, and its bill: ``{key: [number, bill]}``. A key is
             ``(place, plan, *signature)``, made in ``signature.py``.
-        known: where a handler looks a call up: in ``calls``, unless ops are watched. Then it finds
-            none, and each op comes to :meth:`count_new`. So watching costs nothing where nobody
-            watches.
+        calls: where a handler looks a call up: the same dictionary, unless the tally rests, or its
+            ops are watched. Then a handler finds none, and each op comes to :meth:`count_new`. So
+            neither costs anything where nobody rests or watches.
+        is_resting: whether nothing is counted.
         unwritten: the memory that was allocated, and that no op has written yet.
         thread, backward, gradients: as in ``here``, which is slower to ask.
     """
@@ -126,35 +143,48 @@ class Tally:
         "_watchers",
         "backward",
         "calls",
+        "counted",
         "gradients",
-        "known",
+        "is_resting",
         "thread",
         "unwritten",
     )
 
     def __init__(self, totals: Totals, here: Here) -> None:
         self.calls: dict[Any, list[Any]] = {}
-        self.known = self.calls
+        self.counted = self.calls
+        self.is_resting = False
         self.unwritten = Unwritten(self)
         self._watchers: list[Watcher] = []
         self.thread, self.backward, self.gradients = here.thread, here.backward, here.gradients
         self._totals = totals
+        if self.thread.is_watched is False:
+            self.rest()  # the thread had left before its first op
+
+    def rest(self) -> None:
+        """Count nothing from here on, until :meth:`wake`."""
+        self.is_resting = True
+        self.calls = NONE_KNOWN
+
+    def wake(self) -> None:
+        """Count again."""
+        self.is_resting = False
+        self.calls = NONE_KNOWN if self._watchers else self.counted
 
     def post_to(self, ledger: Ledger) -> None:
         """Post every bill as often as its call came."""
-        for (place, *_), (calls, bill) in list(self.calls.items()):
+        for (place, *_), (calls, bill) in list(self.counted.items()):
             ledger.post(place, bill, calls)
 
     def count_new(
         self, key: Any, place: Place, plan: Plan, args: Any, kwargs: Any, out: Any
     ) -> None:
         """Count a call whose ``key`` the handler did not find, or that has none (None)."""
-        if self._watchers:
-            if self._is_covered(plan, args, kwargs, out):
-                return
-            if key in self.calls:
-                self.calls[key][0] += 1
-                return
+        if self.is_resting or (self._watchers and self._is_covered(plan, args, kwargs, out)):
+            return
+        if key in self.counted:
+            self.counted[key][0] += 1
+            return
         signature = None if key is None else key[2:]
         bill = plan.bills.get(signature)
         if bill is None:
@@ -167,24 +197,24 @@ class Tally:
 
     def count_symbolic(self, place: Place, plan: Plan, args: Any, kwargs: Any) -> None:
         """Count a call with symbolic sizes: how often it came, but not what it costs."""
-        if any(watcher.covers for watcher in self._watchers):
+        if self.is_resting or any(watcher.covers for watcher in self._watchers):
             return
         key = place, plan
-        if key in self.calls:
-            self.calls[key][0] += 1
+        if key in self.counted:
+            self.counted[key][0] += 1
         else:
             self._add(key, place, plan.symbolic_bill(), args, kwargs)
 
     def watch(self, watcher: Watcher) -> None:
         """Show each op to ``watcher`` from here on."""
         self._watchers.append(watcher)
-        self.known = NONE_KNOWN
+        self.calls = NONE_KNOWN
 
     def unwatch(self, watcher: Watcher) -> None:
         """Show no more ops to ``watcher``."""
         self._watchers = [other for other in self._watchers if other is not watcher]
-        if not self._watchers:
-            self.known = self.calls
+        if not self._watchers and not self.is_resting:
+            self.calls = self.counted
 
     @property
     def in_function(self) -> bool:
@@ -211,7 +241,7 @@ class Tally:
         """
         for watcher in self._watchers:
             watcher.see_named()
-        if any(watcher.covers for watcher in self._watchers):
+        if self.is_resting or any(watcher.covers for watcher in self._watchers):
             return
         node = running_node()
         place = self.thread.place if node is None else self.backward.place(node, args)
@@ -233,8 +263,8 @@ class Tally:
         if key is None:
             self._totals.post(place, bill)
             return
-        self.calls[key] = [1, bill]
-        if len(self.calls) >= TALLY_LIMIT:
+        self.counted[key] = [1, bill]
+        if len(self.counted) >= TALLY_LIMIT:
             self._totals.fold(self)
 
 

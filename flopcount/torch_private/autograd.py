@@ -90,7 +90,7 @@ class BackwardPreHook(torch._C._ImperativeEngine):
     frame, so a warning still names the same line of the program.
     """
 
-    _lock = threading.Lock()
+    _lock = threading.RLock()  # garbage collection may close a counter meanwhile
 
     def __init__(self, hook: Callable[[], None]) -> None:
         self._hook: Callable[[], None] | None = hook

@@ -64,9 +64,13 @@ pop_mode: Callable[[], Any] = partial(torch._C._pop_torch_dispatch_stack, None)
 """Close the mode on top."""
 
 
+num_modes: Callable[[], int] = torch._C._len_torch_dispatch_stack
+"""How many modes are open in this thread."""
+
+
 def modes() -> list[TorchDispatchMode]:
     """The dispatch modes that are open in this thread, the outermost first."""
-    return [torch._C._get_dispatch_stack_at(i) for i in range(torch._C._len_torch_dispatch_stack())]
+    return [torch._C._get_dispatch_stack_at(i) for i in range(num_modes())]
 
 
 without_functions = torch._C.DisableTorchFunction

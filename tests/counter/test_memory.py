@@ -46,7 +46,7 @@ class TestMemory:
                     optimizer.zero_grad()
                     layer(batch()).sum().backward()
                     optimizer.step()
-            return len(counter._local.tally.calls)
+            return len(counter._local.tally.counted)
 
         assert train(3) == train(100)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import threading
 import warnings
-from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
@@ -17,15 +16,8 @@ from torch.utils.checkpoint import checkpoint
 
 from flopcount import FlopCounter, UnwatchedThreadWarning
 from flopcount.cost import ZERO
-from tests.counter.units import PRODUCT, batch, linear
+from tests.counter.units import PRODUCT, batch, linear, run_aside
 from tests.invariants import check
-
-
-def run_aside(work: Callable[[], object]) -> None:
-    """Run ``work`` in a thread of its own."""
-    thread = threading.Thread(target=work)
-    thread.start()
-    thread.join()
 
 
 def product_aside() -> dict[str, int]:

@@ -23,7 +23,7 @@ def test_reset_lets_go_of_everything() -> None:
         counter.reset()
         with counter:
             torch.ones(size).relu()
-    assert len(counter._local.tally.calls) <= 3
+    assert len(counter._local.tally.counted) <= 3
 
 
 def test_blocks_with_formulas_of_their_own_bring_nothing_new() -> None:
@@ -32,7 +32,7 @@ def test_blocks_with_formulas_of_their_own_bring_nothing_new() -> None:
     for _ in range(5):
         with counter:
             torch.ones(3).relu()
-        sizes.append((len(counter._local.tally.calls), len(counter._handlers._known)))
+        sizes.append((len(counter._local.tally.counted), len(counter._handlers._known)))
     assert len(set(sizes)) == 1
     assert counter.report().total.arith == 5 * 7
 

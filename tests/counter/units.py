@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
+
+from flopcount import FlopCounter
 
 PRODUCT = 4 * 8 * 8
 """MACs of a Linear(8, 8) on a 4 × 8 input."""
@@ -23,3 +28,30 @@ def mm() -> Tensor:
 
 def pair() -> nn.Sequential:
     return nn.Sequential(linear(), nn.Tanh(), linear())
+
+
+def products(counter: FlopCounter) -> float:
+    """What a counter has counted, in units."""
+    return counter.report().total.macs / PRODUCT
+
+
+def close(counter: FlopCounter) -> None:
+    """Leave a counter without a block."""
+    counter.__exit__(None, None, None)
+
+
+def run_aside(work: Callable[[], object], name: str | None = None) -> None:
+    """Run ``work`` in a thread of its own, and raise what it raises."""
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run, name=name)
+    thread.start()
+    thread.join()
+    if errors:
+        raise errors[0]
