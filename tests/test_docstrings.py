@@ -18,8 +18,9 @@ INTERNAL = {"ignore_compile_internals", "supports_higher_order_operators"}
 
 
 def members(cls: type) -> Iterator[tuple[str, Any]]:
-    """The public names that a class brings itself."""
-    for name, value in vars(cls).items():
+    """The public names that a class brings, or that another class of ours brings for it."""
+    ours = [base for base in cls.__mro__ if base.__module__.startswith("flopcount")]
+    for name, value in {name: value for base in ours for name, value in vars(base).items()}.items():
         if not name.startswith("_") and name not in INTERNAL:
             yield name, inspect.unwrap(getattr(value, "__func__", value))
 

@@ -32,8 +32,10 @@ class FlopCounter(Lifecycle):
     >>> report.total.macs, report["0"].phases["forward"].macs
     (1408, 512)
 
-    The counter can be entered again, and adds up; :meth:`reset` starts afresh. It watches the
-    threads that enter it, and the backward passes that they start.
+    The counter can be entered again, and adds up; :meth:`reset` starts afresh. In a loop, reset
+    one counter: a new one at each step is slower, since it looks for the names of all modules
+    again. It watches the threads that enter it, and the backward passes that they start. Callbacks
+    use :meth:`start` and :meth:`stop`; :meth:`paused` leaves something out.
 
     Args:
         model: names the root of the report. A submodule that is called by itself is found under
@@ -44,6 +46,7 @@ class FlopCounter(Lifecycle):
 
     Raises:
         UncountedOpError: under ``strict``, with the op, its arguments and the scope.
+        FlopcountError: when it is left without having been entered, or twice.
     """
 
     @classmethod
@@ -115,7 +118,10 @@ class FlopCounter(Lifecycle):
         return ledger.report(self._attribution.tree, unwatched)
 
     def reset(self) -> None:
-        """Forget what was counted.
+        """Forget what was counted, in all threads; the counter stays open where it is open.
+
+        A call of a module that is going on is not counted as a call any more, but its later ops
+        are.
 
         >>> import torch, flopcount
         >>> with flopcount.FlopCounter() as counter:
