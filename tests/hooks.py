@@ -1,6 +1,8 @@
-"""What watches modules, optimizers and ops in this process."""
+"""What watches modules, optimizers, ops and methods in this process."""
 
 from __future__ import annotations
+
+import sys
 
 from torch.nn.modules import module as module_hooks
 from torch.optim import optimizer as optimizer_hooks
@@ -8,6 +10,8 @@ from torch.utils._python_dispatch import (
     _get_current_dispatch_mode_stack,
     is_in_torch_dispatch_mode,
 )
+
+from flopcount.torch_private.method_hook import MethodHooks
 
 
 def notes() -> tuple[bool, bool]:
@@ -25,4 +29,5 @@ def watchers() -> tuple[int, ...]:
         len(optimizer_hooks._global_optimizer_post_hooks),
         len(_get_current_dispatch_mode_stack()),
         *notes(),
+        sum(isinstance(finder, MethodHooks) for finder in sys.meta_path),
     )

@@ -131,6 +131,7 @@ class FlopCounter(Lifecycle):
         0
         """
         self._totals.reset()
+        self._captures.abandon()
         self._attribution.threads.unwatched.clear()
         self._warned_ops.clear()
         self._warned_threads.clear()

@@ -8,8 +8,9 @@ from typing import Any, TypeVar
 
 from flopcount.attribution.forward import Attribution
 from flopcount.attribution.thread_state import ThreadState
-from flopcount.counter.eager import FORCE_EAGER
+from flopcount.counter.captures import Captures
 from flopcount.counter.handlers import CountingMode, Handlers
+from flopcount.counter.open_counters import OPEN
 from flopcount.counter.tally import ThreadTally, Totals
 from flopcount.errors import FlopcountError
 from flopcount.torch_private.autograd import backward_task
@@ -29,6 +30,7 @@ class Lifecycle(CountingMode):
     def __init__(self, handlers: Handlers, totals: Totals, attribution: Attribution) -> None:
         super().__init__(handlers, ThreadTally(totals, attribution.here))
         self._totals = totals
+        self._captures = Captures(totals)
         self._attribution = attribution
         self._threads = attribution.threads
         self._threads.when_ended = weakref.WeakMethod(self._let_go)
@@ -147,14 +149,15 @@ class Lifecycle(CountingMode):
         with self._life_lock:
             wants = thread.is_open and not thread.pauses
             if wants and not thread.is_watched and thread.is_running:
-                FORCE_EAGER.begin()
+                OPEN.begin(self)
                 self._attribution.watch()
                 self._totals.wake(thread)
                 open_mode(self)
             elif thread.is_watched and not wants:
                 self._attribution.unwatch(thread)
                 self._totals.rest(thread, all_do=not self._threads.are_watched())
-                FORCE_EAGER.end()
+                self._captures.abandon()
+                OPEN.end(self)
                 (close_mode if thread.is_running else close_elsewhere)(self)
             if not thread.is_open:
                 self._attribution.leave(thread)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -13,7 +14,8 @@ from flopcount.attribution.tree import Place
 from flopcount.counter.unwritten import Unwritten
 from flopcount.errors import UncountedOpError
 from flopcount.formulas import Bill, Plan, describe
-from flopcount.report.ledger import Ledger
+from flopcount.report.ledger import Ledger, negative
+from flopcount.report.tree import Row
 from flopcount.torch_private.autograd import running_node
 from flopcount.torch_private.modes import without_functions, without_modes
 
@@ -55,6 +57,7 @@ class Totals:
         self.strict = strict  # raise at the first op that has no formula
         self.unknown: dict[str, str] = {}  # an uncounted op's name -> why it is uncounted
         self._ledger = Ledger()
+        self._has_taken = False  # so that some rows of the ledger may be empty
         self._tallies: list[Tally] = []
         self._unproven: list[tuple[list[Tensor], Place, Bill]] = []
         self._lock = threading.RLock()  # garbage collection may close another counter meanwhile
@@ -109,7 +112,22 @@ class Totals:
             ledger = Ledger(self._ledger.rows)
             for tally in self._tallies:
                 tally.post_to(ledger)
+        if self._has_taken:
+            ledger.rows = {k: row for k, row in ledger.rows.items() if row.calls or row.cost}
         return ledger
+
+    def take(self, before: Ledger) -> list[Row]:
+        """Take out what was counted since the totals were those of ``before``."""
+        rows = self.ledger().since(before)
+        self._has_taken = True
+        self.put(map(negative, rows))
+        return rows
+
+    def put(self, rows: Iterable[Row]) -> None:
+        """Count what :meth:`take` returned."""
+        with self._lock:
+            for row in rows:
+                self._ledger.add(row)
 
     def reset(self) -> None:
         """Forget what was counted."""

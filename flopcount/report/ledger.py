@@ -41,16 +41,17 @@ class Ledger:
             gradients={name: calls * cost for name, cost in gradients.items()},
             uncounted=0 if bill.counted else calls,
         )
-        self._add(row)
+        self.add(row)
         if bill.integer:  # products of integers in an op that works on floats too
             cost = calls * bill.integer
             split = {place.gradient: cost} if place.gradient else {}
-            self._add(Row(row.module, row.phase, row.op, INTEGER, 0, cost, split))
+            self.add(Row(row.module, row.phase, row.op, INTEGER, 0, cost, split))
         if bill.recompute:  # a fused backward repeats forward work
             cost = calls * bill.recompute
-            self._add(Row(row.module, RECOMPUTE, row.op, row.dtype, calls=0, cost=cost))
+            self.add(Row(row.module, RECOMPUTE, row.op, row.dtype, calls=0, cost=cost))
 
-    def _add(self, row: Row) -> None:
+    def add(self, row: Row) -> None:
+        """Add a row."""
         key = row.module, row.phase, row.op, row.dtype
         total = self.rows.get(key)
         if total is None:
@@ -67,6 +68,13 @@ class Ledger:
             },
             uncounted=total.uncounted + row.uncounted,
         )
+
+    def since(self, before: Ledger) -> list[Row]:
+        """What was added to these totals since they were those of ``before``."""
+        ledger = Ledger(self.rows)
+        for row in before.rows.values():
+            ledger.add(negative(row))
+        return [row for row in ledger.rows.values() if row.calls or row.cost]
 
     def report(self, tree: ModuleTree, unwatched: Mapping[str, str] | None = None) -> Report:
         """A report of these totals and of the modules in ``tree`` that ran.
@@ -88,3 +96,14 @@ class Ledger:
         roots = [scope for scope in tree.root.children.values() if scope in shown]
         model = tree.model or (roots[0] if len(roots) == 1 else None)
         return Report(tuple(modules), rows, model.path if model else None, dict(unwatched or {}))
+
+
+def negative(row: Row) -> Row:
+    """The row that takes ``row`` out of a ledger."""
+    return replace(
+        row,
+        calls=-row.calls,
+        cost=-1 * row.cost,
+        gradients={name: -1 * cost for name, cost in row.gradients.items()},
+        uncounted=-row.uncounted,
+    )
