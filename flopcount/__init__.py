@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from flopcount.errors import UncountedOpError as UncountedOpError
     from flopcount.errors import UncountedOpWarning as UncountedOpWarning
     from flopcount.errors import UnknownModuleError as UnknownModuleError
+    from flopcount.errors import UnwatchedProcessWarning as UnwatchedProcessWarning
     from flopcount.errors import UnwatchedThreadWarning as UnwatchedThreadWarning
     from flopcount.formulas import Gradients as Gradients
     from flopcount.formulas import formula as formula
@@ -37,6 +38,7 @@ _HOMES = {
     "UncountedOpError": "errors",
     "UncountedOpWarning": "errors",
     "UnknownModuleError": "errors",
+    "UnwatchedProcessWarning": "errors",
     "UnwatchedThreadWarning": "errors",
     "count": "counter.count",
     "count_graph": "graph.count_graph",

@@ -10,6 +10,7 @@ __all__ = [
     "UncountedOpError",
     "UncountedOpWarning",
     "UnknownModuleError",
+    "UnwatchedProcessWarning",
     "UnwatchedThreadWarning",
     "did_you_mean",
 ]
@@ -76,6 +77,23 @@ class UnwatchedThreadWarning(UserWarning):
     ...     report = counter.report()
     >>> [warning.category.__name__ for warning in caught], report.unwatched
     (['UnwatchedThreadWarning'], {'other': 'Linear'})
+    """
+
+
+class UnwatchedProcessWarning(UserWarning):
+    """The block started a process, into which the counter does not see; it is warned of once.
+
+    Workers of a data loader are no reason to warn; ``report.children`` has them, too.
+
+    >>> import os, torch, flopcount, warnings
+    >>> with flopcount.FlopCounter() as counter:
+    ...     if os.fork() == 0:
+    ...         os._exit(0)
+    >>> with warnings.catch_warnings(record=True) as caught:
+    ...     warnings.simplefilter("always")
+    ...     report = counter.report()
+    >>> [warning.category.__name__ for warning in caught], report.children
+    (['UnwatchedProcessWarning'], {'os.fork': 1})
     """
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from multiprocessing.process import BaseProcess
 
 from torch.nn.modules import module as module_hooks
 from torch.optim import optimizer as optimizer_hooks
@@ -11,7 +12,7 @@ from torch.utils._python_dispatch import (
     is_in_torch_dispatch_mode,
 )
 
-from flopcount.torch_private.method_hook import MethodHooks
+from flopcount.torch_private.method_hook import MethodHook, MethodHooks
 
 
 def notes() -> tuple[bool, bool]:
@@ -30,4 +31,5 @@ def watchers() -> tuple[int, ...]:
         len(_get_current_dispatch_mode_stack()),
         *notes(),
         sum(isinstance(finder, MethodHooks) for finder in sys.meta_path),
+        int(isinstance(BaseProcess.__dict__["start"], MethodHook)),
     )

@@ -116,6 +116,11 @@ class Attribution:
                     hook.remove()
                 self._hooks = []
 
+    def renew_locks(self) -> None:
+        """Forget who holds a lock, in a forked process where that thread is not."""
+        self._lock = threading.RLock()
+        self.threads.renew_lock()
+
     # -- modules
 
     def _enter_module(self, module: nn.Module, inputs: Any) -> None:

@@ -147,6 +147,10 @@ class Threads:
         self._forgot_a_stranger = False
         self._lock = threading.RLock()
 
+    def renew_lock(self) -> None:
+        """Forget who holds the lock, in a forked process where that thread is not."""
+        self._lock = threading.RLock()
+
     def add(self, thread: ThreadState) -> None:
         """Add ``thread``, and forget those that have ended and logged no nodes."""
         with self._lock:

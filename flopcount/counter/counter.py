@@ -15,9 +15,13 @@ from flopcount.counter.functions import FunctionWatch
 from flopcount.counter.handlers import Handlers
 from flopcount.counter.lifecycle import Lifecycle
 from flopcount.counter.tally import Totals
-from flopcount.errors import UncountedOpWarning, UnwatchedThreadWarning
+from flopcount.errors import (
+    UncountedOpWarning,
+    UnwatchedProcessWarning,
+    UnwatchedThreadWarning,
+)
 from flopcount.formulas import Formula, formulas_by_name
-from flopcount.report.report import Report
+from flopcount.report.report import LOADER, Report
 from flopcount.torch_private.functions import FunctionHook
 
 
@@ -81,8 +85,10 @@ class FlopCounter(Lifecycle):
             Totals(strict=strict),
             Attribution(model, [partial(FunctionHook, functions.begin)]),
         )
+        self._children: dict[str, int] = {}  # what processes run that the program started -> number
         self._warned_ops: set[str] = set()
         self._warned_threads: set[str] = set()
+        self._warned_children: set[str] = set()
 
     def report(self) -> Report:
         """A snapshot of what was counted so far, which does not change any more.
@@ -99,6 +105,8 @@ class FlopCounter(Lifecycle):
             UncountedOpWarning: once for each op whose cost is not known, with the reason.
             UnwatchedThreadWarning: once for each thread that had not entered the counter, but
                 ran a module, a backward pass or an optimizer's step.
+            UnwatchedProcessWarning: once for what processes ran that the block started, unless
+                they are workers of a data loader.
         """
         self._take_off_left_modes()
         ledger, unwatched = self._totals.ledger(), self._attribution.threads.unwatched
@@ -115,7 +123,17 @@ class FlopCounter(Lifecycle):
                     UnwatchedThreadWarning,
                     stacklevel=2,
                 )
-        return ledger.report(self._attribution.tree, unwatched)
+        children = dict(self._children)
+        for name, number in children.items():
+            if name not in {*self._warned_children, LOADER}:
+                self._warned_children.add(name)
+                warnings.warn(
+                    f"{name} ran in {number} process{'es' if number > 1 else ''} that the block "
+                    "started: nothing is counted there; use a counter in the process itself",
+                    UnwatchedProcessWarning,
+                    stacklevel=2,
+                )
+        return ledger.report(self._attribution.tree, unwatched, children)
 
     def reset(self) -> None:
         """Forget what was counted, in all threads; the counter stays open where it is open.
@@ -133,8 +151,9 @@ class FlopCounter(Lifecycle):
         self._totals.reset()
         self._captures.abandon()
         self._attribution.threads.unwatched.clear()
-        self._warned_ops.clear()
-        self._warned_threads.clear()
+        self._children.clear()
+        for warned in (self._warned_ops, self._warned_threads, self._warned_children):
+            warned.clear()
         for scope in self._attribution.tree.scopes():
             scope.calls = 0
 

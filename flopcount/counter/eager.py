@@ -100,5 +100,9 @@ class ForceEager:
                     forget_compiled()
                 self._is_late = False
 
+    def renew_lock(self) -> None:
+        """Forget who holds the lock, in a forked process where that thread is not."""
+        self._lock = threading.Lock()
+
 
 FORCE_EAGER = ForceEager()

@@ -299,6 +299,10 @@ class Handlers:
         known = self._known.get(id(func))
         return known[1] if known else self._make(func)
 
+    def renew_lock(self) -> None:
+        """Forget who holds the lock, in a forked process where that thread is not."""
+        self._lock = threading.Lock()
+
     def _make(self, func: Any) -> Handler:
         decided = Plan(func, self._formulas) if self._formulas else plan_of(func)
         handler = _maker(decided)(decided)

@@ -169,6 +169,15 @@ class Lifecycle(CountingMode):
         thread.is_started = False
         self._settle(thread)
 
+    def leave_in_child(self) -> None:
+        """Close the counter in a process that was forked while it was open."""
+        self._life_lock = threading.RLock()
+        self._handlers.renew_lock()
+        self._totals.renew_lock()
+        self._attribution.renew_locks()
+        for thread in self._threads.states:
+            self._let_go(thread)
+
     def _begin_pause(self) -> None:
         self._take_off_left_modes()
         thread = self._attribution.here.thread

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from typing import Any
 
+from flopcount.counter.children import Children
 from flopcount.counter.eager import FORCE_EAGER
 from flopcount.counter.shadows import Shadows
+from flopcount.torch_private.autograd import BackwardPreHook
+from flopcount.torch_private.functions import FunctionHook
 from flopcount.torch_private.method_hook import MethodHooks
 
 
@@ -16,7 +20,12 @@ class OpenCounters:
     def __init__(self) -> None:
         self._counters: list[Any] = []
         self._lock = threading.Lock()
-        self._hooks = MethodHooks(Shadows(self._counters).hooks())
+        self._children = Children(self._counters)
+        self._hooks = MethodHooks([*Shadows(self._counters).hooks(), *self._children.hooks()])
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(
+                after_in_parent=self._children.note_fork, after_in_child=self._leave_in_child
+            )
 
     def begin(self, counter: Any) -> None:
         """A thread opens ``counter``."""
@@ -33,6 +42,15 @@ class OpenCounters:
             if not self._counters:
                 self._hooks.remove()
         FORCE_EAGER.end()
+
+    def _leave_in_child(self) -> None:
+        """A forked child is not counted: it runs as if no counter had been opened."""
+        self._lock = threading.Lock()  # a thread that is not here may have held a lock
+        FORCE_EAGER.renew_lock()
+        BackwardPreHook.renew_lock()
+        FunctionHook.renew_lock()
+        for counter in dict.fromkeys(self._counters):
+            counter.leave_in_child()
 
 
 OPEN = OpenCounters()

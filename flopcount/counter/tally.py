@@ -62,6 +62,10 @@ class Totals:
         self._unproven: list[tuple[list[Tensor], Place, Bill]] = []
         self._lock = threading.RLock()  # garbage collection may close another counter meanwhile
 
+    def renew_lock(self) -> None:
+        """Forget who holds the lock, in a forked process where that thread is not."""
+        self._lock = threading.RLock()
+
     def add(self, tally: Tally) -> None:
         """Take in a thread's tally, and let go of those of threads that ended and left nothing."""
         with self._lock:

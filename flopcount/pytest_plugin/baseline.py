@@ -36,7 +36,7 @@ def document_of(report: Report) -> dict[str, Any]:
     Zeros, the names of classes, and gradients (which are parts of the rows) are left out.
     """
     document = json.loads(report.to_json())
-    del document["unwatched"]
+    del document["unwatched"], document["children"]
     for module in document["modules"]:
         del module["type"]
     for row in document["rows"]:

@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Literal
 
 from flopcount.cost import UNITS, Cost, parse_quantity
 from flopcount.errors import did_you_mean
+from flopcount.report.report import LOADER, Report
 
 if TYPE_CHECKING:
     import pytest
-
-    from flopcount.report.report import Report
 
 EXAMPLE = (
     'right is @pytest.mark.flop_budget("8.2 GFLOP", forward="4.1 GMAC", '
@@ -137,7 +136,13 @@ def omissions(report: Report) -> list[str]:
         "leaves it out"
         for name, function in report.unwatched.items()
     ]
-    return uncounted + unwatched
+    children = [
+        f"{name} ran in {number} process{'es' if number > 1 else ''}, which no counter sees; "
+        "strict=False leaves that out"
+        for name, number in report.children.items()
+        if name != LOADER
+    ]
+    return uncounted + unwatched + children
 
 
 def _measures(bound: Bound, report: Report) -> list[Measure]:

@@ -12,19 +12,20 @@ from flopcount.report.tree import GRADIENTS, Module, Row
 
 SCHEMA = "flopcount.report/1"
 
-Fields = tuple[tuple[Module, ...], tuple[Row, ...], "str | None", dict[str, str]]
-"""The fields of a report: modules, rows, the model's path, and unwatched threads."""
+Fields = tuple[tuple[Module, ...], tuple[Row, ...], "str | None", dict[str, str], dict[str, int]]
+"""The fields of a report: modules, rows, the model's path, unwatched threads and processes."""
 
 
 def write(fields: Fields) -> str:
     """The JSON of a report."""
-    modules, rows, model_path, unwatched = fields
+    modules, rows, model_path, unwatched, children = fields
     document = {
         "schema": SCHEMA,
         "model": model_path,
         "modules": [asdict(module) for module in modules],
         "rows": [asdict(row) for row in rows],
         "unwatched": unwatched,
+        "children": children,
     }
     return json.dumps(document, indent=1)
 
@@ -39,10 +40,11 @@ def read(text: str) -> Fields:
         modules = tuple(Module(**module) for module in document["modules"])
         rows = tuple(map(_row, document["rows"]))
         model_path, unwatched = document["model"], dict(document["unwatched"])
+        children = dict(document.get("children", {}))  # version 0.1.0 did not write it
         _check(modules, rows, model_path)
     except (AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"a damaged report: {type(error).__name__}: {error}") from error
-    return modules, rows, model_path, unwatched
+    return modules, rows, model_path, unwatched, children
 
 
 def _check(modules: tuple[Module, ...], rows: tuple[Row, ...], model_path: str | None) -> None:

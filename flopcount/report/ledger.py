@@ -76,10 +76,16 @@ class Ledger:
             ledger.add(negative(row))
         return [row for row in ledger.rows.values() if row.calls or row.cost]
 
-    def report(self, tree: ModuleTree, unwatched: Mapping[str, str] | None = None) -> Report:
+    def report(
+        self,
+        tree: ModuleTree,
+        unwatched: Mapping[str, str] | None = None,
+        children: Mapping[str, int] | None = None,
+    ) -> Report:
         """A report of these totals and of the modules in ``tree`` that ran.
 
-        ``unwatched`` are threads that had not entered the counter, with what ran first in each.
+        ``unwatched`` are threads that had not entered the counter, with what ran first in each;
+        ``children`` is what processes ran that the block started, with their number.
         """
         rows = tuple(self.rows.values())
         paths = {row.module for row in rows}
@@ -95,7 +101,8 @@ class Ledger:
             modules.append(Module(scope.path, scope.name, scope.type, *counts))
         roots = [scope for scope in tree.root.children.values() if scope in shown]
         model = tree.model or (roots[0] if len(roots) == 1 else None)
-        return Report(tuple(modules), rows, model.path if model else None, dict(unwatched or {}))
+        path = model.path if model else None
+        return Report(tuple(modules), rows, path, dict(unwatched or {}), dict(children or {}))
 
 
 def negative(row: Row) -> Row:

@@ -20,6 +20,9 @@ from flopcount.report.tree import Module, ModuleNode, Row, tree_of
 FORMATS = "flopcount.report.render"
 """The package of output formats, imported on use: formats know reports, not the reverse."""
 
+LOADER = "DataLoader worker"
+"""What reports call a process that loads data for others. No model runs there."""
+
 
 @dataclass(frozen=True)
 class Report:
@@ -42,12 +45,15 @@ class Report:
         entries: the cost of each op in each module, phase and dtype; ``rows()`` has plain dicts.
         model_path: the full path of the model that was given, or of the only root module.
         unwatched: threads that had not entered the counter, with what ran first in each.
+        children: what processes ran that the block started, with their number. Nothing is counted
+            there.
     """
 
     modules: tuple[Module, ...]
     entries: tuple[Row, ...]
     model_path: str | None = None
     unwatched: dict[str, str] = field(default_factory=dict)
+    children: dict[str, int] = field(default_factory=dict)
 
     # -- totals
 
@@ -310,7 +316,8 @@ class Report:
         >>> json.loads(report.to_json())["rows"][0]["cost"]["macs"]
         64
         """
-        return json.write((self.modules, self.entries, self.model_path, self.unwatched))
+        fields = self.modules, self.entries, self.model_path, self.unwatched, self.children
+        return json.write(fields)
 
     @classmethod
     def from_json(cls, text: str) -> Report:

@@ -111,3 +111,8 @@ class BackwardPreHook(torch._C._ImperativeEngine):
             self._hook = None
             while isinstance(top := VARIABLE._execution_engine, BackwardPreHook) and not top._hook:
                 VARIABLE._execution_engine = top._engine
+
+    @classmethod
+    def renew_lock(cls) -> None:
+        """Forget who holds the lock, in a forked process where that thread is not."""
+        cls._lock = threading.Lock()

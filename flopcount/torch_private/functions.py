@@ -109,6 +109,11 @@ class FunctionHook:
                 self._uninstall()
 
     @classmethod
+    def renew_lock(cls) -> None:
+        """Forget who holds the lock, in a forked process where that thread is not."""
+        cls._lock = threading.Lock()
+
+    @classmethod
     def _install(cls) -> None:
         if ASKS_NODE:
             Node._get_user_fn = _function_of_node

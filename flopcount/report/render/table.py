@@ -197,7 +197,7 @@ def op_table(report: Report, style: str) -> str:
 
 
 def omissions(report: Report) -> str:
-    """What is not in the tables: ops that no formula knows, by name, and unwatched threads."""
+    """What is not in the tables: uncounted ops, unwatched threads, and processes."""
     lines = []
     if report.uncounted:
         ops = (
@@ -208,6 +208,9 @@ def omissions(report: Report) -> str:
     if report.unwatched:
         threads = (f"{function} in {name!r}" for name, function in report.unwatched.items())
         lines.append(f"not counted, in threads that had not entered: {', '.join(threads)}")
+    if report.children:
+        processes = (f"{name} ({number})" for name, number in report.children.items())
+        lines.append(f"not counted, in processes that the block started: {', '.join(processes)}")
     return "\n".join(lines) or ("every op counted" if report.entries else "no op ran")
 
 
