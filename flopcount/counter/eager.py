@@ -102,7 +102,7 @@ class ForceEager:
 
     def renew_lock(self) -> None:
         """Forget who holds the lock, in a forked process where that thread is not."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
 
 FORCE_EAGER = ForceEager()

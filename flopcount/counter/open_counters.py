@@ -19,7 +19,7 @@ class OpenCounters:
 
     def __init__(self) -> None:
         self._counters: list[Any] = []
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._children = Children(self._counters)
         self._hooks = MethodHooks([*Shadows(self._counters).hooks(), *self._children.hooks()])
         if hasattr(os, "register_at_fork"):
@@ -45,7 +45,7 @@ class OpenCounters:
 
     def _leave_in_child(self) -> None:
         """A forked child is not counted: it runs as if no counter had been opened."""
-        self._lock = threading.Lock()  # a thread that is not here may have held a lock
+        self._lock = threading.RLock()  # a thread that is not here may have held a lock
         FORCE_EAGER.renew_lock()
         BackwardPreHook.renew_lock()
         FunctionHook.renew_lock()

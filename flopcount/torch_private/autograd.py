@@ -115,4 +115,4 @@ class BackwardPreHook(torch._C._ImperativeEngine):
     @classmethod
     def renew_lock(cls) -> None:
         """Forget who holds the lock, in a forked process where that thread is not."""
-        cls._lock = threading.Lock()
+        cls._lock = threading.RLock()

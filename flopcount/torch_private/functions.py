@@ -92,7 +92,7 @@ class FunctionHook:
     """Calls ``begin`` before each custom function, forward and backward, until removed."""
 
     _open: ClassVar[list[FunctionHook]] = []
-    _lock = threading.Lock()
+    _lock = threading.RLock()
 
     def __init__(self, begin: Begin) -> None:
         self.begin = begin
@@ -111,7 +111,7 @@ class FunctionHook:
     @classmethod
     def renew_lock(cls) -> None:
         """Forget who holds the lock, in a forked process where that thread is not."""
-        cls._lock = threading.Lock()
+        cls._lock = threading.RLock()
 
     @classmethod
     def _install(cls) -> None:

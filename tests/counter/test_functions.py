@@ -276,7 +276,7 @@ def test_an_error_inside_leaves_nothing_open() -> None:
         x.exp()
         tally = counter._local.tally
         x.exp()
-    assert tally.calls is tally.counted
+        assert tally.calls is tally.counted
     assert [row.calls for row in counter.report().entries if row.op == "aten.exp"] == [2]
 
 
