@@ -22,8 +22,9 @@ def bound(overload: Any, *, whole: bool) -> bool:
     """Whether the overload's formula takes its arguments, all or as few as there may be."""
     taken = [
         argument
-        for argument in schema_of(overload).arguments
+        for place, argument in enumerate(schema_of(overload).arguments)
         if not (argument.kwarg_only and argument.alias_info is not None)  # a place for a result
+        and place not in plan_of(overload).places
         and (whole or not argument.has_default_value())
     ]
     given: list[None] = [None for argument in taken if not argument.kwarg_only]
