@@ -151,15 +151,17 @@ def qscaled_dot_product(
     """Attention of integers: products keep their MACs, and a softmax of integers is no FLOP."""
     heads, queries, d = q.shape[-3:]
     keys, length = k.shape[-2], v.shape[-1]
+    batch = q.numel() // (heads * queries * d or 1)
+    masked = queries * keys - visible(queries, keys, 0) if is_causal else 0
     attention = Attention(
-        b=q.numel() // (heads * queries * d or 1),
+        b=batch,
         h=heads,
         g=heads // k.shape[-3],
         q=queries,
         k=keys,
         d=d,
         v=length,
-        seen=visible(queries, keys, 0) if is_causal else queries * keys,
+        hidden=batch * heads * masked,
         scaled=True,
         biased=mask is not None,
         selects=int(is_causal),
