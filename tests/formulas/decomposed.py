@@ -12,7 +12,7 @@ from torch._decomp import decomposition_table
 from torch.utils._pytree import tree_map_only
 
 import flopcount
-from flopcount import Cost
+from flopcount import Cost, Report
 from flopcount.formulas import plan_of
 from flopcount.formulas.steps import elementwise, fold
 
@@ -65,13 +65,23 @@ def decomposed_cost(op: Any, *args: Any, **kwargs: Any) -> Cost:
         op: an overload, such as ``torch.ops.aten.native_layer_norm.default``.
         args, kwargs: what it is called with; tensors are only looked at for shape and dtype.
     """
+    return plain(_decomposed(op, *args, **kwargs).total)
+
+
+def decomposed_calls(op: Any, name: str, *args: Any, **kwargs: Any) -> int:
+    """How often ``op``'s decomposition calls the op ``name``: torch's versions write it anew."""
+    report = _decomposed(op, *args, **kwargs)
+    return sum(row.calls for row in report.entries if row.op == name)
+
+
+def _decomposed(op: Any, *args: Any, **kwargs: Any) -> Report:
     args, kwargs = tree_map_only(Tensor, lambda tensor: tensor.to("meta"), (args, kwargs))
     decomposition = decomposition_table.get(op) or op.decompose
     with flopcount.FlopCounter(formulas=PRIMS) as counter:
         decomposition(*args, **kwargs)
     report = counter.report()
     assert not report.uncounted, f"the decomposition of {op} has uncounted ops: {report.uncounted}"
-    return replace(report.total, read=0, written=0)
+    return report
 
 
 def plain(cost: Cost) -> Cost:

@@ -92,9 +92,6 @@ class TestCompiler:
         with Ops(lambda op, args: None):
             function(torch.tensor(1))
         assert not graphs
-        if torch.__version__ < "2.14":  # from then on the next call compiles by itself
-            function(torch.tensor(1))
-            assert not graphs
         forget_compiled()
         function(torch.tensor(1))
         assert len(graphs) == 1

@@ -1,4 +1,4 @@
-"""Eigenvalues, singular values and the pseudoinverse.
+"""Eigenvalues, singular values, and matrices that are made from them.
 
 Iterative methods have no exact count. Here it is the number of operations that Golub and Van Loan
 expect, Matrix Computations (4th edition: GVL), all of them ``arith``; kernels may use other
@@ -72,6 +72,13 @@ def linalg_svd(
     return expected(a, min(4 * m * n**2 - 4 * n**3 // 3, 2 * m * n**2 + 2 * n**3))
 
 
+def recomposed(a: Tensor, rows: int, columns: int, r: int) -> Cost:
+    """V·D·Wᴴ of r values: V scaled, rows·r products by real numbers, and dots of length r."""
+    batch = matrices(a)
+    scaled = Cost(arith=batch * rows * r * (2 if a.is_complex() else 1))
+    return scaled + contraction(dots=batch * rows * columns, length=r)
+
+
 @formula("aten::linalg_pinv.atol_rtol_tensor")
 def linalg_pinv(a: Tensor, *, hermitian: bool = False, out: Tensor, **kwargs: Any) -> Cost:
     """V·S⁺·Uᴴ: the decomposition, the reciprocals of what exceeds rtol·max(s), two products.
@@ -84,8 +91,25 @@ def linalg_pinv(a: Tensor, *, hermitian: bool = False, out: Tensor, **kwargs: An
     r, batch = min(m, n), matrices(a)
     tolerance = Cost(arith=batch, compare=batch)
     inverted = Cost(arith=batch * r, compare=2 * batch * r)
-    scaled = Cost(arith=batch * n * r * (2 if a.is_complex() else 1))
-    cost = tolerance + inverted + scaled + contraction(dots=out.numel(), length=r)
+    cost = tolerance + inverted + recomposed(a, n, m, r)
     if not hermitian:
         return cost + singular_vectors(a, full=False)
     return cost + eigenvectors(a) + Cost(compare=batch * max(2 * r - 1, 0))
+
+
+@formula("aten::linalg_matrix_sqrth")
+def linalg_matrix_sqrth(a: Tensor, *, out: Tensor) -> Cost:
+    """V·√D·Vᴴ: the eigenvalues and vectors of ``eigh``, n roots, and the product."""
+    n = a.shape[-1]
+    return eigenvectors(a) + Cost(arith=matrices(a) * n) + recomposed(a, n, n, n)
+
+
+@formula("aten::linalg_polar")
+def linalg_polar(a: Tensor, *, out: Any, **kwargs: Any) -> Cost:
+    """A = U·H, m ≥ n: of A = W·Σ·Vᴴ with n columns of W, U = W·Vᴴ and H = V·Σ·Vᴴ.
+
+    GVL, 9.4.3. On a GPU torch may iterate instead, by QR decompositions.
+    """
+    m, n = a.shape[-2:]
+    orthogonal = contraction(dots=matrices(a) * m * n, length=n)
+    return singular_vectors(a, full=False) + orthogonal + recomposed(a, n, n, n)

@@ -98,3 +98,37 @@ def test_a_pseudoinverse_is_the_decomposition_and_a_product() -> None:
     assert rotated == Cost(
         macs=4 * 96, dots=2 * 24, arith=1 + 4 + 2 * 16 + 4 * thin, compare=1 + 2 * 4
     )
+
+
+def newer(name: str) -> Any:
+    """A function of ``torch.linalg`` that older versions lack."""
+    return pytest.param(
+        name,
+        marks=pytest.mark.skipif(not hasattr(linalg, name), reason=f"this torch has no {name}"),
+    )
+
+
+@pytest.mark.parametrize("name", [newer("matrix_sqrth")])
+def test_a_square_root_is_the_eigenvectors_scaled_and_a_product(name: str) -> None:
+    root = getattr(linalg, name)
+    # 9·5³ for V, 5 roots, V (5, 5) scaled, V @ Vᴴ
+    once = Cost(macs=5**3, dots=5**2, arith=9 * 5**3 + 5 + 5**2)
+    assert measured(root, POSITIVE) == once
+    assert measured(root, torch.stack([POSITIVE, POSITIVE])) == 2 * once
+    hermitian = measured(root, POSITIVE.to(torch.complex128))  # a real number scales two parts
+    assert hermitian == Cost(macs=4 * 5**3, dots=2 * 5**2, arith=4 * 9 * 5**3 + 5 + 2 * 5**2)
+
+
+@pytest.mark.parametrize("name", [newer("polar")])
+def test_a_polar_decomposition_is_the_singular_vectors_and_two_products(name: str) -> None:
+    polar = getattr(linalg, name)
+    whole, thin = 4 * 36 * 4 + 8 * 6 * 16 + 9 * 64, min(14 * 6 * 16 + 8 * 64, 6 * 6 * 16 + 20 * 64)
+    svd = min(whole, thin)
+    # W @ Vᴴ of (6, 4) and (4, 4); V (4, 4) scaled, and V @ Vᴴ
+    once = Cost(macs=6 * 4 * 4 + 4**3, dots=6 * 4 + 4**2, arith=svd + 4**2)
+    assert measured(polar, TALL) == once
+    assert measured(polar, TALL.expand(3, 6, 4)) == 3 * once
+    rotated = Cost(macs=4 * once.macs, dots=2 * once.dots, arith=4 * svd + 2 * 4**2)
+    assert measured(polar, TALL * (1 + 0.5j)) == rotated
+    places = torch.empty(6, 4, dtype=TALL.dtype), torch.empty(4, 4, dtype=TALL.dtype)
+    assert measured(lambda: polar(TALL, out=places)) == once

@@ -49,7 +49,7 @@ def unmoved(b: Tensor) -> Tensor:
 
 # an op, tensors and options to call it with, and the loop over the same tensors
 LOOPS = {
-    "Cholesky's factor": (torch.cholesky, [POSITIVE], {}, loops.cholesky),
+    "Cholesky's factor": (linalg.cholesky, [POSITIVE], {}, loops.cholesky),
     "triangular system": (
         linalg.solve_triangular,
         [L, B],
@@ -421,6 +421,11 @@ EMPTY = {
 @pytest.mark.parametrize("op", EMPTY.values(), ids=EMPTY)
 def test_nothing_costs_nothing(op: Callable[..., Any]) -> None:
     assert measured(op) == Cost()
+
+
+@pytest.mark.skipif(not hasattr(aten, "cholesky"), reason="this torch has the new name alone")
+def test_the_old_name_of_cholesky_is_the_same_work() -> None:
+    assert measured(torch.cholesky, POSITIVE) == measured(linalg.cholesky, POSITIVE)
 
 
 def test_the_inner_op_of_a_cholesky_solve_is_the_same_work() -> None:
