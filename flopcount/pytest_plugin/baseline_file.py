@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from flopcount.pytest_plugin.baseline import BaselineError, damaged
+from flopcount.report.file import write_whole
 
 DIRECTORY = "__flops__"
 
@@ -60,9 +61,13 @@ def by_test_and_name(documents: Documents) -> dict[tuple[str, str], dict[str, An
 
 
 def write(path: Path, documents: Documents) -> None:
-    """Write a file of baselines, in a folder that need not exist."""
+    """Write a file of baselines, whole or not at all, in a folder that need not exist."""
     path.parent.mkdir(exist_ok=True)
-    path.write_text(format_file(documents), encoding="utf-8")
+    try:
+        write_whole(path, format_file(documents))
+    except BaseException:
+        _delete_if_empty(path.parent)
+        raise
 
 
 def format_file(documents: Documents) -> str:
@@ -100,8 +105,12 @@ def _format(value: Any, indent: str) -> str:
 def delete(path: Path) -> None:
     """Delete a file of baselines, and its folder if that is empty then."""
     path.unlink()
-    if not any(path.parent.iterdir()):
-        path.parent.rmdir()
+    _delete_if_empty(path.parent)
+
+
+def _delete_if_empty(folder: Path) -> None:
+    if not any(folder.iterdir()):
+        folder.rmdir()
 
 
 def delete_orphans(folder: Path) -> list[Path]:
