@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from flopcount.cli.console import spelling
 from flopcount.cli.parser import count_parser, ops_parser
 from flopcount.errors import FlopcountError
 
@@ -18,19 +19,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     A reader that closes the pipe early, as ``head`` does, is not an error.
     """
     words = list(sys.argv[1:] if argv is None else argv)
-    try:
-        if words[:1] == ["ops"]:
-            options = ops_parser().parse_args(words[1:])
-            from flopcount.cli.ops import run
-        else:
-            options = count_parser().parse_args(words)
-            from flopcount.cli.count import run  # it imports torch, which --help does without
-        code = run(options)
-        sys.stdout.flush()
-        return code
-    except FlopcountError as error:
-        print(f"flopcount: error: {error}", file=sys.stderr)
-        return 2
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it again
-        return 0
+    with spelling(sys.stdout, sys.stderr):
+        try:
+            code = _run(words)
+            sys.stdout.flush()
+            return code
+        except FlopcountError as error:
+            print(f"flopcount: error: {error}", file=sys.stderr)
+            return 2
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # it is flushed again
+            return 0
+
+
+def _run(words: list[str]) -> int:
+    if words[:1] == ["ops"]:
+        options = ops_parser().parse_args(words[1:])
+        from flopcount.cli.ops import run
+    else:
+        options = count_parser().parse_args(words)
+        from flopcount.cli.count import run  # it imports torch, which --help does without
+    return run(options)

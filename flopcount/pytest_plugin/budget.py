@@ -185,7 +185,7 @@ def _near(pattern: str, paths: list[str]) -> str:
         return f"; did you mean {' or '.join(map(repr, below[:3]))}?"
     if hint := did_you_mean(pattern, paths):
         return hint
-    more = ", …" if len(paths) > 5 else ""
+    more = ", ..." if len(paths) > 5 else ""
     return f"; modules that ran: {', '.join(map(repr, paths[:5]))}{more}"
 
 
