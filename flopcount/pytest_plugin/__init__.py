@@ -40,7 +40,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     for name, purpose in switches.items():
         flag = "--" + name.replace("_", "-")
         group.addoption(
-            flag, dest=name, action=argparse.BooleanOptionalAction, default=None, help=purpose
+            flag,
+            dest=name,
+            action=argparse.BooleanOptionalAction,
+            default=None,
+            help=purpose.replace("%", "%%"),  # argparse formats it; an ini file's text is plain
         )
         parser.addini(name, purpose, type="bool", default=False)
     purpose = "a baseline fails on any change (the default), or only on an increase"

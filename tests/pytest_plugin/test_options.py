@@ -2,10 +2,35 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from tests.pytest_plugin.conftest import COSTS, FILE, Run, ini, section
 from tests.pytest_plugin.test_baseline_fixture import NARROWER, TESTS, WIDER
+
+PURPOSES = {
+    "flops": "count every test, and show the most expensive",
+    "flops_update": "write new and changed baselines, remove those of deleted tests",
+    "flops_trim": "list budgets more than 5 % above what was needed",
+    "flops_fail_on": "a baseline fails on any change (the default), or only on an increase",
+}
+
+
+@pytest.mark.parametrize(("name", "purpose"), PURPOSES.items())
+def test_the_help_of_an_option_and_of_its_twin_in_the_ini_file(
+    name: str, purpose: str, run: Run
+) -> None:
+    lines = run("", "--help").outlines
+    ini_starts = next(n for n, line in enumerate(lines) if "ini-options" in line)
+    flag = "--" + name.replace("_", "-")
+    for start, part in ((f"  {flag}", lines[:ini_starts]), (f"  {name} (", lines[ini_starts:])):
+        first = next(n for n, line in enumerate(part) if re.match(re.escape(start) + r"\b|,", line))
+        # up to the next option, in one line without the option itself
+        rest = [*part[first + 1 :], "  end"]
+        last = next(n for n, line in enumerate(rest) if not line.startswith("     "))
+        text = " ".join(" ".join([part[first], *rest[:last]]).split())
+        assert text.endswith(purpose), text
 
 
 class TestIni:
