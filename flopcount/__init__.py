@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from flopcount.errors import UncountedOpError as UncountedOpError
     from flopcount.errors import UncountedOpWarning as UncountedOpWarning
     from flopcount.errors import UnknownModuleError as UnknownModuleError
+    from flopcount.errors import UnknownNameError as UnknownNameError
     from flopcount.errors import UnwatchedProcessWarning as UnwatchedProcessWarning
     from flopcount.errors import UnwatchedThreadWarning as UnwatchedThreadWarning
     from flopcount.formulas import Gradients as Gradients
@@ -38,6 +39,7 @@ _HOMES = {
     "UncountedOpError": "errors",
     "UncountedOpWarning": "errors",
     "UnknownModuleError": "errors",
+    "UnknownNameError": "errors",
     "UnwatchedProcessWarning": "errors",
     "UnwatchedThreadWarning": "errors",
     "count": "counter.count",
@@ -50,7 +52,10 @@ __all__ = sorted(_HOMES)
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
-        raise AttributeError(f"module 'flopcount' has no attribute {name!r}")
+        from flopcount.errors import did_you_mean
+
+        hint = did_you_mean(name, __all__)
+        raise AttributeError(f"module 'flopcount' has no attribute {name!r}{hint}")
     value = getattr(import_module(f"flopcount.{_HOMES[name]}"), name)
     globals()[name] = value
     return value

@@ -10,9 +10,11 @@ __all__ = [
     "UncountedOpError",
     "UncountedOpWarning",
     "UnknownModuleError",
+    "UnknownNameError",
     "UnwatchedProcessWarning",
     "UnwatchedThreadWarning",
     "did_you_mean",
+    "in_one_line",
 ]
 
 
@@ -97,7 +99,23 @@ class UnwatchedProcessWarning(UserWarning):
     """
 
 
-class UnknownModuleError(FlopcountError, KeyError):
+class UnknownNameError(FlopcountError, KeyError):
+    """No phase, op, dtype, gradient or module of the report has this name.
+
+    The message names the nearest, or all if there are few.
+
+    >>> import torch, flopcount
+    >>> report = flopcount.count(torch.nn.Linear(8, 2), torch.ones(4, 8))
+    >>> report.phases["fwd"]
+    Traceback (most recent call last):
+    flopcount.errors.UnknownNameError: no phase 'fwd'; did you mean 'forward'?
+    """
+
+    def __str__(self) -> str:  # KeyError would print the repr of the message
+        return str(self.args[0])
+
+
+class UnknownModuleError(UnknownNameError):
     """No module of the report has this path; the message names the nearest.
 
     >>> import torch, flopcount
@@ -107,15 +125,32 @@ class UnknownModuleError(FlopcountError, KeyError):
     flopcount.errors.UnknownModuleError: no module '00' ran; did you mean '0'?
     """
 
-    def __str__(self) -> str:  # KeyError would print the repr of the message
-        return str(self.args[0])
-
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """``; did you mean …?`` with the names closest to ``name``, or nothing.
 
     >>> did_you_mean("resnet5", ["resnet50", "vgg16"])
     "; did you mean 'resnet50'?"
+    >>> did_you_mean("conv1", ["layer1.0.conv1", "conv12"])  # the end of a path
+    "; did you mean 'layer1.0.conv1'?"
     """
-    near = difflib.get_close_matches(name, known, n=3)
+    names = list(known)
+    near = [path for path in names if path.endswith(f".{name}")][:3]
+    near = near or difflib.get_close_matches(name, names, n=3)
     return f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
+
+
+def in_one_line(error: Exception) -> str:
+    """The class of ``error`` and its message, without what explains it further.
+
+    >>> in_one_line(ValueError("\\n sizes differ\\n expected 3")), in_one_line(AssertionError())
+    ('ValueError: sizes differ', 'AssertionError')
+    >>> in_one_line(RuntimeError("Error(s) in loading:\\n  missing key"))  # a heading says nothing
+    'RuntimeError: Error(s) in loading: missing key'
+    """
+    words = [f"{type(error).__name__}:"]
+    for line in filter(None, map(str.strip, str(error).splitlines())):
+        words.append(line)
+        if not line.endswith(":"):
+            break
+    return " ".join(words).removesuffix(":")

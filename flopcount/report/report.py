@@ -7,14 +7,14 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from importlib import import_module
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 from flopcount.attribution.phase import PHASES
 from flopcount.cost import ZERO, Cost
-from flopcount.errors import UnknownModuleError, did_you_mean
 from flopcount.report import json
 from flopcount.report.diff import Diff
+from flopcount.report.file import write_whole
+from flopcount.report.named import Modules, Named
 from flopcount.report.tree import Module, ModuleNode, Row, tree_of
 
 FORMATS = "flopcount.report.render"
@@ -90,7 +90,7 @@ class Report:
     @property
     def uncounted(self) -> dict[str, int]:
         """How often each op ran whose cost is not known; no total includes its FLOPs."""
-        calls: dict[str, int] = {}
+        calls = Named[int](kind="uncounted op")
         for row in self.entries:
             if row.uncounted:
                 calls[row.op] = calls.get(row.op, 0) + row.uncounted
@@ -128,7 +128,7 @@ class Report:
 
     @cached_property
     def _nodes(self) -> dict[str, ModuleNode]:
-        nodes: dict[str, ModuleNode] = {}
+        nodes = Modules[ModuleNode]()
         for node in self.root.walk():  # the model comes first: its paths win over other roots'
             nodes.setdefault(node.path, node)
         return nodes
@@ -139,11 +139,7 @@ class Report:
         Raises:
             UnknownModuleError: no such module ran; the message names the nearest.
         """
-        try:
-            return self._nodes[path]
-        except KeyError:
-            hint = did_you_mean(path, self._nodes) if isinstance(path, str) else ""
-            raise UnknownModuleError(f"no module {path!r} ran{hint}") from None
+        return self._nodes[path]
 
     def __contains__(self, path: object) -> bool:
         """Whether a module with this path ran."""
@@ -164,7 +160,7 @@ class Report:
         >>> {path: cost.flops for path, cost in costs.items()}
         {'<block>': 144, '': 144, '0': 136, '1': 8}
         """
-        return {path: node.total for path, node in self._nodes.items()}
+        return Modules((path, node.total) for path, node in self._nodes.items())
 
     def by_operator(self) -> dict[str, Cost]:
         """Total of each op, the most expensive first.
@@ -175,7 +171,7 @@ class Report:
         >>> {op: cost.flops for op, cost in costs.items()}
         {'aten.addmm': 136, 'aten.relu': 8}
         """
-        return _sums(self.entries, lambda row: row.op)
+        return _sums("op", self.entries, lambda row: row.op)
 
     def by_dtype(self) -> dict[str, Cost]:
         """Total of each dtype that ops worked in, so that int8 operations are not FLOPs.
@@ -185,7 +181,7 @@ class Report:
         >>> {dtype: cost.macs for dtype, cost in costs.items()}
         {'float32': 128}
         """
-        return _sums(self.entries, lambda row: row.dtype)
+        return _sums("dtype", self.entries, lambda row: row.dtype)
 
     def by_module_and_operator(self) -> dict[str, dict[str, Cost]]:
         """Total of each op in each module, children included.
@@ -196,10 +192,10 @@ class Report:
         >>> report.by_module_and_operator()["1"]["aten.relu"].flops
         8
         """
-        return {
-            path: _sums((row for inner in node.walk() for row in inner.rows), lambda row: row.op)
+        return Modules(
+            (path, _sums("op", (row for n in node.walk() for row in n.rows), lambda row: row.op))
             for path, node in self._nodes.items()
-        }
+        )
 
     def rows(self) -> list[dict[str, Any]]:
         """Every entry as a plain dict, for ``pandas.DataFrame``; they add up to the total.
@@ -300,13 +296,14 @@ class Report:
         ``.trace.json`` for Perfetto.
 
         Args:
-            path: the file to write; an existing one is overwritten.
+            path: the file to write; an existing one is replaced once all is written.
 
         Raises:
             ValueError: no format has this ending; the message names the known ones.
+            OSError: the file cannot be written; an existing one is as it was before.
         """
         text = import_module(FORMATS).renderer(str(path))(self)
-        Path(path).write_text(text, encoding="utf-8")
+        write_whole(path, text)
 
     def to_json(self) -> str:
         """The report as JSON. It is exact: every count is an integer.
@@ -338,9 +335,10 @@ class Report:
         return cls(*json.read(text))
 
 
-def _sums(rows: Iterable[Row], key: Callable[[Row], str]) -> dict[str, Cost]:
-    """The cost of ``rows`` by ``key``, the most expensive first."""
+def _sums(kind: str, rows: Iterable[Row], key: Callable[[Row], str]) -> dict[str, Cost]:
+    """The cost of ``rows`` by ``key``, a name of some ``kind``, the most expensive first."""
     sums: dict[str, Cost] = {}
     for row in rows:
         sums[key(row)] = sums.get(key(row), ZERO) + row.cost
-    return dict(sorted(sums.items(), key=lambda item: (-item[1].flops, -item[1].bytes)))
+    ordered = sorted(sums.items(), key=lambda item: (-item[1].flops, -item[1].bytes))
+    return Named(ordered, kind=kind)

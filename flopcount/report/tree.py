@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from flopcount.attribution.phase import PHASES
 from flopcount.cost import ZERO, Cost
+from flopcount.report.named import Named
 
 GRADIENTS = ("input", "weight", "bias")
 """The gradients that a backward op may compute."""
@@ -100,8 +101,8 @@ class ModuleNode:
 
 def sum_rows(rows: Iterable[Row]) -> tuple[dict[str, Cost], dict[str, Cost]]:
     """The cost of ``rows`` by phase, and their backward arithmetic by gradient."""
-    phases = dict.fromkeys(PHASES, ZERO)
-    gradients = dict.fromkeys(GRADIENTS, ZERO)
+    phases = Named(dict.fromkeys(PHASES, ZERO), kind="phase")
+    gradients = Named(dict.fromkeys(GRADIENTS, ZERO), kind="gradient")
     for row in rows:
         phases[row.phase] += row.cost
         for name, cost in row.gradients.items():
@@ -127,8 +128,10 @@ def tree_of(
         phases, gradients = sum_rows(own_rows)
         own = sum(phases.values(), ZERO)
         for child in children:
-            phases = {name: cost + child.phases[name] for name, cost in phases.items()}
-            gradients = {name: cost + child.gradients[name] for name, cost in gradients.items()}
+            for name, cost in child.phases.items():
+                phases[name] += cost
+            for name, cost in child.gradients.items():
+                gradients[name] += cost
         return ModuleNode(
             name=module.name,
             path=relative(module.path),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tabulate import tabulate
 
 from flopcount.cost import ZERO, Cost, format_quantity
+from flopcount.errors import did_you_mean
 from flopcount.report.tree import sum_rows
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ COLUMNS: dict[str, tuple[str, Callable[[ModuleNode], int | float | str]]] = {
     "macs": ("forward MAC", lambda node: node.phases["forward"].macs),
     "forward": ("forward FLOP", lambda node: node.phases["forward"].flops),
     "backward": ("backward FLOP", lambda node: node.phases["backward"].flops),
-    "ratio": ("bwd ÷ fwd", lambda node: ratio(node.phases)),
+    "ratio": ("bwd / fwd", lambda node: ratio(node.phases)),
     "recompute": ("recompute FLOP", lambda node: node.phases["recompute"].flops),
     "optimizer": ("optimizer FLOP", lambda node: node.phases["optimizer"].flops),
     "flops": ("FLOP", lambda node: node.total.flops),
@@ -78,7 +79,8 @@ def tables(
     names = tuple(columns) if columns is not None else default_columns(report)
     for name in (*names, *([sort] if sort else [])):
         if name not in COLUMNS:
-            raise ValueError(f"unknown column {name!r}; known: {', '.join(COLUMNS)}")
+            hint = did_you_mean(str(name), COLUMNS)
+            raise ValueError(f"unknown column {name!r}; known: {', '.join(COLUMNS)}{hint}")
     return [
         module_table(report, depth, names, sort, style),
         phase_table(report, style),
@@ -173,7 +175,7 @@ def layer_type_table(report: Report, style: str) -> str:
             quotient = f"{ratio(phases):.2f}" if ratio(phases) else ""
             parts = [quantity(cost.flops) for cost in gradients.values()]
             body.append([name, str(number), *map(quantity, flops), quotient, *parts])
-    headers = ["layer type", "layers", "forward FLOP", "backward FLOP", "bwd ÷ fwd"]
+    headers = ["layer type", "layers", "forward FLOP", "backward FLOP", "bwd / fwd"]
     return tabulated([*headers, "dx", "dw", "db"], body, style)
 
 
