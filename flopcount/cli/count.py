@@ -16,12 +16,13 @@ from torch.optim import Optimizer
 from flopcount.cli import torchvision_models
 from flopcount.cli.parser import CommandError
 from flopcount.counter.count import count
-from flopcount.errors import UncountedOpWarning, did_you_mean
+from flopcount.errors import UncountedOpWarning, did_you_mean, in_one_line
 from flopcount.formulas import describe
 
 HINTS = {
     "meta": "; --device cpu runs it on real values",
     "Meta": "; --device cpu runs it on real values",
+    "needs a gradient": "; without --train the forward pass is counted",
     "more than 1 value per channel": "; --batch 2 gives it more",
 }
 """What helps when a model's error message has these words."""
@@ -51,10 +52,9 @@ def run(options: Namespace) -> int:
 
 def failure(options: Namespace, error: Exception) -> str:
     """How the model failed, in one line, with a hint where one is known."""
-    reason = next(iter(str(error).splitlines()), "")
+    reason = in_one_line(error)
     hint = next((hint for words, hint in HINTS.items() if words in reason), "")
-    failed = f"{options.model} failed on the {options.device} device"
-    return f"{failed}: {type(error).__name__}: {reason}{hint}"
+    return f"{options.model} failed on the {options.device} device: {reason}{hint}"
 
 
 def headline(options: Namespace, inputs: tuple[Any, ...], optimizer: Optimizer | None) -> str:
@@ -107,8 +107,9 @@ def _from_callable(name: str) -> nn.Module:
     sys.path.insert(0, "")  # the user's own files come first, as with python -m
     try:
         module = importlib.import_module(path)
-    except ImportError as error:
-        raise CommandError(f"{name}: cannot import {path!r}: {error}") from error
+    except Exception as error:  # what the file does when it is imported may fail in any way
+        reason = in_one_line(error)
+        raise CommandError(f"{name}: cannot import {path!r}: {reason}") from error
     finally:
         sys.path.remove("")
     build = getattr(module, attribute, None)
@@ -119,7 +120,7 @@ def _from_callable(name: str) -> nn.Module:
         model = build if isinstance(build, nn.Module) else build()
     except Exception as error:
         raise CommandError(
-            f"{name}: calling it without arguments failed: {type(error).__name__}: {error}"
+            f"{name}: calling it without arguments failed: {in_one_line(error)}"
         ) from error
     if not isinstance(model, nn.Module):
         raise CommandError(f"{name} returned {type(model).__name__}; expected a torch.nn.Module")
@@ -161,5 +162,5 @@ def optimizer_for(
     except ValueError as error:
         raise CommandError(
             f"optimizer {options.optimizer or 'sgd'} does not take the parameters of "
-            f"{options.model}: {error}; --optimizer none leaves it out"
+            f"{options.model}: {in_one_line(error)}; --optimizer none leaves it out"
         ) from error

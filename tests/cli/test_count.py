@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -34,6 +38,36 @@ def without_parameters() -> nn.Module:
 
 def batch_norm() -> nn.Module:
     return nn.BatchNorm1d(4)
+
+
+def fails_below_an_empty_line() -> nn.Module:
+    raise ValueError("\n  no weights here\n  look elsewhere")
+
+
+def fails_below_a_heading() -> nn.Module:
+    model = nn.Linear(8, 4)
+    model.load_state_dict({"weight": model.weight})
+    return model
+
+
+def fails_without_words() -> nn.Module:
+    raise AssertionError
+
+
+def runs_into_an_error() -> nn.Module:
+    class Fails(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            raise RuntimeError("\n\nsizes differ:\n\n  expected 3, got 4\n  at the head")
+
+    return Fails()
+
+
+def returns_a_namespace() -> nn.Module:
+    class Wraps(nn.Linear):
+        def forward(self, x: torch.Tensor) -> Any:
+            return SimpleNamespace(y=super().forward(x))
+
+    return Wraps(8, 4)
 
 
 ready = nn.Linear(8, 4)
@@ -129,6 +163,46 @@ def test_bad_input_is_refused_in_one_line(
     arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert says in refused(capsys, *arguments)
+
+
+@pytest.mark.parametrize(
+    ("factory", "says"),
+    [
+        ("fails_below_an_empty_line", "failed: ValueError: no weights here"),
+        (
+            "fails_below_a_heading",
+            'Error(s) in loading state_dict for Linear: Missing key(s) in state_dict: "bias".',
+        ),
+        ("fails_without_words", "failed: AssertionError"),
+    ],
+)
+def test_the_line_of_an_error_that_says_something_is_shown(
+    factory: str, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = refused(capsys, f"tests.cli.test_count:{factory}", "--input", "8")
+    assert line.rstrip().endswith(says)
+
+
+def test_so_it_is_if_the_model_fails(capsys: pytest.CaptureFixture[str]) -> None:
+    line = refused(capsys, "tests.cli.test_count:runs_into_an_error", "--input", "8", code=1)
+    assert line.endswith("RuntimeError: sizes differ: expected 3, got 4")
+
+
+def test_a_file_that_fails_when_it_is_imported_is_refused_in_one_line(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken_models.py").write_text("raise RuntimeError('\\nno config\\nat all')")
+    monkeypatch.syspath_prepend(tmp_path)
+    line = refused(capsys, "broken_models:build", "--input", "8")
+    assert line.endswith("cannot import 'broken_models': RuntimeError: no config")
+
+
+def test_an_output_without_a_loss_says_what_the_command_can_do(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    arguments = ["tests.cli.test_count:returns_a_namespace", "--input", "8", "--train"]
+    line = refused(capsys, *arguments, code=1)
+    assert line.endswith("without --train the forward pass is counted")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
