@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -18,6 +18,9 @@ from flopcount.report.ledger import Ledger, negative
 from flopcount.report.tree import Row
 from flopcount.torch_private.autograd import running_node
 from flopcount.torch_private.modes import without_functions, without_modes
+
+Check = Callable[[Place, Plan, Any], None]
+"""Looks at a new call with its arguments, and raises where it is wrong."""
 
 TALLY_LIMIT = 1 << 14
 """How many distinct calls a thread keeps before they are folded into the ledger."""
@@ -55,6 +58,7 @@ class Totals:
 
     def __init__(self, *, strict: bool) -> None:
         self.strict = strict  # raise at the first op that has no formula
+        self.check: Check | None = None  # what may refuse a call
         self.unknown: dict[str, str] = {}  # an uncounted op's name -> why it is uncounted
         self._ledger = Ledger()
         self._has_taken = False  # so that some rows of the ledger may be empty
@@ -207,6 +211,8 @@ class Tally:
         if key in self.counted:
             self.counted[key][0] += 1
             return
+        if self._totals.check is not None:
+            self._totals.check(place, plan, args)
         signature = None if key is None else key[2:]
         bill = plan.bills.get(signature)
         if bill is None:

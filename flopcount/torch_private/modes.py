@@ -40,6 +40,16 @@ def has_data(tensor: torch.Tensor) -> bool:
 no_autocast = torch._C._DisableAutocast
 """A context in which no op casts its arguments, whatever autocast the program has open."""
 
+
+def is_under_autocast() -> bool:
+    """Whether the program has an autocast open in this thread, be it one that is switched off.
+
+    ``torch.is_autocast_enabled`` denies it while a mode handles an op.
+    """
+    torch.autocast_increment_nesting()
+    return torch.autocast_decrement_nesting() > 0
+
+
 DispatchKey, KeySet = torch._C.DispatchKey, torch._C.DispatchKeySet
 LAZY = KeySet(DispatchKey.Conjugate) | KeySet(DispatchKey.Negative) | KeySet(DispatchKey.ZeroTensor)
 

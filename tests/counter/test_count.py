@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 from collections import namedtuple
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -92,6 +93,88 @@ def test_an_optimizer_needs_a_real_backward(arguments: dict[str, bool]) -> None:
 def test_without_a_gradient_there_is_nothing_to_run_backward_from() -> None:
     with pytest.raises(ValueError, match="pass backward=False"):
         flopcount.count(torch.relu, x)
+
+
+OUTPUTS: dict[str, tuple[Any, Any]] = {
+    "a namespace": (lambda y: SimpleNamespace(y=y), lambda out: out.y.sum()),
+    "a distribution": (
+        lambda y: torch.distributions.Normal(y, 1.0, validate_args=False),  # that reads values
+        lambda out: out.mean.sum(),
+    ),
+    "a generator": (lambda y: (part for part in [y]), lambda out: next(out).sum()),
+    "a function": (lambda y: lambda: y, lambda out: out().sum()),
+    "a tensor": (lambda y: y, lambda out: out.mean()),
+}
+
+
+class TestLoss:
+    """``loss=`` is where backward runs from, for outputs that nobody can look into."""
+
+    @pytest.mark.parametrize("meta", [False, True])
+    @pytest.mark.parametrize("name", OUTPUTS)
+    def test_backward_runs_from_it(self, name: str, meta: bool) -> None:
+        wrap, loss = OUTPUTS[name]
+
+        class Model(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.layer = linear()
+
+            def forward(self, x: Tensor) -> Any:
+                return wrap(self.layer(x))
+
+        report = flopcount.count(Model(), batch(), loss=loss, meta=meta)
+        assert report["layer"].phases["backward"].macs == PRODUCT
+        assert report.root.own.flops > 0  # the loss itself, outside the model
+
+    @pytest.mark.parametrize("name", [*OUTPUTS][:4])
+    def test_without_it_the_error_names_what_was_returned(self, name: str) -> None:
+        output = OUTPUTS[name][0](linear()(batch()))
+        found = f"it returned {type(output).__name__}, in which no tensor was found; pass .* loss=,"
+        with pytest.raises(ValueError, match=found):
+            flopcount.count(lambda x: output, batch())
+
+    @pytest.mark.parametrize(
+        ("output", "found"),
+        [
+            (x, r"it returned float32\[4, 8\] that needs no gradient"),
+            ({"a": [x, None]}, r"it returned dict of float32\[4, 8\], none of which needs a"),
+            (None, "it returned None;"),
+            (SimpleNamespace(a=1), "it returned SimpleNamespace, in which no tensor was found"),
+        ],
+    )
+    def test_tensors_without_a_gradient_are_told_from_none(self, output: Any, found: str) -> None:
+        with pytest.raises(ValueError, match=found):
+            flopcount.count(lambda x: output, batch())
+
+    @pytest.mark.parametrize(
+        ("loss", "found"),
+        [
+            (3, "loss must be a function of the model's output, got 3"),
+            (lambda y: 3.0, "got float, in which no tensor was found"),
+            (lambda y: y, r"got float32\[4, 8\] that needs a gradient"),
+            (lambda y: y.detach().sum(), r"got float32\[\] that needs no gradient"),
+        ],
+    )
+    def test_what_is_no_loss_is_refused(self, loss: Any, found: str) -> None:
+        with pytest.raises(TypeError, match=found):
+            flopcount.count(linear(), batch(), loss=loss)
+
+    def test_it_needs_backward(self) -> None:
+        with pytest.raises(ValueError, match="it needs backward=True"):
+            flopcount.count(linear(), batch(), backward=False, loss=torch.sum)
+
+    def test_a_module_may_be_the_loss_and_goes_to_meta_too(self) -> None:
+        class Weighted(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.register_buffer("weight", torch.ones(8))
+
+            def forward(self, y: Tensor) -> Tensor:
+                return (y * self.weight).sum()
+
+        report = flopcount.count(linear(), batch(), loss=Weighted(), meta=True)
+        assert report.phases["backward"].macs == PRODUCT
 
 
 class TestCount:

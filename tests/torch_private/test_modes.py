@@ -9,7 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 
-from flopcount.torch_private.modes import FakeTensorMode, has_data, may_open_itself
+from flopcount.torch_private.modes import (
+    FakeTensorMode,
+    has_data,
+    is_under_autocast,
+    may_open_itself,
+)
+from tests.torch_private.ops import Ops
 
 
 class Wrapping(Tensor):
@@ -69,3 +75,14 @@ def test_only_a_wrapper_has_no_data_of_its_own() -> None:
 def test_a_fake_tensor_is_as_good_as_one_with_data() -> None:
     with FakeTensorMode():
         assert not may_open_itself(type(torch.ones(3)))
+
+
+def test_an_autocast_is_seen_where_a_mode_handles_an_op() -> None:
+    mode = Ops(lambda op, args: is_under_autocast())
+    with mode, torch.autocast("cpu", torch.bfloat16):
+        torch.ones(2).sin()
+        with torch.autocast("cpu", enabled=False):
+            torch.ones(2).sin()
+    assert mode.seen
+    assert all(mode.seen)
+    assert not is_under_autocast()
