@@ -36,9 +36,7 @@ def output(encoding: str, *arguments: str, code: int = 0) -> str:
 def test_every_command_writes_to_any_pipe(encoding: str) -> None:
     root = "√" if encoding in ("cp932", "utf-8") else "sqrt "
     dot = "·" if encoding in ("cp1252", "utf-8") else "*"
-    assert f"{root}(|a|" in output(encoding, "-m", "flopcount", "ops", "addcdiv") + output(
-        encoding, "-m", "flopcount", "ops", "abs"
-    )
+    assert f"{root}(re" in output(encoding, "-m", "flopcount", "ops", "abs")
     assert f"m{dot}n dot products" in output(encoding, "-m", "flopcount", "ops", "mm")
     assert f"--train {dot} flopcount" in output(encoding, "-m", "flopcount", "--help")
     model = ["tests.cli.test_count:build", "--input", "8", "--train"]

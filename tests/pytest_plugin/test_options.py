@@ -22,7 +22,7 @@ def test_the_help_of_an_option_and_of_its_twin_in_the_ini_file(
     name: str, purpose: str, run: Run
 ) -> None:
     lines = run("", "--help").outlines
-    ini_starts = next(n for n, line in enumerate(lines) if "ini-options" in line)
+    ini_starts = next(n for n, line in enumerate(lines) if line.startswith("[pytest]"))
     flag = "--" + name.replace("_", "-")
     for start, part in ((f"  {flag}", lines[:ini_starts]), (f"  {name} (", lines[ini_starts:])):
         first = next(n for n, line in enumerate(part) if re.match(re.escape(start) + r"\b|,", line))

@@ -325,15 +325,15 @@ class TestDamage:
         self, run: Run, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """As one that is read-only, to whoever is no superuser."""
-        write = Path.write_text
+        open_file = Path.open
 
-        def refuse(path: Path, *args: Any, **kwargs: Any) -> int:
-            if path.name == "test_it.json":
+        def refuse(path: Path, mode: str = "r", **options: Any) -> Any:
+            if mode == "x" and path.parent.name == "__flops__":
                 raise PermissionError(13, "Permission denied", str(path))
-            return write(path, *args, **kwargs)
+            return open_file(path, mode, **options)
 
         run(BASELINE)
-        monkeypatch.setattr(Path, "write_text", refuse)
+        monkeypatch.setattr(Path, "open", refuse)
         result = pytester.runpytest_inprocess(*PLUGIN, "--flops-update")
         assert result.ret == pytest.ExitCode.TESTS_FAILED
         result.stdout.fnmatch_lines([self.OTHER, f"{FILE}: cannot be written: *Permission denied*"])

@@ -48,7 +48,12 @@ class FullDisk:
 
 def full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     opened = Path.open
-    monkeypatch.setattr(Path, "open", lambda *args, **options: FullDisk(opened(*args, **options)))
+
+    def open_(path: Path, mode: str = "r", **options: Any) -> Any:
+        file = opened(path, mode, **options)
+        return FullDisk(file) if mode == "x" else file  # pytest itself reads others
+
+    monkeypatch.setattr(Path, "open", open_)
 
 
 def no_space_to_name(monkeypatch: pytest.MonkeyPatch) -> None:
