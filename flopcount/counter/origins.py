@@ -13,7 +13,7 @@ from torch import Tensor
 
 from flopcount.formulas import Plan
 from flopcount.formulas import bytes as traffic
-from flopcount.torch_private.modes import without_modes
+from flopcount.torch_private.modes import is_fake, without_modes
 from flopcount.torch_private.tensors import StorageRef, storage_of, tensors_in
 
 FILLING = frozenset(("zeros", "ones", "full", "zero", "fill", "zero_", "fill_"))
@@ -118,11 +118,16 @@ def writes(plan: Plan, args: Any, kwargs: Any) -> list[Tensor]:
 
 
 def reads(plan: Plan, args: Any, kwargs: Any, written: list[Tensor]) -> list[Tensor]:
-    """The arguments whose numbers an op reads, without those that it changes."""
+    """The arguments whose numbers an op reads, without those that it changes.
+
+    With a fake tensor among them it reads none: a tracer asks for shapes.
+    """
     if plan.rule.traffic is traffic.nothing:
         return []
     operands = args[1:] if plan.rule.traffic is traffic.refilled else args
-    tensors = tensors_in(*operands, *kwargs.values())
+    tensors = list(tensors_in(*operands, *kwargs.values()))
+    if any(map(is_fake, tensors)):
+        return []
     return [tensor for tensor in tensors if not any(tensor is other for other in written)]
 
 

@@ -28,6 +28,11 @@ def may_open_itself(cls: type) -> bool:
     return has_own and not issubclass(cls, fake_tensor.FakeTensor)
 
 
+def is_fake(tensor: torch.Tensor) -> bool:
+    """Whether ``tensor`` has a shape, and a device, but no numbers."""
+    return isinstance(tensor, fake_tensor.FakeTensor)
+
+
 def has_data(tensor: torch.Tensor) -> bool:
     """Whether ``tensor`` holds its numbers itself; a wrapper of other tensors does not."""
     try:

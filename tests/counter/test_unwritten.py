@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from flopcount import FlopCounter, UncountedOpError
 from flopcount.counter.unwritten import PATIENCE
@@ -56,6 +57,14 @@ def assigned() -> Tensor:
     return out
 
 
+def traced() -> Tensor:
+    """What torch does to flex attention's functions: an op on a fake tensor and a real one."""
+    empty = torch.empty(3, 4)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        torch.ones(3, 4) * empty
+    return X
+
+
 WRITTEN: dict[str, Callable[[], Tensor]] = {
     "filled": lambda: torch.empty(3, 4).fill_(2),
     "zeroed": lambda: torch.empty_like(X).zero_(),
@@ -67,6 +76,7 @@ WRITTEN: dict[str, Callable[[], Tensor]] = {
     "a list": lambda: torch.stack([X, X], out=torch.empty(2, 3, 4))[0],
     "of no size": lambda: torch.cat([torch.empty(0, 4), X]),
     "asked for its shape": lambda: torch.zeros_like(torch.empty(3, 4)) + torch.empty(3, 4).numel(),
+    "a tracer's": traced,
     "on meta": lambda: torch.empty(3, 4, device="meta").relu(),
     "a parameter": lambda: nn.init.uniform_(nn.Parameter(torch.empty(3, 4))).relu(),
     "a layer": lambda: nn.LSTM(4, 4)(X)[0],

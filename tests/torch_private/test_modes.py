@@ -12,6 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from flopcount.torch_private.modes import (
     FakeTensorMode,
     has_data,
+    is_fake,
     is_under_autocast,
     may_open_itself,
 )
@@ -86,3 +87,10 @@ def test_an_autocast_is_seen_where_a_mode_handles_an_op() -> None:
     assert mode.seen
     assert all(mode.seen)
     assert not is_under_autocast()
+
+
+def test_a_fake_tensor_is_known_and_a_real_one_is_not_taken_for_it() -> None:
+    with FakeTensorMode():
+        fake = torch.ones(3)
+    assert is_fake(fake)
+    assert not any(map(is_fake, (torch.ones(3), torch.ones(3, device="meta"))))
