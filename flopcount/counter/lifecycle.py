@@ -169,7 +169,7 @@ class Lifecycle(CountingMode):
         thread.is_started = False
         self._settle(thread)
 
-    def leave_in_child(self) -> None:
+    def _leave_in_child(self) -> None:
         """Close the counter in a process that was forked while it was open."""
         self._life_lock = threading.RLock()
         self._handlers.renew_lock()

@@ -50,7 +50,7 @@ class OpenCounters:
         BackwardPreHook.renew_lock()
         FunctionHook.renew_lock()
         for counter in dict.fromkeys(self._counters):
-            counter.leave_in_child()
+            counter._leave_in_child()
 
 
 OPEN = OpenCounters()
