@@ -55,12 +55,13 @@ class TracedModules:
 
     def measure(self, parameters: Iterable[tuple[str, nn.Parameter]]) -> None:
         """Note how many of these parameters each module of the exported program has."""
-        sizes = [(name, id(parameter), parameter.numel()) for name, parameter in parameters]
+        named = list(parameters)
         waiting = [(self._roots[""], "")] if "" in self._roots else []
         while waiting:
             scope, prefix = waiting.pop()
-            owned = {key: size for name, key, size in sizes if name.startswith(prefix)}
-            scope.params = sum(owned.values())
+            owned = {id(p): p for name, p in named if name.startswith(prefix)}.values()
+            scope.params = sum(p.numel() for p in owned)
+            scope.trainable = sum(p.numel() for p in owned if p.requires_grad)
             waiting += [(child, f"{prefix}{name}.") for name, child in scope.children.items()]
 
     def _scope(self, path: str, cls: Any) -> Scope:
