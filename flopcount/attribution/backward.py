@@ -16,7 +16,7 @@ from torch import is_grad_enabled
 
 from flopcount.attribution.phase import BACKWARD, RECOMPUTE
 from flopcount.attribution.thread_state import Threads, ThreadState
-from flopcount.attribution.tree import ModuleTree, Place, Scope
+from flopcount.attribution.tree import ModuleTree, Place
 from flopcount.torch_private.autograd import (
     CHECKPOINT_NODE,
     NO_SEQUENCE_NR,
@@ -83,7 +83,7 @@ class Backward:
             self._is_checkpoint = type(node) is CHECKPOINT_NODE
             if backward_task() != self._pass.task:
                 self._begin_pass(args)
-            self.node_place = self._owner(node, number).backward
+            self.node_place = self._origin(node, number).places[BACKWARD]
             # all AccumulateGrad nodes have one number: never take two of them for one node
             self.node_mark = -1 if number == NO_SEQUENCE_NR else mark
         # autograd may record this op: in double backward, or where a checkpoint runs again
@@ -95,16 +95,16 @@ class Backward:
             return self._place_while_recording(args)
         return self.node_place
 
-    def running_scope(self) -> Scope:
-        """The scope that backward is in now: of the module that runs again, or of the node."""
+    def running_place(self) -> Place:
+        """Where backward is now: in the module that runs again, or where the node was made."""
         if self._thread.place_task == backward_task():
-            return self._thread.place.scope
+            return self._thread.place
         node = running_node()
         if node is None:
-            return self._tree.root
+            return self._tree.root.forward
         if backward_task() != self._pass.task:
             self._begin_pass(())
-        return self._owner(node, node._sequence_nr())
+        return self._origin(node, node._sequence_nr())
 
     def log_nodes(self, place: Place) -> None:
         """Log ``place`` for the nodes that backward made since the log's last entry.
@@ -120,7 +120,7 @@ class Backward:
         """What runs here, while backward runs, is forward work that is done again."""
         thread = self._thread
         before = thread.place, thread.place_task
-        thread.place = self.running_scope().places[RECOMPUTE]
+        thread.place = self.running_place().places[RECOMPUTE]
         thread.place_task = backward_task()
         try:
             yield
@@ -136,7 +136,7 @@ class Backward:
         if backward_task() != self._pass.task:  # this pass begins with the node that ran last
             self._begin_pass(args)
         recomputes = not self._pass.is_recorded or checkpoint_recomputes()
-        place = self.node_place.scope.places[RECOMPUTE if recomputes else BACKWARD]
+        place = self.node_place.places[RECOMPUTE if recomputes else BACKWARD]
         self.log_nodes(place)
         return place
 
@@ -163,43 +163,43 @@ class Backward:
             passes[task] = is_grad_enabled() and not checkpoint_recomputes()
         return passes[task]
 
-    def _owner(self, node: Any, number: int) -> Scope:
-        """The scope whose forward made ``node``, which has this number."""
+    def _origin(self, node: Any, number: int) -> Place:
+        """Where ``node`` was made, which has this number; of a parameter's, what owns that."""
         if number == NO_SEQUENCE_NR:
-            return self._tree.owner_of(node.variable)
+            return self._tree.owner_of(node.variable).forward
         threads = self._threads
         if threads.are_several and (stamp := threads.stamps.stamp_of(node)):
-            return (stamp.place or self._tree.unattributed.backward).scope
+            return stamp.place or self._tree.unattributed.forward
         place = self._thread.node_log.place(number) if number < next_sequence_nr() else None
         if place is not None and place.phase != RECOMPUTE and not threads.are_several:
-            return place.scope  # nearly always
+            return place  # nearly always
         if place is not None and place.phase == RECOMPUTE:
             if self._is_inside_another_pass():
                 # a reentrant checkpoint ran its function again, and now calls backward() on it
-                return place.scope
+                return place
             if self._pass.num_calls == 0:
                 # an accelerator's thread runs a node of the main thread; by chance it gave the same
                 # number to a node of its own when it recomputed something
-                return self._owner_by_logs(number, None)
+                return self._origin_by_logs(number, None)
             # create_graph=True: a later pass runs nodes that were recomputed in an earlier one
-            return self._owner_by_logs(number, place)
+            return self._origin_by_logs(number, place)
         if threads.are_several and threads.have_strangers():
-            return self._tree.unattributed
-        return self._owner_by_logs(number, place)
+            return self._tree.unattributed.forward
+        return self._origin_by_logs(number, place)
 
     def _is_inside_another_pass(self) -> bool:
         """Whether this pass was called while another pass was running."""
         # a thread that has entered makes the outermost call itself, an accelerator's thread none
         return self._pass.num_calls > (1 if self._thread.is_watched else 0)
 
-    def _owner_by_logs(self, number: int, place: Place | None) -> Scope:
-        """The scope on which ``place``, from this thread's log, and all other logs agree."""
+    def _origin_by_logs(self, number: int, place: Place | None) -> Place:
+        """The place on whose scope ``place``, from this thread's log, and all other logs agree."""
         if place is not None and not self._threads.are_several:
-            return place.scope
+            return place
         others = (
             thread.node_log.place(number)
             for thread in self._threads.states
             if thread is not self._thread
         )
-        scopes = {made.scope for made in (place, *others) if made is not None}
-        return scopes.pop() if len(scopes) == 1 else self._tree.unattributed
+        made = {origin.scope: origin for origin in (place, *others) if origin is not None}
+        return next(iter(made.values())) if len(made) == 1 else self._tree.unattributed.forward

@@ -9,8 +9,7 @@ is touched, so any program runs as it would alone.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from itertools import pairwise
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from torch import is_grad_enabled, nn
@@ -27,7 +26,8 @@ from flopcount.attribution.backward import Backward
 from flopcount.attribution.gradients import NodeGradients
 from flopcount.attribution.phase import OPTIMIZER, RECOMPUTE
 from flopcount.attribution.thread_state import ThreadLife, Threads, ThreadState
-from flopcount.attribution.tree import ModuleTree, Scope, type_name
+from flopcount.attribution.tree import ModuleTree
+from flopcount.attribution.wrappers import type_name
 from flopcount.torch_private.autograd import (
     ANY_BACKWARD_HOOKS,
     ANY_BACKWARD_PRE_HOOKS,
@@ -56,15 +56,13 @@ class Attribution:
     """Tells the place of the op that runs at this instant.
 
     Args:
-        model: names the root, and its submodules where nobody above them ran.
+        tree: the tree of modules, with the models that were given.
         hooks: what else to open while a thread is watched; each makes a hook to remove.
     """
 
-    def __init__(
-        self, model: nn.Module | None = None, hooks: Iterable[Callable[[], Any]] = ()
-    ) -> None:
+    def __init__(self, tree: ModuleTree, hooks: Iterable[Callable[[], Any]] = ()) -> None:
         self._more_hooks = list(hooks)
-        self.tree = ModuleTree(model)
+        self.tree = tree
         self.threads = Threads()
         self.here = Here(self.threads, self.tree)
         self.here.thread.is_stranger = False
@@ -137,13 +135,13 @@ class Attribution:
                 thread.is_stranger = self.threads.are_several = True
             return
         try:
-            _, scope, is_call = thread.place.entered[id(module)]
+            _, place, is_call = thread.place.entered[id(module)]
         except KeyError:
             _close_abandoned(thread, module)
-            _, scope, is_call = self.tree.find(module, thread.place.scope, _open_scopes(thread))
+            _, place, is_call = self.tree.find(module, thread.place)
         if is_call:
-            scope.calls += 1
-        thread.open_module(module, scope.forward, -1)
+            place.scope.calls += 1
+        thread.open_module(module, place, -1)
 
     ignore_when_captured(_enter_module)
 
@@ -154,11 +152,11 @@ class Attribution:
             thread.pass_by(module)
             return
         backward, task = self.here.backward, backward_task()
-        caller = backward.running_scope()
+        caller = backward.running_place()
         if thread.place_task != task:
             backward.log_nodes(caller.places[RECOMPUTE])
-        _, scope, _ = self.tree.find(module, caller, _open_scopes(thread), in_backward=True)
-        thread.open_module(module, scope.places[RECOMPUTE], task)
+        _, place, _ = self.tree.find(module, caller)
+        thread.open_module(module, place.places[RECOMPUTE], task)
 
     def _exit_module(self, module: nn.Module, inputs: Any, output: Any) -> None:
         thread = self.here.thread
@@ -188,7 +186,7 @@ class Attribution:
         elif thread.is_watched:
             _close_abandoned(thread, optimizer)
             # a hook may step while backward runs
-            thread.open_step(optimizer, thread.place.scope.places[OPTIMIZER], backward_task())
+            thread.open_step(optimizer, thread.place.places[OPTIMIZER], backward_task())
         elif backward_task() == -1:
             self.threads.add_unwatched(type(optimizer).__name__)
 
@@ -217,10 +215,3 @@ def _close_abandoned(thread: ThreadState, entered: object) -> None:
     others = [caller, *calls]
     while stack and not any(stack[-1][0] is call for call in others):
         _, thread.place, thread.place_task = stack.pop()
-
-
-def _open_scopes(thread: ThreadState) -> Iterator[tuple[object, Scope]]:
-    """What is open on a thread's stack, outermost first, with the scope that it runs in."""
-    inside = (*thread.stack, (None, thread.place, -1))
-    for (opened, _, _), (_, place, _) in pairwise(inside):
-        yield opened, place.scope

@@ -52,9 +52,9 @@ class Parameters:
             tensor = weakref.ref(original.tensor)
             known[1][original.name] = Flattened(original.key, size, tensor)
 
-    def count(self, module: nn.Module) -> tuple[int, int]:
-        """How many ``module`` has with all below it, and how many of these are trained."""
-        modules = _modules_below(module)
+    def count(self, *roots: nn.Module) -> tuple[int, int]:
+        """How many ``roots`` have with all below them, and how many of these are trained."""
+        modules = _modules_below(*roots)
         for inner in modules:
             if FSDP_WRAPPED_MODULE in inner._modules:
                 self.note(inner)
@@ -89,11 +89,11 @@ class Parameters:
         return total, sum(size for size, is_trained in sizes.values() if is_trained)
 
 
-def _modules_below(module: nn.Module) -> list[nn.Module]:
-    """``module`` and each module below it, once; most have none."""
-    if not module._modules:
-        return [module]
-    seen, waiting = {id(module): module}, [module]
+def _modules_below(*roots: nn.Module) -> list[nn.Module]:
+    """``roots`` and each module below them, once; most have none."""
+    if not any(root._modules for root in roots):
+        return list(roots)
+    seen, waiting = {id(root): root for root in roots}, [*roots]
     while waiting:
         for child in waiting.pop()._modules.values():
             if child is not None and id(child) not in seen:

@@ -1,45 +1,69 @@
 """The tree of modules that ran: its rows, their names, and the owners of parameters.
 
-The name of a module is the attribute by which its caller owns it. The counter, a traced graph and
-a report all use this tree; it knows no hooks and no costs.
+The name of a module is the attribute by which its nearest owner owns it. The counter, a traced
+graph and a report all use this tree; it knows no hooks and no costs.
 """
 
 from __future__ import annotations
 
 import threading
 import weakref
-from collections import deque
-from collections.abc import Iterable, Iterator
-from itertools import count
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from itertools import count, product
+from typing import Any
 
 import torch
 from torch import nn
 
 from flopcount.attribution.parameters import Parameters
+from flopcount.attribution.paths import (
+    Way,
+    every_name_below,
+    held_below,
+    paths_below,
+    way_along,
+    way_through_containers,
+)
 from flopcount.attribution.phase import BACKWARD, FORWARD, PHASES
+from flopcount.attribution.wrappers import innermost, type_name, wrapped
 from flopcount.torch_private.compiler import is_graph_of_torchs_own, untraced
 from flopcount.torch_private.modes import without_functions
-from flopcount.torch_private.sharding import FSDP_WRAPPED_MODULE
 
-WRAPPERS = frozenset({"_orig_mod", FSDP_WRAPPED_MODULE, "_checkpoint_wrapped_module"})
-"""Attributes behind which torch.compile, FSDP and checkpoint wrappers keep the user's module."""
+UNATTRIBUTED = "unattributed"
+"""The row of ops whose module is not known."""
+
+DETOUR_LIMIT = 64
+"""From how many places a row that they do not own may be called, and each be told apart."""
 
 
 class Place:
     """A scope, a phase, and the gradient that is computed there if the autograd graph tells it.
 
-    There is one object for each combination, so that it hashes by identity. ``entered`` holds the
-    modules that were called from here before.
+    There is one object for each combination, so that it hashes by identity; and one more for each
+    place from which a module is called that does not own it, since the modules that are open there
+    may own what it calls.
+
+    Attributes:
+        caller: the place, in forward, from which the scope's module was called.
+        places: this place in each phase.
+        entered: the modules that were called from here before, if the phase is forward.
     """
 
-    __slots__ = ("_of_gradients", "entered", "gradient", "phase", "scope")
+    __slots__ = ("_of_gradients", "caller", "entered", "gradient", "phase", "places", "scope")
 
     def __init__(
-        self, scope: Scope, phase: str, entered: dict[int, Entered], gradient: str | None = None
+        self,
+        scope: Scope,
+        phase: str,
+        caller: Place | None,
+        places: dict[str, Place],
+        gradient: str | None = None,
     ) -> None:
         self.scope = scope
         self.phase = phase
-        self.entered = entered
+        self.caller = caller
+        self.places = places
+        self.entered: dict[int, Entered] = {}
         self.gradient = gradient
         self._of_gradients: dict[str, Place] = {}
 
@@ -47,15 +71,42 @@ class Place:
         """This place, where ``gradient`` is computed: ``input``, ``weight`` or ``bias``."""
         place = self._of_gradients.get(gradient)
         if place is None:
-            place = Place(self.scope, self.phase, self.entered, gradient)
+            place = Place(self.scope, self.phase, self.caller, self.places, gradient)
             place = self._of_gradients.setdefault(gradient, place)  # another thread may be first
         return place
 
+    def open_places(self) -> Iterator[Place]:
+        """This place, its caller, and so on to the block."""
+        place: Place | None = self
+        while place is not None:
+            yield place
+            place = place.caller
+
+    def remember(self, module: nn.Module, place: Place, is_call: bool) -> Entered:
+        """Remember, while ``module`` lives, where it ran when it was called from here."""
+        key, entered = id(module), self.entered
+        known = weakref.ref(module, lambda _: entered.pop(key, None)), place, is_call
+        entered[key] = known
+        return known
+
+
+Entered = tuple["weakref.ref[nn.Module]", Place, bool]
+"""A module, where it ran when it was called, in forward, and whether that counts as a call."""
+
+
+def _places(scope: Scope, caller: Place | None) -> dict[str, Place]:
+    """The places of ``scope``, by phase, where its module is called from ``caller``."""
+    places: dict[str, Place] = {}
+    for phase in PHASES:
+        places[phase] = Place(scope, phase, caller, places)
+    return places
+
 
 class Scope:
-    """One row of the report: a module as its caller owns it.
+    """One row of the report: a module as its owner owns it.
 
-    The outermost scope is the watched block itself; below it are the root modules.
+    The outermost scope is the watched block itself; below it are the root modules. A list or dict
+    of modules has a row, too, which stands for no module.
     """
 
     def __init__(self, name: str, parent: Scope | None, module: nn.Module | None = None) -> None:
@@ -64,10 +115,10 @@ class Scope:
         self.path: str = f"{parent.path}.{name}" if parent and parent.path else name
         self.children: dict[str, Scope] = {}
         self.calls = 0
-        self.entered: dict[int, Entered] = {}
-        self.places = {phase: Place(self, phase, {}) for phase in PHASES}
-        self.forward = self.places[FORWARD] = Place(self, FORWARD, self.entered)
+        self.places = _places(self, parent.forward if parent else None)
+        self.forward: Place = self.places[FORWARD]
         self.backward = self.places[BACKWARD]
+        self._detours: dict[Place, Place] = {}
         self._names: dict[int, str] = {}
         self.type = ""
         self.parameters: Parameters = parent.parameters if parent else Parameters()
@@ -82,6 +133,19 @@ class Scope:
         while scope is not None:
             yield scope
             scope = scope.parent
+
+    @property
+    def top(self) -> Scope:
+        """The root module's row that this one is below, or is."""
+        *_, top, _ = (self, *self.lineage())
+        return top
+
+    def called_from(self, caller: Place) -> Place:
+        """Where this row's module runs if ``caller`` calls it, whose module does not own it."""
+        place = self._detours.get(caller)
+        if place is None and len(self._detours) < DETOUR_LIMIT:
+            place = self._detours[caller] = _places(self, caller)[FORWARD]
+        return place or self.forward
 
     @property
     def module(self) -> nn.Module | None:
@@ -100,79 +164,75 @@ class Scope:
             inner: nn.Module | None = wrapper
             while inner is not None:
                 self.parameters.note(inner)
-                inner = _wrapped(inner)
+                inner = wrapped(inner)
             self.measure()
         return self
 
     def measure(self) -> None:
         """Count the parameters. A lazy module has none before its first call, so count again."""
-        if (module := self.module) is not None:
+        is_container = self._module is None and self.parent is not None
+        holders = self.children.values() if is_container else (self,)
+        modules = [module for scope in holders if (module := scope.module) is not None]
+        if modules:
             with without_functions(), untraced():
-                self.params, self.trainable = self.parameters.count(module)
+                self.params, self.trainable = self.parameters.count(*modules)
 
-    def child(self, name: str, module: nn.Module) -> Scope:
-        """The row ``name`` below this one, for ``module``."""
+    def child(self, name: str, held: Any) -> Scope:
+        """The row ``name`` below this one, for a module, or a list or dict of modules."""
         scope = self.children.get(name)
         if scope is None:
-            scope = self.children[name] = Scope(name, self, module)
-        elif scope.module is not module:
-            scope.adopt(module)
+            scope = self.children[name] = Scope(name, self)
+        if not isinstance(held, nn.Module):
+            scope.type = type(held).__name__
+        elif scope.module is not held:
+            scope.adopt(held)
         return scope
 
-    def remember(self, module: nn.Module, scope: Scope, is_call: bool) -> Entered:
-        """Remember, while ``module`` lives, which row it led to when it was called from here."""
-        key, entered = id(module), self.entered
-        known = weakref.ref(module, lambda _: entered.pop(key, None)), scope, is_call
-        entered[key] = known
-        return known
-
-    def owned(self, module: nn.Module) -> Scope | None:
-        """The row of ``module`` below this one, if this scope's module owns it."""
-        way = self._way_to(module)
-        scope = self
-        for name, inner in way:
-            # the wrapper's row is that of the module it wraps
-            if (unwrapped := innermost(inner)) is not scope.module:
-                scope = scope.child(name, unwrapped).wrap(inner)
-        return scope if way else None
-
-    def _way_to(self, module: nn.Module) -> list[tuple[str, nn.Module]]:
-        """The names and modules from this scope's module down to ``module``, if it owns it."""
+    def way_to(self, module: nn.Module) -> Way:
+        """The way from this scope's module down to ``module``, if it has registered it."""
         owner = self.module
         if owner is None:
             return []
-        way = _walk(owner, self._names, module)
+        way = way_along(self._names.get(id(module), ""), owner, module)
         if not way:  # first the module's own attributes, which are few; the first of a child wins
             attributes = reversed(owner._modules.items())
             self._names = {id(child): name for name, child in attributes if child is not None}
-            way = _walk(owner, self._names, module)
+            way = way_along(self._names.get(id(module), ""), owner, module)
         if not way:
-            self._names = {id(inner): path for path, inner in _paths_below(owner)}
-            way = _walk(owner, self._names, module)
+            self._names = {id(inner): path for path, inner in paths_below(owner)}
+            way = way_along(self._names.get(id(module), ""), owner, module)
         return way
 
+    def way_through_containers(self, module: nn.Module) -> Way:
+        """The same, if the way leads through lists, tuples or dicts that are attributes."""
+        owner = self.module
+        return way_through_containers(owner, module) if owner is not None else []
 
-Entered = tuple["weakref.ref[nn.Module]", Scope, bool]
-"""A module, the row that it led to when it was called, and whether that counts as a call."""
 
-Running = Iterable[tuple[object, Scope]]
-"""The modules that are open, each with the row that it runs in, outermost first."""
+WAYS = (Scope.way_to, Scope.way_through_containers)
+"""How to find a module that a scope's module owns: what is registered comes first."""
 
 
 class ModuleTree:
-    """The modules that ran, each below the one that called it.
+    """The modules that ran, each below its nearest owner.
 
     Args:
-        model: names the root, and its submodules where nobody above them ran.
+        models: the models that were given, by the names of their roots. Their submodules are found
+            where nobody above them ran.
+        named: the user's paths begin with these names.
     """
 
-    def __init__(self, model: nn.Module | None = None) -> None:
+    def __init__(
+        self, models: Mapping[str, nn.Module] | None = None, *, named: bool = False
+    ) -> None:
         self.root = Scope("", None)  # the watched block itself; below it are the root modules
-        self.unattributed = Scope("unattributed", self.root)  # ops whose module is not known
-        self.model: Scope | None = None
-        if model is not None:
-            inner = innermost(model)
-            self.model = self.root.child(type_name(inner), inner).wrap(model)
+        self.unattributed = Scope(UNATTRIBUTED, self.root)
+        self.models: list[Scope] = []
+        for name, model in (models or {}).items():
+            self.models.append(self.root.child(name, innermost(model)).wrap(model))
+        self.named = named
+        self._held: dict[Scope, set[int]] = {}  # what roots lead to, ...
+        self._held_in: tuple[Scope, int] | None = None  # ... while this call of a module is open
         self._parameters: dict[int, tuple[weakref.ref[torch.Tensor], Scope]] = {}
         self._lock = threading.RLock()
 
@@ -184,13 +244,37 @@ class ModuleTree:
             yield scope
             waiting.extend(reversed(list(scope.children.values())))
 
-    def find(
-        self, module: nn.Module, caller: Scope, running: Running, *, in_backward: bool = False
-    ) -> Entered:
-        """The row of ``module`` when ``caller`` calls it, which the caller's row remembers.
+    def other_names(self, shown: Collection[Scope]) -> dict[Scope, list[str]]:
+        """The paths of ``shown`` rows' modules that are no rows, because the others are.
 
-        ``in_backward`` tells that backward calls it, to compute again what a checkpoint dropped.
+        A module that is registered twice has the row of its first name. One that has several rows
+        is not told by any further name, unless a row beside it is the one that this name shares.
         """
+        paths = {scope.path for scope in shown}
+        rows: dict[int, list[Scope]] = {}
+        for scope in shown:
+            if (module := scope.module) is not None:
+                rows.setdefault(id(module), []).append(scope)
+        names: dict[Scope, list[str]] = {}
+        for root in self.root.children.values():
+            owner = root.module
+            for name, module in every_name_below(owner) if owner is not None else ():
+                path = f"{root.path}.{name}"
+                if path not in paths and (own := rows.get(id(module))):
+                    beside = [row for row in own if row.parent and row.parent.path == _outer(path)]
+                    for row in beside or own[: len(own) == 1]:
+                        names.setdefault(row, []).append(path)
+        return names
+
+    def forget_calls(self) -> None:
+        """Count calls from 0 again."""
+        self._held_in = None
+        for scope in self.scopes():
+            scope.calls = 0
+
+    def find(self, module: nn.Module, caller: Place) -> Entered:
+        """Where ``module`` runs when it is called from ``caller``, which remembers it."""
+        caller = caller.places[FORWARD]
         known = caller.entered.get(id(module))
         if known is not None and known[0]() is module:
             return known
@@ -199,26 +283,65 @@ class ModuleTree:
         inner = innermost(module)
         with self._lock:
             self._parameters = {}  # this row may own some that an outer row stood in for
-            scope = self._row(inner, caller, running, in_backward).wrap(module)
-            return caller.remember(module, scope, module is inner)
+            place = self._place(inner, caller)
+            place.scope.wrap(module)
+            return caller.remember(module, place, module is inner)
 
-    def _row(self, module: nn.Module, caller: Scope, running: Running, in_backward: bool) -> Scope:
-        for scope in caller.lineage():
-            if scope.module is module:  # recursion, or what a wrapper wraps
-                return scope
-        # a checkpointed block may run again from a node of any of its submodules
-        for scope in caller.lineage() if in_backward else (caller,):
-            if owned := scope.owned(module):
-                return owned
-        if self.model and caller.module is None:
-            if self.model.module is module:
-                return self.model
-            if owned := self.model.owned(module):
-                return owned
-        for opened, scope in running:
-            if opened is module:  # recursion through a module that does not own it
-                return scope
-        return self._root_module(module)
+    def _place(self, module: nn.Module, caller: Place) -> Place:
+        for opened in caller.open_places():
+            if opened.scope.module is module:  # it is entered again, or a wrapper calls it
+                return opened
+        owner, row = self._owner_and_row(module, caller)
+        is_owners_call = caller is owner.forward or caller is self.root.forward
+        return row.forward if is_owners_call else row.called_from(caller)
+
+    def _owner_and_row(self, module: nn.Module, caller: Place) -> tuple[Scope, Scope]:
+        """The nearest owner of ``module``, and the row that it has there."""
+        if given := self._given(module):
+            return self.root, given
+        if caller is caller.scope.forward and (way := caller.scope.way_to(module)):
+            return caller.scope, self._row_along(way, caller.scope)  # nearly always
+        *scopes, _ = (place.scope for place in caller.open_places())
+        owners = dict.fromkeys([*scopes, *self.models])
+        if self._is_held(module, owners, scopes[-1] if scopes else None):
+            # a module that others call and do not own may hold what is theirs
+            homes = {*self.models, *(scope.top for scope in scopes[-1:])}
+            guests = [scope for scope in owners if scope.top not in homes]
+            hosts = [scope for scope in owners if scope.top in homes]
+            for group, find_way in product((hosts, guests), WAYS):
+                for owner in group:
+                    if way := find_way(owner, module):
+                        return owner, self._row_along(way, owner)
+        return self.root, self._root_module(module)
+
+    def _is_held(self, module: nn.Module, owners: Iterable[Scope], outermost: Scope | None) -> bool:
+        """Whether any of ``owners`` leads to ``module``.
+
+        What they lead to is listed once in a call of the outermost module, since modules that are
+        made for one call may be many.
+        """
+        call = (outermost, outermost.calls) if outermost else None
+        if call is None or call != self._held_in:
+            self._held, self._held_in = {}, call
+        for scope in owners:
+            root = scope.module if scope.parent is self.root else None
+            if root is not None and scope not in self._held:
+                self._held[scope] = {id(item) for _, _, item in held_below(root)}
+        return any(id(module) in self._held.get(scope, ()) for scope in owners)
+
+    def _given(self, module: Any) -> Scope | None:
+        """The root of ``module``, if it is one of the given models."""
+        return next((model for model in self.models if model.module is module), None)
+
+    def _row_along(self, way: Way, scope: Scope) -> Scope:
+        """The row to which ``way`` leads from ``scope``; a given model has none but its own."""
+        for name, held in way:
+            inner = innermost(held) if isinstance(held, nn.Module) else held
+            if inner is not scope.module:  # the wrapper's row is that of the module it wraps
+                scope = self._given(inner) or scope.child(name, inner)
+                if inner is not held:
+                    scope.wrap(held)
+        return scope
 
     def _root_module(self, module: nn.Module) -> Scope:
         """A row of its own below the block: ``Linear``, then ``Linear#2``.
@@ -258,55 +381,5 @@ class ModuleTree:
         return owners
 
 
-def _paths_below(owner: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """``owner`` and each module below it, once, with its shortest path.
-
-    A class may redefine ``modules()`` and ``parameters()``; no such method is asked here.
-    """
-    seen = {id(owner)}
-    waiting = deque([("", owner)])
-    while waiting:
-        path, module = waiting.popleft()
-        yield path, module
-        for name, child in module._modules.items():
-            if child is not None and id(child) not in seen:
-                seen.add(id(child))
-                waiting.append((f"{path}.{name}" if path else name, child))
-
-
-def _walk(
-    owner: nn.Module, names: dict[int, str], module: nn.Module
-) -> list[tuple[str, nn.Module]]:
-    """The modules on the way from ``owner`` to ``module``, if its path in ``names`` leads there."""
-    way: list[tuple[str, nn.Module]] = []
-    step = owner
-    path = names.get(id(module), "")
-    for name in path.split(".") if path else ():
-        child = getattr(step, name, None)
-        if not isinstance(child, nn.Module):
-            return []
-        way.append((name, child))
-        step = child
-    return way if step is module else []
-
-
-def type_name(module: nn.Module) -> str:
-    """The name of the class that the user wrote, without the ``FSDP`` class of fully_shard()."""
-    cls = type(module)
-    sharded = any(base.__name__ == "FSDPModule" for base in cls.__bases__)
-    return (cls.__bases__[-1] if sharded else cls).__name__
-
-
-def innermost(module: nn.Module) -> nn.Module:
-    """``module`` without the wrappers of torch.compile, FSDP, checkpointing and DataParallel."""
-    while (inner := _wrapped(module)) is not None:
-        module = inner
-    return module
-
-
-def _wrapped(module: nn.Module) -> nn.Module | None:
-    """What ``module`` is a wrapper of; None if it is the user's own."""
-    if isinstance(module, (nn.parallel.DistributedDataParallel, nn.DataParallel)):
-        inner: nn.Module = module.module
-        return inner
-    return next((m for n, m in module._modules.items() if n in WRAPPERS), None)
+def _outer(path: str) -> str:
+    return path.rpartition(".")[0]

@@ -10,10 +10,12 @@ from typing import Any
 from torch import nn
 
 from flopcount.attribution.forward import Attribution
+from flopcount.attribution.tree import ModuleTree
 from flopcount.counter.eager import FORCE_EAGER, captures
 from flopcount.counter.functions import FunctionWatch
 from flopcount.counter.handlers import Handlers
 from flopcount.counter.lifecycle import Lifecycle
+from flopcount.counter.models import Given, models_by_name
 from flopcount.counter.tally import Totals
 from flopcount.errors import (
     UncountedOpWarning,
@@ -43,7 +45,9 @@ class FlopCounter(Lifecycle):
 
     Args:
         model: names the root of the report. A submodule that is called by itself is found under
-            it too. Without a model, each module that no other module calls is a root.
+            it too. Without a model, each module that no other module calls is a root. A dict gives
+            several models, each with its name.
+        others: more models. Each is a root, named by its class, and paths begin with that name.
         formulas: formulas for this counter alone, ``{op: function}``; see
             :func:`flopcount.formula`.
         strict: raise at the first op that has no formula, instead of listing it.
@@ -51,6 +55,8 @@ class FlopCounter(Lifecycle):
     Raises:
         UncountedOpError: under ``strict``, with the op, its arguments and the scope.
         FlopcountError: when it is left without having been entered, or twice.
+        TypeError: a model is no module.
+        ValueError: a model is given twice, or is a part of another; a dict is empty.
     """
 
     @classmethod
@@ -61,8 +67,8 @@ class FlopCounter(Lifecycle):
 
     def __new__(
         cls,
-        model: nn.Module | None = None,  # noqa: ARG004  (what __init__ takes)
-        *,
+        model: Given = None,  # noqa: ARG004  (what __init__ takes)
+        *others: nn.Module,  # noqa: ARG004
         formulas: Mapping[Any, Formula] | None = None,
         strict: bool = False,  # noqa: ARG004
     ) -> FlopCounter:
@@ -71,19 +77,19 @@ class FlopCounter(Lifecycle):
 
     def __init__(
         self,
-        model: nn.Module | None = None,
-        *,
+        model: Given = None,
+        *others: nn.Module,
         formulas: Mapping[Any, Formula] | None = None,
         strict: bool = False,
     ) -> None:
-        if model is not None and not isinstance(model, nn.Module):
-            raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+        named = bool(others) or isinstance(model, Mapping)
+        tree = ModuleTree(models_by_name(model, others), named=named)
         own = formulas_by_name(formulas or {})
         functions = FunctionWatch(self, own)
         super().__init__(
             Handlers(own) if own else HANDLERS,
             Totals(strict=strict),
-            Attribution(model, [partial(FunctionHook, functions.begin)]),
+            Attribution(tree, [partial(FunctionHook, functions.begin)]),
         )
         self._children: dict[str, int] = {}  # what processes run that the program started -> number
         self._warned_ops: set[str] = set()
@@ -154,8 +160,7 @@ class FlopCounter(Lifecycle):
         self._children.clear()
         for warned in (self._warned_ops, self._warned_threads, self._warned_children):
             warned.clear()
-        for scope in self._attribution.tree.scopes():
-            scope.calls = 0
+        self._attribution.tree.forget_calls()
 
 
 class TailoredCounter(FlopCounter):

@@ -7,7 +7,8 @@ from typing import Any
 
 from torch import fx, nn
 
-from flopcount.attribution.tree import WRAPPERS, ModuleTree, Scope
+from flopcount.attribution.tree import ModuleTree, Scope
+from flopcount.attribution.wrappers import WRAPPERS
 from flopcount.torch_private.compiler import NO_MODULE
 
 CallStack = Mapping[str, tuple[str, Any]]

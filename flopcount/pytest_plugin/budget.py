@@ -165,11 +165,11 @@ def _measures(bound: Bound, report: Report) -> list[Measure]:
         cost = report.phases[bound.phase] if bound.phase else report.total
         return [measure(bound.phase or "total", cost)]
     costs = report.by_module()
-    if bound.pattern in costs:
-        paths = [bound.pattern]
+    if bound.pattern in report:
+        paths = [report[bound.pattern].path]
     else:
         paths = [path for path in _paths(report) if fnmatchcase(path, bound.pattern)]
-    return [measure(path or report.model.name, costs[path], path) for path in paths]
+    return [measure(path or report[path].name, costs[path], path) for path in paths]
 
 
 def _paths(report: Report) -> list[str]:

@@ -111,4 +111,4 @@ def _rows(report: Report, measure: Measure) -> list[Row]:
 def _label(report: Report, module: str) -> str:
     """The name of the module at a full path, in a table."""
     path = report.relative(module)
-    return OUTSIDE if path == report.root.path else path or report.model.name
+    return OUTSIDE if path == report.root.path else path or report[path].name

@@ -12,16 +12,25 @@ from flopcount.report.tree import GRADIENTS, Module, Row
 
 SCHEMA = "flopcount.report/1"
 
-Fields = tuple[tuple[Module, ...], tuple[Row, ...], "str | None", dict[str, str], dict[str, int]]
-"""The fields of a report: modules, rows, the model's path, unwatched threads and processes."""
+Fields = tuple[
+    tuple[Module, ...],
+    tuple[Row, ...],
+    "str | None",
+    dict[str, str],
+    dict[str, int],
+    tuple[str, ...],
+]
+"""The fields of a report: modules, rows, the model's path, unwatched threads and processes, and
+the names of several models."""
 
 
 def write(fields: Fields) -> str:
     """The JSON of a report."""
-    modules, rows, model_path, unwatched, children = fields
+    modules, rows, model_path, unwatched, children, models = fields
     document = {
         "schema": SCHEMA,
         "model": model_path,
+        "models": models,
         "modules": [asdict(module) for module in modules],
         "rows": [asdict(row) for row in rows],
         "unwatched": unwatched,
@@ -37,20 +46,21 @@ def read(text: str) -> Fields:
         schema = document.get("schema") if isinstance(document, dict) else type(document)
         raise ValueError(f"expected a report of schema {SCHEMA!r}, found {schema!r}")
     try:
-        modules = tuple(Module(**module) for module in document["modules"])
+        modules = tuple(map(_module, document["modules"]))
         rows = tuple(map(_row, document["rows"]))
         model_path, unwatched = document["model"], dict(document["unwatched"])
         children = dict(document.get("children", {}))  # version 0.1.0 did not write it
-        _check(modules, rows, model_path)
+        models = tuple(document.get("models", ()))  # nor this
+        _check(modules, rows, (model_path or "", *models))
     except (AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"a damaged report: {type(error).__name__}: {error}") from error
-    return modules, rows, model_path, unwatched, children
+    return modules, rows, model_path, unwatched, children, models
 
 
-def _check(modules: tuple[Module, ...], rows: tuple[Row, ...], model_path: str | None) -> None:
+def _check(modules: tuple[Module, ...], rows: tuple[Row, ...], models: tuple[str, ...]) -> None:
     """Raise a TypeError if no report has these fields."""
     paths = {module.path for module in modules}
-    if "" not in paths or not paths.issuperset({model_path or ""}):
+    if "" not in paths or not paths.issuperset(models):
         raise TypeError("the block or the model is not among the modules")
     counts: list[object] = [count for module in modules for count in (module.calls, module.params)]
     counts += [module.trainable for module in modules if module.trainable is not None]
@@ -61,6 +71,10 @@ def _check(modules: tuple[Module, ...], rows: tuple[Row, ...], model_path: str |
         counts += [row.calls, row.uncounted, *(n for cost in costs for n in astuple(cost))]
     if any(type(count) is not int for count in counts):
         raise TypeError("counts are whole numbers")
+
+
+def _module(document: dict[str, Any]) -> Module:
+    return Module(**{**document, "other_paths": tuple(document.get("other_paths", ()))})
 
 
 def _row(document: dict[str, Any]) -> Row:

@@ -90,19 +90,28 @@ class Ledger:
         rows = tuple(self.rows.values())
         paths = {row.module for row in rows}
         scopes = [*tree.scopes(), tree.unattributed]
-        shown = {tree.root, tree.model}
+        shown = {tree.root, *tree.models}
         for scope in scopes:
             if scope.calls or scope.path in paths:
                 shown.update(scope.lineage())
+        others = tree.other_names(shown)
         modules = []
         for scope in filter(shown.__contains__, scopes):
             scope.measure()
             counts = scope.calls, scope.params, scope.trainable
-            modules.append(Module(scope.path, scope.name, scope.type, *counts))
-        roots = [scope for scope in tree.root.children.values() if scope in shown]
-        model = tree.model or (roots[0] if len(roots) == 1 else None)
-        path = model.path if model else None
-        return Report(tuple(modules), rows, path, dict(unwatched or {}), dict(children or {}))
+            names = tuple(others.get(scope, ()))
+            modules.append(Module(scope.path, scope.name, scope.type, *counts, names))
+        roots = [scope.path for scope in tree.root.children.values() if scope in shown]
+        models = [scope.path for scope in tree.models]
+        path = (models or roots)[0] if len(models or roots) == 1 and not tree.named else None
+        return Report(
+            modules=tuple(modules),
+            entries=rows,
+            model_path=path,
+            unwatched=dict(unwatched or {}),
+            children=dict(children or {}),
+            models=tuple(models if tree.named else ()),
+        )
 
 
 def negative(row: Row) -> Row:

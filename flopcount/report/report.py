@@ -47,6 +47,7 @@ class Report:
         unwatched: threads that had not entered the counter, with what ran first in each.
         children: what processes ran that the block started, with their number. Nothing is counted
             there.
+        models: the names of the models, if several were given, or in a dict; paths begin with one.
     """
 
     modules: tuple[Module, ...]
@@ -54,6 +55,7 @@ class Report:
     model_path: str | None = None
     unwatched: dict[str, str] = field(default_factory=dict)
     children: dict[str, int] = field(default_factory=dict)
+    models: tuple[str, ...] = ()
 
     # -- totals
 
@@ -123,8 +125,15 @@ class Report:
 
     @property
     def model(self) -> ModuleNode:
-        """The given model, or the only root module that ran; else the whole block."""
-        return self._nodes[""]
+        """The given model, or the only root module that ran; else the whole block.
+
+        Raises:
+            UnknownModuleError: several models were given; the message names them.
+        """
+        if len(self.models) > 1:
+            names = " or ".join(f"report[{name!r}]" for name in self.models)
+            raise UnknownModuleError(f"there are {len(self.models)} models: take {names}")
+        return self._nodes["".join(self.models)]
 
     @cached_property
     def _nodes(self) -> dict[str, ModuleNode]:
@@ -133,17 +142,40 @@ class Report:
             nodes.setdefault(node.path, node)
         return nodes
 
+    @cached_property
+    def _other_paths(self) -> dict[str, str]:
+        """The path of the row of a shared module, by each other path of the module."""
+        nodes = self._nodes.values()
+        return {other: node.path for node in nodes for other in node.other_paths}
+
+    def _row_path(self, path: Any) -> Any:
+        """``path`` with the names that shared modules have in the tree."""
+        if isinstance(path, str) and path not in self._nodes:
+            names = path.split(".")
+            for end in range(len(names), 0, -1):
+                known = self._other_paths.get(".".join(names[:end]))
+                if known is not None:
+                    return self._row_path(".".join([*filter(None, [known]), *names[end:]]))
+        return path
+
     def __getitem__(self, path: str) -> ModuleNode:
-        """The module at ``path``, relative to the model.
+        """The module at ``path``, relative to the model; a shared module has several paths.
+
+        >>> import torch, flopcount
+        >>> model = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.ReLU())
+        >>> model.append(model[0])
+        >>> report = flopcount.count(model, torch.ones(4, 8))
+        >>> report["2"].path, report["0"].other_paths, report["0"].calls
+        ('0', ('2',), 2)
 
         Raises:
             UnknownModuleError: no such module ran; the message names the nearest.
         """
-        return self._nodes[path]
+        return self._nodes[self._row_path(path)]
 
     def __contains__(self, path: object) -> bool:
         """Whether a module with this path ran."""
-        return path in self._nodes
+        return self._row_path(path) in self._nodes
 
     def __iter__(self) -> Iterator[str]:
         """The paths of all modules, parents first."""
@@ -313,8 +345,16 @@ class Report:
         >>> json.loads(report.to_json())["rows"][0]["cost"]["macs"]
         64
         """
-        fields = self.modules, self.entries, self.model_path, self.unwatched, self.children
-        return json.write(fields)
+        return json.write(
+            (
+                self.modules,
+                self.entries,
+                self.model_path,
+                self.unwatched,
+                self.children,
+                self.models,
+            )
+        )
 
     @classmethod
     def from_json(cls, text: str) -> Report:

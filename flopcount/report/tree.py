@@ -35,7 +35,8 @@ class Row:
 class Module:
     """A module that ran: its full path, class, calls, and parameters with its children's.
 
-    ``trainable`` of them require gradients: None in a file of an older version.
+    ``trainable`` of them require gradients: None in a file of an older version. ``other_paths`` are
+    the full paths under which it is registered, too.
     """
 
     path: str
@@ -44,6 +45,7 @@ class Module:
     calls: int
     params: int
     trainable: int | None = None
+    other_paths: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -57,8 +59,9 @@ class ModuleNode:
     ('Linear', 18, 1, 64)
 
     Attributes:
-        name: the attribute of its caller that holds it; for a root its class.
+        name: the attribute of its nearest owner that holds it; for a root its class.
         path: dotted path from the model.
+        other_paths: the paths of a shared module that lead here, too.
         type: its class.
         calls: how often it was called; recomputation is not a call.
         params: the number of its parameters, its children's included; 0 for the block. Those of
@@ -85,6 +88,7 @@ class ModuleNode:
     gradients: dict[str, Cost]
     rows: tuple[Row, ...] = field(repr=False)
     children: tuple[ModuleNode, ...] = field(repr=False)
+    other_paths: tuple[str, ...] = field(default=(), repr=False)
 
     def walk(self) -> Iterator[ModuleNode]:
         """This node and all below it, parents first.
@@ -145,6 +149,7 @@ def tree_of(
             gradients=gradients,
             rows=own_rows,
             children=children,
+            other_paths=tuple(map(relative, module.other_paths)),
         )
 
     return node_of(modules[0])

@@ -13,7 +13,7 @@ from flopcount.attribution.backward import Pass
 from flopcount.attribution.forward import Attribution
 from flopcount.attribution.phase import RECOMPUTE
 from flopcount.attribution.thread_state import ThreadState
-from flopcount.attribution.tree import Scope
+from flopcount.attribution.tree import ModuleTree, Scope
 from tests.attribution.units import U, batch, linear, units
 
 REENTRANT = pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_a_thread_that_another_one_sent_does_not_take_its_nodes_for_recomputed_o
     num_calls: int,
 ) -> None:
     """As on an accelerator, whose backward runs in a thread that numbers what it recomputes."""
-    attribution = Attribution()
+    attribution = Attribution(ModuleTree())
     here = attribution.here
     other = ThreadState(attribution.tree.unattributed, attribution)
     here.backward._pass, other.is_stranger = Pass(num_calls=num_calls), False
@@ -89,8 +89,8 @@ def test_a_thread_that_another_one_sent_does_not_take_its_nodes_for_recomputed_o
     node = batch(grad=True).sin().grad_fn
     here.thread.node_log.start(recomputed.places[RECOMPUTE], node._sequence_nr())
     other.node_log.start(made.forward, node._sequence_nr())
-    owner = here.backward._owner(node, node._sequence_nr())
-    assert owner is (recomputed if num_calls else made)
+    origin = here.backward._origin(node, node._sequence_nr())
+    assert origin.scope is (recomputed if num_calls else made)
 
 
 @REENTRANT

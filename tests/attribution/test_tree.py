@@ -87,7 +87,7 @@ def test_modules_that_are_gone_are_forgotten() -> None:
             layer(batch())
         assert len(counter.report().root.children) == 50
         del layer, layers
-    assert not counter._attribution.tree.root.entered
+    assert not counter._attribution.tree.root.forward.entered
 
 
 def test_modules_that_change_places_before_they_run_are_found_where_they_are() -> None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 
 from flopcount import FlopCounter
+from flopcount.attribution.wrappers import WRAPPER_CLASSES
 from tests.attribution.units import batch, linear, paths, units
 
 # torch says so of any global hook; tests/counter/test_compiled.py shows that the graphs stay
@@ -83,6 +84,59 @@ class TestAroundTheModel:
         net = Net()
         wrapper = nn.DataParallel(torch.compile(net, backend="eager"))
         assert_is_plain(trained(wrapper, self.given(given, wrapper, net)))
+
+
+def wrapper_class(name: str, attribute: str) -> type[nn.Module]:
+    """A stand-in for a library's wrapper, which keeps the module as that library does."""
+
+    def init(self: nn.Module, module: nn.Module) -> None:
+        nn.Module.__init__(self)
+        setattr(self, attribute, module)
+
+    def forward(self: nn.Module, *args: Tensor) -> Tensor:
+        return getattr(self, attribute)(*args)
+
+    return type(name, (nn.Module,), {"__init__": init, "forward": forward})
+
+
+KNOWN = [*WRAPPER_CLASSES.items(), ("FlattenParamsWrapper", "_fpw_module")]
+
+
+@pytest.mark.parametrize("given", ["wrapper", "module", "nothing"])
+@pytest.mark.parametrize(("name", "attribute"), KNOWN)
+class TestOfOtherLibraries:
+    given = TestAroundTheModel.given
+
+    def test_around_the_model(self, name: str, attribute: str, given: str) -> None:
+        net = Net()
+        engine = type("Mine", (wrapper_class(name, attribute),), {})(net)  # a subclass of it
+        assert_is_plain(trained(engine, self.given(given, engine, net)))
+
+    def test_in_a_wrapper_of_torch_in_the_model(
+        self, name: str, attribute: str, given: str
+    ) -> None:
+        net = Net()
+        whole = nn.DataParallel(net)
+        net.body = wrapper_class(name, attribute)(torch.compile(net.body, backend="eager"))
+        assert_is_plain(trained(whole, self.given(given, whole, net)))
+
+
+@pytest.mark.parametrize("attribute", sorted(set(WRAPPER_CLASSES.values())))
+def test_these_attributes_are_names_in_other_classes(attribute: str) -> None:
+    model = wrapper_class("Model", attribute)(Net())
+    report = trained(model, model).report()
+    assert paths(report) == ["", *(f"{attribute}.{path}".rstrip(".") for path in NET_PATHS)]
+
+
+def test_a_method_of_the_module_is_called_by_way_of_its_wrapper() -> None:
+    class Engine(wrapper_class("DeepSpeedEngine", "module")):  # type: ignore[misc]
+        def encode(self, x: Tensor) -> Tensor:
+            return self.module.body(x)
+
+    engine = Engine(Net())
+    with FlopCounter(engine) as counter:
+        engine.encode(batch())
+    assert paths(counter.report()) == ["", "body", "body.0", "body.1"]
 
 
 def test_compiled_inside_the_model() -> None:

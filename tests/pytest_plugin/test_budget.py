@@ -97,6 +97,13 @@ class TestModules:
             f"Sequential: {TOTAL - 7} FLOP is {TOTAL - 7} more than its budget of 0 FLOP"
         ]
 
+    def test_a_shared_module_has_each_of_its_names(self) -> None:
+        layer = nn.Linear(8, 8)
+        report = flopcount.count(nn.Sequential(layer, layer), torch.ones(4, 8), backward=False)
+        assert faults(flop_budget(modules={"1": "511 MAC"}), report) == [
+            "0: 512 MAC is 1 more than its budget of 511 MAC"
+        ]
+
     def test_a_pattern_holds_for_each_that_it_matches(self, report: Report) -> None:
         judged = flop_budget(modules={"*": "100 MAC"}).judge(report)
         assert [(measure.what, measure.count) for measure in judged.measures] == [

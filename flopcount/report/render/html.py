@@ -38,7 +38,8 @@ table:first-of-type tbody tr:last-child {{ font-weight: bold; }}
 
 def render(report: Report) -> str:
     """The tables, and below them what they leave out."""
-    title = f"{report.model.type or 'flopcount'}: {format_quantity(report.total.flops, 'FLOP')}"
+    model = ", ".join(report.models) or report.model.type or "flopcount"
+    title = f"{model}: {format_quantity(report.total.flops, 'FLOP')}"
     columns = ("type", *default_columns(report))
     *parts, note = tables(report, columns=columns, style="html")
     return PAGE.format(title=escape(title), tables="\n".join(parts), note=escape(note))

@@ -114,7 +114,7 @@ def module_table(
             value = COLUMNS[sort][1]
             children = tuple(sorted(children, key=value, reverse=sort != "type"))
         for child in children:
-            add(INDENT[style] * level + child.name, child)
+            add(INDENT[style] * level + label_of(child), child)
             add_below(child, level + 1)
 
     root = report.root
@@ -127,6 +127,13 @@ def module_table(
         add(OUTSIDE, replace(own, children=()))
     add("total", root)
     return tabulated(["module", *(COLUMNS[name][0] for name in names)], body, style)
+
+
+def label_of(node: ModuleNode) -> str:
+    """The name of ``node``, and the first other path of a shared module."""
+    first, rest = node.other_paths[:1], len(node.other_paths) - 1
+    more = f" and {rest} more" if rest > 0 else ""
+    return f"{node.name} (also {first[0]}{more})" if first else node.name
 
 
 def cell(name: str, node: ModuleNode, report: Report) -> str:
