@@ -11,6 +11,7 @@ from typing import Any
 
 from flopcount.attribution.phase import PHASES
 from flopcount.cost import ZERO, Cost
+from flopcount.errors import UnknownModuleError
 from flopcount.report import json
 from flopcount.report.diff import Diff
 from flopcount.report.file import write_whole
