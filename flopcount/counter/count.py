@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import copy
+import functools
+import types
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from flopcount.counter.as_found import as_found
 from flopcount.counter.counter import FlopCounter
+from flopcount.counter.meta import KNOWN_SIZE, shapes_only
 from flopcount.counter.same_dtypes import require_same_dtypes
 from flopcount.formulas import describe
 from flopcount.report.report import Report
@@ -32,16 +36,22 @@ def count(
     >>> report.phases["forward"].macs, report.phases["backward"].macs
     (64, 64)
 
-    The step is real: ``backward`` adds to the parameters' gradients, ``optimizer`` updates the
-    parameters, and layers such as BatchNorm update their statistics. With ``meta=True`` the step
-    runs on copies that have shapes but no memory, so neither the model nor the inputs change.
+    After the step, gradients, buffers (such as the statistics of BatchNorm) and random number
+    generators are as they were, even if the model raises. What stays is the optimizer's step, by
+    the gradient of this step alone, and what the model keeps elsewhere: caches and other
+    attributes, buffers that it replaces by others, the parameters of lazy layers.
+
+    With ``meta=True`` the step runs on shapes: parameters and large tensors take no memory and no
+    work. Tensors of up to a million numbers that need no gradient keep their values, since models
+    read masks and lengths. Attention counts as on the meta device. Nothing stays, attributes and
+    inputs included. Meanwhile no other thread may use the model.
 
     Args:
-        model: a module, or any callable.
+        model: a module, or any callable; a method of a module counts under the module's name.
         args, kwargs: what it is called with.
         backward: run backward from the sum of all outputs that need a gradient, or from ``loss``.
         optimizer: an optimizer of the model's parameters, which steps after backward.
-        meta: run on the meta device.
+        meta: run on shapes.
         loss: a function of the output that returns what to run backward from, a tensor of one
             element; its ops count, too.
 
@@ -50,7 +60,8 @@ def count(
             class; ``loss`` returns no such tensor.
         ValueError: ``backward`` without an output that needs a gradient; ``optimizer`` or ``loss``
             without ``backward``; ``optimizer`` together with ``meta``.
-        FlopcountError: with ``meta``, a product of different dtypes, which real tensors refuse.
+        FlopcountError: with ``meta``, the model reads values that are not computed, or multiplies
+            different dtypes.
     """
     if not callable(model):
         raise TypeError(f"model must be a module or another callable, got {model!r}")
@@ -65,29 +76,30 @@ def count(
         raise TypeError(f"loss must be a function of the model's output, got {loss!r}")
     if loss is not None and not backward:
         raise ValueError("loss is what backward runs from: it needs backward=True")
-    if meta:
-        model, loss, args, kwargs = on_meta((model, loss, args, kwargs))
-    counter = FlopCounter(model if isinstance(model, nn.Module) else None)
+    root = root_of(model)
+    counter = FlopCounter(root)
     if meta:
         counter._totals.check = require_same_dtypes
-    with counter:
-        output = model(*args, **kwargs)
-        if backward:
-            loss_of(output, loss).backward()
-        if optimizer is not None:
-            optimizer.step()
-    return counter.report()
+    with as_found(model, loss, args, kwargs, optimizer, objects=KNOWN_SIZE * meta):
+        with shapes_only(root) if meta else nullcontext(), counter:
+            output = model(*args, **kwargs)
+            if backward:  # part of the graph may be the model's, from an earlier call
+                loss_of(output, loss).backward(retain_graph=meta)
+            if optimizer is not None:
+                optimizer.step()
+        return counter.report()
 
 
-def on_meta(value: Any) -> Any:
-    """A deep copy of ``value`` in which every tensor is on the meta device."""
-    memo: dict[int, Any] = {}
-    for tensor in tensors_in(value, modules=True):
-        meta: Tensor = torch.empty_like(tensor, device="meta", requires_grad=tensor.requires_grad)
-        memo[id(tensor)] = (
-            nn.Parameter(meta, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else meta
-        )
-    return copy.deepcopy(value, memo)
+def root_of(model: Callable[..., Any]) -> nn.Module | None:
+    """The module that a callable runs, if it is one, a method of one, or either with arguments."""
+    while not isinstance(model, nn.Module):
+        if isinstance(model, functools.partial):
+            model = model.func
+        elif isinstance(model, types.MethodType):
+            model = model.__self__  # type: ignore[assignment]  # of a class that cannot be called
+        else:
+            return None
+    return model
 
 
 def loss_of(output: Any, loss: Callable[[Any], Tensor] | None = None) -> Tensor:

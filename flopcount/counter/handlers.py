@@ -72,7 +72,7 @@ class CountingMode(TorchDispatchMode):
         self, func: Any, types: Any, args: Args = (), kwargs: Kwargs | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if _opens_itself(types, (args, *kwargs.values())):
+        if opens_itself(types, (args, *kwargs.values())):
             return NotImplemented  # its inner ops count; it may be unknown to the dispatcher
         # most ops come here once: from then on torch calls the handler by itself
         return self._handlers.find(func)(self, func, types, args, kwargs)
@@ -250,7 +250,7 @@ def _answer_for_subclass(
     mode: CountingMode, func: Any, types: Any, args: Any, kwargs: Any, plan: Plan | None
 ) -> Any:
     """The result of an op where tensors of these ``types`` change it; ORDINARY where none does."""
-    if _opens_itself(types, (args, *kwargs.values())):
+    if opens_itself(types, (args, *kwargs.values())):
         return NotImplemented  # a wrapper such as DTensor opens itself; its inner ops count
     if sharding_is_planned():
         return func(*args, **kwargs)  # on shapes alone: not work
@@ -263,7 +263,7 @@ def _answer_for_subclass(
     return ORDINARY
 
 
-def _opens_itself(types: Iterable[type], arguments: Any) -> bool:
+def opens_itself(types: Iterable[type], arguments: Any) -> bool:
     """Whether a tensor of one of these ``types`` runs ops on the tensors that it wraps."""
     if any(map(is_traceable_wrapper_subclass_type, types)):
         return True

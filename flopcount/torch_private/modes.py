@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -19,6 +20,38 @@ is_traceable_wrapper_subclass_type = dispatch.is_traceable_wrapper_subclass_type
 
 FakeTensorMode = fake_tensor.FakeTensorMode
 """Under it ops return tensors without data, on the devices that the program asks for."""
+
+FakeTensor = fake_tensor.FakeTensor
+"""A tensor without data, which knows the device that it would be on."""
+
+ASKS_DEVICE = torch.ops.prim.device.default
+"""The op behind ``tensor.device`` of a fake tensor."""
+
+
+def device_of(tensor: torch.Tensor) -> torch.device:
+    """``tensor.device``, without an op where ``tensor`` is fake."""
+    return tensor.fake_device if isinstance(tensor, FakeTensor) else tensor.device
+
+
+NEEDS_VALUES = (
+    fake_tensor.DataDependentOutputException,
+    fake_tensor.DynamicOutputShapeException,
+)
+"""Raised by ops whose results depend on the values of tensors without data."""
+
+NO_KERNEL = NotImplementedError, fake_tensor.UnsupportedOperatorException
+"""Raised by ops that have no kernel for tensors without data."""
+
+
+@contextmanager
+def quiet_fakes() -> Iterator[None]:
+    """A context in which torch does not log the errors of ops on fake tensors before it raises."""
+    level = fake_tensor.log.level
+    fake_tensor.log.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        fake_tensor.log.setLevel(level)
 
 
 def may_open_itself(cls: type) -> bool:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections import namedtuple
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -224,3 +225,10 @@ def test_the_class_of_an_optimizer_is_refused() -> None:
 def test_a_model_that_cannot_be_called_is_refused() -> None:
     with pytest.raises(TypeError, match="model must be a module or another callable, got 'resnet'"):
         flopcount.count("resnet", torch.ones(1))  # type: ignore[arg-type]  # the mistake
+
+
+def test_a_bound_method_names_the_model() -> None:
+    model = nn.Sequential(linear())
+    report = flopcount.count(functools.partial(model.forward), batch())
+    assert report.model.type == "Sequential"
+    assert report["0"].total.macs == 2 * PRODUCT

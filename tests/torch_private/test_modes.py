@@ -10,11 +10,17 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 
 from flopcount.torch_private.modes import (
+    ASKS_DEVICE,
+    NEEDS_VALUES,
+    NO_KERNEL,
     FakeTensorMode,
+    TorchDispatchMode,
+    device_of,
     has_data,
     is_fake,
     is_under_autocast,
     may_open_itself,
+    quiet_fakes,
 )
 from tests.torch_private.ops import Ops
 
@@ -94,3 +100,51 @@ def test_a_fake_tensor_is_known_and_a_real_one_is_not_taken_for_it() -> None:
         fake = torch.ones(3)
     assert is_fake(fake)
     assert not any(map(is_fake, (torch.ones(3), torch.ones(3, device="meta"))))
+
+
+def test_a_fake_tensor_knows_its_device_without_an_op() -> None:
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, *call: Any) -> Any:
+            seen.append(func)
+            return func(*call[1], **(call[2] if len(call) > 2 else {}))
+
+    seen: list[Any] = []
+    with FakeTensorMode():
+        fake = torch.ones(3, device="cuda")
+        leaf = torch.ones(3, requires_grad=True)
+    with Watch():
+        assert device_of(fake) == torch.device("cuda:0")
+        assert ASKS_DEVICE not in seen
+        leaf.sum().backward()
+        assert ASKS_DEVICE in seen
+    assert device_of(torch.ones(3)) == torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    "ask", [lambda x: x.sum().item(), torch.nonzero, torch.unique, lambda x: x[x > 0]]
+)
+def test_ops_that_depend_on_values_say_so(ask: Any) -> None:
+    with FakeTensorMode() as mode:
+        x = mode.from_tensor(torch.ones(3))
+        with pytest.raises(NEEDS_VALUES):
+            ask(x)
+
+
+def test_an_op_without_a_kernel_for_shapes_says_so() -> None:
+    with torch.library._scoped_library("flopcount_test", "FRAGMENT") as library:
+        library.define("bare(Tensor x) -> Tensor")
+        with FakeTensorMode() as mode, pytest.raises(NO_KERNEL):
+            torch.ops.flopcount_test.bare(mode.from_tensor(torch.ones(3)))
+
+
+def test_errors_on_fake_tensors_are_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    def fail() -> None:
+        with FakeTensorMode() as mode, pytest.raises(RuntimeError):
+            torch.mm(mode.from_tensor(torch.ones(3, 4)), mode.from_tensor(torch.ones(3, 4)))
+
+    fail()
+    assert caplog.records
+    caplog.clear()
+    with quiet_fakes():
+        fail()
+    assert not caplog.records
