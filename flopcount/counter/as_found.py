@@ -49,7 +49,8 @@ def as_found(*roots: Any, objects: int = 0) -> Iterator[None]:
             kept = [b for module in modules for b in module._buffers.values() if b is not None]
             if objects:
                 kept = [t for t in tensors if not t.requires_grad and t.numel() <= objects]
-            undo += map(_value, filter(_is_plain, kept))
+                undo += map(_memory, filter(_is_dense, tensors))
+            undo += [_value(tensor) for tensor in kept if _is_dense(tensor) and _has_memory(tensor)]
             if objects:
                 _lend_lazy(modules)
         yield
@@ -66,20 +67,39 @@ def _gradient(tensor: Tensor) -> list[Undo]:
     return [partial(setattr, tensor, "grad", gradient)]
 
 
-def _is_plain(tensor: Tensor) -> bool:
-    """Whether a tensor's values can be copied and compared; those of other classes are left."""
-    dense = tensor.layout is torch.strided and not tensor.is_nested
-    return type(tensor) is Tensor and dense and not tensor.is_meta
+def _is_dense(tensor: Tensor) -> bool:
+    """Whether a tensor can be copied and compared; those of other classes are left alone."""
+    if type(tensor) not in (Tensor, nn.Parameter) or tensor.layout is not torch.strided:
+        return False
+    return not (tensor.is_nested or tensor.is_meta)
+
+
+def _has_memory(tensor: Tensor) -> bool:
+    """Whether a tensor's storage is there: FSDP frees that of parameters between calls."""
+    steps = zip(tensor.shape, tensor.stride(), strict=True)
+    last = tensor.storage_offset() + sum((size - 1) * stride for size, stride in steps)
+    size = (last + 1) * tensor.element_size() if tensor.numel() else 0
+    return tensor.untyped_storage().nbytes() >= size
 
 
 def _value(tensor: Tensor) -> Undo:
-    alias, before = tensor.detach(), tensor.detach().clone()
+    before = tensor.detach().clone()
 
     def put_back() -> None:
-        if tensor.shape != alias.shape or tensor.stride() != alias.stride():
-            tensor.data = alias
-        if not torch.equal(tensor, before):
+        if _has_memory(tensor) and not torch.equal(tensor, before):
             tensor.data.copy_(before)  # unseen by graphs that need the tensor for their backward
+
+    return put_back
+
+
+def _memory(tensor: Tensor) -> Undo:
+    """Undoes ``tensor.data = …``, ``tensor.unsqueeze_(0)`` and their like."""
+    data = tensor.data
+
+    def put_back() -> None:
+        now = tensor.data
+        if now.device != data.device or now.shape != data.shape or not now.is_set_to(data):
+            tensor.data = data
 
     return put_back
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from math import prod
@@ -80,13 +81,15 @@ def _why(error: Exception) -> str:
     """What went wrong, if it is for want of values; else the error is the program's own."""
     if isinstance(error, NEEDS_VALUES):
         return "needs the values of tensors that have only shapes here"
-    if isinstance(error, NO_KERNEL) or any(word in str(error) for word in WORDS):
+    if isinstance(error, NO_KERNEL) or WORDS.search(str(error)):
         reason = next(iter(str(error).splitlines()), "")
         return f"does not run on shapes alone ({type(error).__name__}: {reason})"
     return ""
 
 
-WORDS = "FakeTensor", "fake tensor", "Fake", "tensor subclass", "data pointer", "data is not alloc"
+WORDS = re.compile(
+    r"[Ff]ake ?[Tt]ensor|\b(fake|meta)\b|tensor subclass|data pointer|is not alloc|hook result"
+)
 """Words of torch's errors about tensors without data."""
 
 

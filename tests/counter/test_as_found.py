@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 import flopcount
+from flopcount.counter.as_found import as_found
 from tests.counter.units import PRODUCT, batch, linear
 
 
@@ -226,3 +227,15 @@ def test_settings_of_attention_are_put_back() -> None:
     before = [ask() for ask in settings]
     flopcount.count(attention, torch.ones(2, 4, 8), meta=True)
     assert [ask() for ask in settings] == before
+
+
+@pytest.mark.parametrize("meta", [False, True])
+def test_a_buffer_whose_memory_was_freed_is_left_alone(meta: bool) -> None:
+    model = Layer()
+    model.register_buffer("gathered", torch.ones(1 << 16))
+    model.get_buffer("gathered").untyped_storage().resize_(0)  # as FSDP does between calls
+    report = flopcount.count(model.layer, batch(), meta=meta)
+    with as_found(model, objects=(1 << 20) * meta):
+        pass
+    assert report.total.macs == 2 * PRODUCT
+    assert model.get_buffer("gathered").untyped_storage().nbytes() == 0
