@@ -10,11 +10,12 @@ from flopcount.cost import ZERO
 from flopcount.formulas import Bill
 from flopcount.torch_private.autograd import backward_task
 from flopcount.torch_private.custom_classes import SCRIPTS, methods_of_classes
-from flopcount.torch_private.kernels import GRAPHS, RUNNERS, graph_methods, only_calls_ops
+from flopcount.torch_private.kernels import GRAPHS, RUNNERS, TRITON, graph_methods, only_calls_ops
 from flopcount.torch_private.method_hook import Hook, Methods
 from flopcount.torch_private.modes import modes
 
 COMPILED = "it runs kernels of its own, which no op shows; in a custom op it can have a formula"
+LAUNCHED = "it is a kernel of Triton, which no op shows; in a custom op it can have a formula"
 OF_A_CLASS = "it is a method of a C++ class, whose own kernels no op shows"
 CAPTURED = "what it runs again was captured when the counter was not open"
 
@@ -35,6 +36,8 @@ class Shadows:
             bill = Bill(name, "unknown", ZERO, unknown=COMPILED)
             for methods in runners:
                 yield methods, partial(self._run, bill)
+        for methods in TRITON:
+            yield methods, self._launch
         for methods in SCRIPTS:
             yield methods, self._run_script
         for name, base in GRAPHS.items():
@@ -47,6 +50,12 @@ class Shadows:
         if only_calls_ops(runner):
             return
         for counter in self._watching(bill.op):
+            counter._local.tally.count_shadow(bill)
+
+    def _launch(self, kernel: Any) -> None:
+        name = f"triton.{kernel.__name__}"
+        bill = Bill(name, "unknown", ZERO, unknown=LAUNCHED)
+        for counter in self._watching(name):
             counter._local.tally.count_shadow(bill)
 
     def _run_script(self, script: Any) -> None:

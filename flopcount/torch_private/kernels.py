@@ -46,6 +46,12 @@ RUNNERS = {
 }
 """What runs kernels that were compiled before, by the name that users know."""
 
+TRITON = (
+    Methods("triton.runtime.jit", "JITFunction", ("run",)),
+    Methods("triton.runtime.interpreter", "InterpretedFunction", ("run",)),
+)
+"""What launches a kernel that a program has written in Triton, on an accelerator or without one."""
+
 GRAPHS = {"torch.cuda.CUDAGraph": "_CUDAGraph", "torch.xpu.XPUGraph": "_XPUGraph"}
 """What captures kernels and runs them again: classes of users, and their bases in ``torch._C``."""
 

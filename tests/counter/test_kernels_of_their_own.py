@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 import flopcount
-from flopcount import FlopCounter, UncountedOpError, UncountedOpWarning
+from flopcount import Cost, FlopCounter, UncountedOpError, UncountedOpWarning
 from tests.counter.observation import Notes, assert_undisturbed
 from tests.counter.stand_ins import look_for_stand_ins
 from tests.counter.units import PRODUCT, batch
@@ -74,6 +74,27 @@ def tensorrt(monkeypatch: pytest.MonkeyPatch) -> Context:
     module.IExecutionContext = Context  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "tensorrt", module)
     return Context()
+
+
+class Kernel:
+    """A kernel that a program has written in Triton."""
+
+    __name__ = "softmax_kernel"
+
+    def run(self, out: Tensor, x: Tensor, *, grid: Any, warmup: bool) -> None:
+        out.numpy()[:] = hidden_product(x).numpy()
+
+    def __getitem__(self, grid: Any) -> Callable[..., None]:
+        return lambda *args: self.run(*args, grid=grid, warmup=False)
+
+
+@pytest.fixture
+def kernel(monkeypatch: pytest.MonkeyPatch) -> Kernel:
+    look_for_stand_ins(monkeypatch)
+    module = types.ModuleType("triton.runtime.jit")
+    module.JITFunction = Kernel  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "triton.runtime.jit", module)
+    return Kernel()
 
 
 class Around(nn.Module):
@@ -144,6 +165,28 @@ class TestNames:
             assert [run(0), run(1)] == [True, True]
         run(2)
         assert counter.report().uncounted == {"tensorrt.IExecutionContext": 2}
+
+    def test_a_kernel_of_triton(self, kernel: Kernel) -> None:
+        out = batch()
+        with FlopCounter() as counter:
+            for _ in range(3):
+                kernel[1,](out, batch())
+        assert counter.report().uncounted == {"triton.softmax_kernel": 3}
+
+    def test_a_kernel_of_triton_in_a_function(self, kernel: Kernel) -> None:
+        class Softmax(torch.autograd.Function):
+            @staticmethod
+            def forward(ctx: Any, x: Tensor) -> Tensor:
+                out = torch.empty_like(x)
+                kernel[1,](out, x.detach())
+                return out
+
+        with FlopCounter() as counter:
+            Softmax.apply(batch()).relu()
+        assert counter.report().uncounted == {"triton.softmax_kernel": 1}
+        with FlopCounter(formulas={Softmax: lambda x, *, out: Cost(special=7)}) as counter:
+            Softmax.apply(batch())
+        assert (counter.report().uncounted, counter.report().total.special) == ({}, 7)
 
     def test_every_open_counter_names_it(self, package: Any) -> None:
         with FlopCounter() as outer:
