@@ -82,6 +82,8 @@ class Window:
             saved, self._knows_all = saved_by(node)
             self._origins.give(saved)
         inputs = (tensor for tensor in tensors_in(args) if storage_of(tensor) is not None)
+        # what a wrapper of other tensors hands out was in it before
+        self._knows_all &= all(storage_of(tensor) is not None for tensor in tensors_in(args))
         self._versions = [(t, t._version) for t in inputs if not t.is_inference()]
         tally.watch(self)
 

@@ -119,7 +119,9 @@ def _opening(plan: Plan) -> Handler:
         if is_control_flow:
             backward = mode._local.tally.backward
             called = (_seen_by(mode, a, backward) if callable(a) else a for a in args)
-            return plan.func(*called, **kwargs)
+            out = plan.func(*called, **kwargs)
+            mode._local.tally.show(plan, args, kwargs, out)
+            return out
         return _seen_by(mode, composite_kernel(plan.func))(*args, **kwargs)
 
     return handle

@@ -244,6 +244,11 @@ class Tally:
         if not self._watchers and not self.is_resting:
             self.calls = self.counted
 
+    def show(self, plan: Plan, args: Any, kwargs: Any, out: Any) -> None:
+        """Show an op to all who watch that is made of others, and so does not count itself."""
+        if self._watchers:
+            self._is_covered(plan, args, kwargs, out)
+
     @property
     def in_function(self) -> bool:
         """Whether a custom function runs, which is watched itself."""

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from flopcount.cost import ZERO
 from flopcount.counter.origins import reads, writes
 from flopcount.formulas import Bill, Plan
-from flopcount.torch_private.modes import without_functions
+from flopcount.torch_private.modes import without_functions, without_modes
 from flopcount.torch_private.tensors import StorageRef, storage_of, tensors_in
 
 KERNEL = Bill(
@@ -19,6 +22,9 @@ KERNEL = Bill(
     ZERO,
     unknown="an op read memory that was allocated empty, and that no op which was seen has written",
 )
+
+SAMPLE = 64
+"""How many bytes of each memory to look at, about."""
 
 PATIENCE = 64
 """For how many ops to wait: memory is nearly always written at once."""
@@ -35,7 +41,7 @@ class Unwritten:
 
     def __init__(self, tally: Any) -> None:
         self._tally = tally
-        self._waiting: dict[int, StorageRef] = {}
+        self._waiting: dict[int, tuple[StorageRef, Tensor]] = {}  # and a sample of what it held
         self._patience = 0
 
     def expect(self, allocated: Any) -> None:
@@ -44,11 +50,13 @@ class Unwritten:
             self._expect(allocated)
 
     def _expect(self, allocated: Any) -> None:
-        storages = [s for tensor in tensors_in(allocated) if (s := storage_of(tensor)) is not None]
-        if storages and not self._waiting:
-            self._tally.watch(self)
-        self._waiting.update((storage._cdata, StorageRef(storage)) for storage in storages)
-        self._patience = PATIENCE
+        for tensor in tensors_in(allocated):
+            storage = storage_of(tensor) if tensor.is_floating_point() else None
+            if storage is not None:
+                if not self._waiting:
+                    self._tally.watch(self)
+                self._waiting[storage._cdata] = StorageRef(storage), sample(storage)
+                self._patience = PATIENCE
 
     def see_named(self) -> None:
         """Something was named that no op shows; it may have written any memory."""
@@ -67,10 +75,32 @@ class Unwritten:
         for tensor in written:
             self._forget(tensor)
         read = reads(plan, args, kwargs, written)
-        is_read = any([self._forget(tensor) for tensor in read])  # noqa: C419  (forgets them all)
-        if is_read and not self._tally.in_function:
-            self._tally.count_shadow(KERNEL, args)
+        for tensor in read:
+            held = self._forget(tensor)
+            if held is not None and not self._tally.in_function:
+                self._tally.count_shadow(KERNEL, args, flags=[_differs(tensor, held)])
 
-    def _forget(self, tensor: Any) -> bool:
+    def _forget(self, tensor: Tensor) -> Tensor | None:
+        """Wait no more for the memory of ``tensor``; what it held, if it was waited for."""
         storage = storage_of(tensor) if self._waiting else None
-        return storage is not None and self._waiting.pop(storage._cdata, None) is not None
+        if storage is None:
+            return None
+        return self._waiting.pop(storage._cdata, (None, None))[1]
+
+
+def sample(storage: torch.UntypedStorage) -> Tensor:
+    """A copy of some bytes of ``storage``, on its device, which nobody waits for."""
+    with without_modes(), torch.no_grad():
+        memory = torch.empty(0, dtype=torch.uint8, device=storage.device).set_(storage)
+        return memory[:: max(1, len(memory) // SAMPLE)].clone()
+
+
+def _differs(tensor: Tensor, held: Tensor) -> Tensor:
+    """Whether the memory of ``tensor`` holds something else than it held: nobody may have written.
+
+    A program that only counts may compute with memory that holds anything.
+    """
+    storage = storage_of(tensor)
+    assert storage is not None
+    with without_modes():
+        return (sample(storage) != held).any()

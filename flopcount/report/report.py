@@ -164,7 +164,7 @@ class Report:
 
         >>> import torch, flopcount
         >>> model = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.ReLU())
-        >>> model.append(model[0])
+        >>> model = model.append(model[0])
         >>> report = flopcount.count(model, torch.ones(4, 8))
         >>> report["2"].path, report["0"].other_paths, report["0"].calls
         ('0', ('2',), 2)
@@ -172,7 +172,8 @@ class Report:
         Raises:
             UnknownModuleError: no such module ran; the message names the nearest.
         """
-        return self._nodes[self._row_path(path)]
+        row = self._row_path(path)
+        return self._nodes[row if row in self._nodes else path]
 
     def __contains__(self, path: object) -> bool:
         """Whether a module with this path ran."""

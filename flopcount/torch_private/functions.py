@@ -74,8 +74,13 @@ def function_name(function: Any) -> str:
 
 
 def runs_program(function: Any) -> bool:
-    """Whether the function only runs code that it is given: a reentrant checkpoint."""
-    return issubclass(function, (CheckpointFunction, CheckpointFunction._backward_cls))
+    """Whether the function only runs code that it is given, as ops.
+
+    So do a reentrant checkpoint, and the functions of control-flow ops.
+    """
+    made_by = function_of(function) if issubclass(function, Node) else function
+    is_of_op = made_by.__module__.startswith("torch._higher_order_ops.")
+    return is_of_op or issubclass(made_by, CheckpointFunction)
 
 
 def saved_by(node: Any) -> tuple[list[Any], bool]:

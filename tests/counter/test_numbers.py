@@ -298,7 +298,7 @@ class TestMemory:
         with FlopCounter() as counter:
             for step in range(self.STEPS):
                 op(x, float(step))
-                assert len(counter._local.tally.calls) <= 64
+                assert len(counter._local.tally.counted) <= 64
         assert counter.report().total.flops == self.STEPS * (self.STEPS - 1) // 2
         assert len(plan_of(op.default).bills) <= 64
 
@@ -310,7 +310,7 @@ class TestMemory:
             for step in range(self.STEPS):
                 x * float(step)
         assert counter.report().total.flops == self.STEPS * (self.STEPS - 1) // 2
-        assert len(counter._local.tally.calls) <= 64
+        assert len(counter._local.tally.counted) <= 64
 
     def test_a_coefficient_makes_no_new_signature(self) -> None:
         op = new_op("float lr")
@@ -318,7 +318,7 @@ class TestMemory:
         with FlopCounter() as counter:
             for step in range(100):
                 op(x, step + 0.5)
-        assert len(counter._local.tally.calls) == 1
+        assert len(counter._local.tally.counted) == 1
 
 
 def test_an_argument_of_an_unknown_kind_has_no_signature() -> None:

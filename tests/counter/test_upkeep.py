@@ -148,7 +148,8 @@ def test_a_sparse_tensor_is_not_taken_for_an_expanded_one() -> None:
 
 
 def test_its_signature_is_that_of_its_arguments() -> None:
-    assert list(inspect.signature(FlopCounter).parameters) == ["model", "formulas", "strict"]
+    parameters = list(inspect.signature(FlopCounter).parameters)
+    assert parameters == ["model", "others", "formulas", "strict"]
 
 
 def test_formulas_of_one_counter_are_unknown_to_the_others() -> None:

@@ -18,6 +18,8 @@ print(*(name for name, _, _ in registry.rules()), sep="\\n")
 
 
 NOT_IN_EVERY_TORCH = {
+    "aten::linalg_matrix_sqrth",  # since 2.14
+    "aten::linalg_polar",
     "aten::_flash_attention_forward_no_dropout_inplace",  # since 2.12 or 2.13, as those below
     "aten::_foreach_clone",
     "aten::_foreach_mm",

@@ -9,12 +9,11 @@ from torch import Tensor
 
 from flopcount.cost import Cost
 from flopcount.formulas.ops.attention import Attention, visible
-from flopcount.formulas.ops.indexing import embedding_bag, rows_of_bags
-from flopcount.formulas.ops.lowprecision import ROW, finished, scaled, scaled_mm
-from flopcount.formulas.ops.matmul import mm
+from flopcount.formulas.ops.indexing import rows_of_bags
+from flopcount.formulas.ops.lowprecision import ROW, finished, packed_length, scaled, span_of
 from flopcount.formulas.ops.semi_structured import halved
 from flopcount.formulas.registry import Gradients, formula, free
-from flopcount.formulas.steps import contraction, dot_products, elementwise, of_integers
+from flopcount.formulas.steps import contraction, dot_products, elementwise, fold, of_integers
 
 BLOCK = 32
 """Elements of the MX formats that share a scale."""
@@ -78,7 +77,7 @@ def mx_fp8_bf16(a: Tensor, b: Tensor, *scales: Tensor, out: Tensor) -> Cost:
 @formula("torchao::swizzle_mm")
 def swizzle_mm(a: Tensor, b: Tensor, *swizzled: bool, out: Tensor) -> Cost:
     """(m, k) @ (k, n) in the order of a library."""
-    return mm(a, b, out=out)
+    return contraction(dots=out.numel(), length=a.shape[1])
 
 
 @formula("torchao::swizzle_scaled_mm")
@@ -95,7 +94,10 @@ def swizzle_scaled_mm(
     out: Tensor,
 ) -> Cost:
     """The same with scales, and a bias."""
-    return scaled_mm(a, b, scale_a, scale_b, bias, scale_result, out=out)
+    k = packed_length(a, -1)
+    spans = [span_of(scale_a, -1, k), span_of(scale_b, -2, k)]
+    product = contraction(dots=out.numel(), length=k)
+    return product + scaled(out, k, spans) + finished(out, bias, scale_result)
 
 
 @formula("torchao::rowwise_scaled_linear_sparse_cutlass_f8f8")
@@ -176,7 +178,7 @@ def scaled_embedding_bag(
     table: Tensor, indices: Tensor, offsets: Tensor, scale: Tensor, *args: Any, out: Tensor
 ) -> Cost:
     """The sums of bags of 8-bit rows, times a scale."""
-    return embedding_bag(table, indices, offsets, out=(out,)) + elementwise(out, mul=1)
+    return fold(indices.numel() * table.shape[1], out.numel()) + elementwise(out, mul=1)
 
 
 @formula("torchao::quantize_affine_float8_non_decomposed")
