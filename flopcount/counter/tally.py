@@ -160,6 +160,7 @@ class Tally:
             ops are watched. Then a handler finds none, and each op comes to :meth:`count_new`. So
             neither costs anything where nobody rests or watches.
         is_resting: whether nothing is counted.
+        num_opened: how many ops are open that are made of others.
         unwritten: the memory that was allocated, and that no op has written yet.
         thread, backward, gradients: as in ``here``, which is slower to ask.
     """
@@ -172,6 +173,7 @@ class Tally:
         "counted",
         "gradients",
         "is_resting",
+        "num_opened",
         "thread",
         "unwritten",
     )
@@ -180,6 +182,7 @@ class Tally:
         self.calls: dict[Any, list[Any]] = {}
         self.counted = self.calls
         self.is_resting = False
+        self.num_opened = 0
         self.unwritten = Unwritten(self)
         self._watchers: list[Watcher] = []
         self.thread, self.backward, self.gradients = here.thread, here.backward, here.gradients

@@ -51,7 +51,7 @@ class Unwritten:
 
     def _expect(self, allocated: Any) -> None:
         for tensor in tensors_in(allocated):
-            storage = storage_of(tensor) if tensor.is_floating_point() else None
+            storage = storage_of(tensor) if _may_be_of_kernel(tensor) else None
             if storage is not None:
                 if not self._waiting:
                     self._tally.watch(self)
@@ -86,6 +86,11 @@ class Unwritten:
         if storage is None:
             return None
         return self._waiting.pop(storage._cdata, (None, None))[1]
+
+
+def _may_be_of_kernel(tensor: Tensor) -> bool:
+    """Whether a kernel may write to ``tensor``; torch itself makes short lists of numbers so."""
+    return tensor.is_floating_point() and (tensor.dim() > 1 or tensor.numel() >= SAMPLE)
 
 
 def sample(storage: torch.UntypedStorage) -> Tensor:

@@ -27,7 +27,7 @@ KERNELS: dict[str, Callable[[], Any]] = {
     "empty_like": lambda: kernel(torch.empty_like(X)) @ X.mT,
     "new_empty": lambda: torch.cat([X, kernel(X.new_empty(3, 4))]),
     "empty_strided": lambda: kernel(torch.empty_strided((3, 4), (4, 1))).sum(),
-    "a view of it": lambda: kernel(torch.empty(12)).view(3, 4)[0].exp(),
+    "a view of it": lambda: kernel(torch.empty(120)).view(30, 4)[0].exp(),
     "several": lambda: [kernel(torch.empty(3, 4)).relu(), kernel(torch.empty(3, 4)).relu()][1],
     "a copy": lambda: kernel(torch.empty(3, 4)).clone(),
 }

@@ -178,7 +178,8 @@ def scaled_embedding_bag(
     table: Tensor, indices: Tensor, offsets: Tensor, scale: Tensor, *args: Any, out: Tensor
 ) -> Cost:
     """The sums of bags of 8-bit rows, times a scale."""
-    return fold(indices.numel() * table.shape[1], out.numel()) + elementwise(out, mul=1)
+    added = fold(indices.numel() * table.shape[1], out.numel())
+    return elementwise(out, added, add=1) + elementwise(out, mul=1)
 
 
 @formula("torchao::quantize_affine_float8_non_decomposed")
