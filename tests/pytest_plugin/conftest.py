@@ -31,6 +31,14 @@ def work():
 """
 
 
+@pytest.fixture(autouse=True)
+def only_what_is_needed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave hypothesis out of the inner runs, each of which would import all of it again."""
+    if "pytester" in request.fixturenames:
+        request.getfixturevalue("pytester")  # it clears the variable
+        monkeypatch.setenv("PYTEST_ADDOPTS", "-p no:hypothesispytest")
+
+
 @pytest.fixture
 def run(pytester: pytest.Pytester) -> Run:
     """``run(tests, *arguments)``: a run of pytest, with all warnings errors, on a file of tests."""

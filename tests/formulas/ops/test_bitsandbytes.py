@@ -107,10 +107,14 @@ def test_scales_that_are_kept_in_8_bits_are_decoded_and_shifted() -> None:
 
 
 def test_one_row_and_several() -> None:
-    """The kernel looks at one number of the table, to know which it is."""
+    """The kernel looks at one number of the table, to know which it is.
+
+    The formula is asked on shapes: on CPUs with bfloat16 the library has a kernel that aborts on
+    as few rows.
+    """
     table = functional.get_4bit_type("nf4", device="cpu")
     args = TOKENS, Q4, [8, 128], SCALES4, table, 64
-    cost = cost_of(ops.gemv_4bit, *args)
+    cost = cost_of(ops.gemv_4bit, *(a.to("meta") if isinstance(a, Tensor) else a for a in args))
     assert cost == Cost(macs=15 * 128 * 8, dots=15 * 8, arith=8 * 128)
     assert cost + Cost(compare=1) == reference(ops.gemv_4bit, *args)
 
