@@ -24,6 +24,7 @@ from torch.optim.optimizer import (
 
 from flopcount.attribution.backward import Backward
 from flopcount.attribution.gradients import NodeGradients
+from flopcount.attribution.outside import expect_closure, expect_steps_of
 from flopcount.attribution.phase import OPTIMIZER, RECOMPUTE
 from flopcount.attribution.thread_state import ThreadLife, Threads, ThreadState
 from flopcount.attribution.tree import ModuleTree
@@ -114,6 +115,11 @@ class Attribution:
                     hook.remove()
                 self._hooks = []
 
+    def expect_steps_of(self, optimizer: Any) -> None:
+        """Attribute the steps of ``optimizer`` in this thread, whatever class it has."""
+        expect_steps_of(optimizer)
+        self.here.thread.ask_frames_of_steps()
+
     def renew_locks(self) -> None:
         """Forget who holds a lock, in a forked process where that thread is not."""
         self._lock = threading.RLock()
@@ -185,6 +191,9 @@ class Attribution:
             thread.pass_by(optimizer)
         elif thread.is_watched:
             _close_abandoned(thread, optimizer)
+            if thread.place.is_outside and expect_closure(args[1:], kwargs):
+                thread.ask_frames_of_steps()
+                return
             # a hook may step while backward runs
             thread.open_step(optimizer, thread.place.places[OPTIMIZER], backward_task())
         elif backward_task() == -1:
@@ -198,6 +207,7 @@ class Attribution:
         thread = self.here.thread
         if backward_task() == -1 and not thread.is_watched and not thread.pauses:
             self.threads.add_unwatched("backward")
+        thread.asks_frames = True
 
 
 def _close_abandoned(thread: ThreadState, entered: object) -> None:

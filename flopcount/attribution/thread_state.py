@@ -44,12 +44,18 @@ class ThreadState:
         stack: open modules and optimizer steps, each with the ``place`` and ``place_task`` before.
         first_node: the number of the first autograd node of the outermost open module.
         is_stranger: whether it makes autograd nodes without having entered.
+        asks_frames: whether frames tell of each op outside modules if it is part of a step: after
+            backward, until a module is called. Where gradients are off, they are always asked.
+        has_unhooked_steps: whether they are asked at all times, since there are steps, or closures
+            of steps, that hooks do not tell.
     """
 
     __slots__ = (
         "_life",
+        "asks_frames",
         "entries",
         "first_node",
+        "has_unhooked_steps",
         "ident",
         "is_started",
         "is_stranger",
@@ -67,6 +73,7 @@ class ThreadState:
         self.entries = 0
         self.is_started = False
         self.pauses = 0
+        self.asks_frames = self.has_unhooked_steps = False
         self.is_watched: bool | None = None
         self.place = unattributed.forward
         self.place_task = -1
@@ -108,9 +115,14 @@ class ThreadState:
         number = next_sequence_nr()
         if not self.stack:
             self.first_node = number
+            self.asks_frames = self.has_unhooked_steps
         self.stack.append((module, self.place, self.place_task))
         self.place, self.place_task = place, task
         self.node_log.start(place, number)
+
+    def ask_frames_of_steps(self) -> None:
+        """Let frames tell steps from here on, which hooks do not."""
+        self.asks_frames = self.has_unhooked_steps = True
 
     def open_step(self, optimizer: object, place: Place, task: int) -> None:
         """Put a step of ``optimizer`` on the stack, likewise; it makes no nodes."""

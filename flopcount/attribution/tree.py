@@ -24,7 +24,7 @@ from flopcount.attribution.paths import (
     way_along,
     way_through_containers,
 )
-from flopcount.attribution.phase import BACKWARD, FORWARD, PHASES
+from flopcount.attribution.phase import BACKWARD, FORWARD, OTHER, PHASES
 from flopcount.attribution.wrappers import innermost, type_name, wrapped
 from flopcount.torch_private.compiler import is_graph_of_torchs_own, untraced
 from flopcount.torch_private.modes import without_functions
@@ -47,9 +47,19 @@ class Place:
         caller: the place, in forward, from which the scope's module was called.
         places: this place in each phase.
         entered: the modules that were called from here before, if the phase is forward.
+        is_outside: whether no module is open here, and no step: the phase may be another one.
     """
 
-    __slots__ = ("_of_gradients", "caller", "entered", "gradient", "phase", "places", "scope")
+    __slots__ = (
+        "_of_gradients",
+        "caller",
+        "entered",
+        "gradient",
+        "is_outside",
+        "phase",
+        "places",
+        "scope",
+    )
 
     def __init__(
         self,
@@ -65,6 +75,7 @@ class Place:
         self.places = places
         self.entered: dict[int, Entered] = {}
         self.gradient = gradient
+        self.is_outside = scope.parent is None and phase == FORWARD
         self._of_gradients: dict[str, Place] = {}
 
     def computing(self, gradient: str) -> Place:
@@ -98,7 +109,8 @@ def _places(scope: Scope, caller: Place | None) -> dict[str, Place]:
     """The places of ``scope``, by phase, where its module is called from ``caller``."""
     places: dict[str, Place] = {}
     for phase in PHASES:
-        places[phase] = Place(scope, phase, caller, places)
+        if phase != OTHER or scope.parent is None:  # it is outside every module
+            places[phase] = Place(scope, phase, caller, places)
     return places
 
 

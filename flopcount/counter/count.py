@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import types
 from collections.abc import Callable
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -20,11 +21,17 @@ from flopcount.report.report import Report
 from flopcount.torch_private.tensors import tensors_in
 
 
+class Steps(Protocol):
+    """An optimizer, be it torch's, a library's or the user's."""
+
+    step: Callable[..., Any]
+
+
 def count(
     model: Callable[..., Any],
     *args: Any,
     backward: bool = True,
-    optimizer: torch.optim.Optimizer | None = None,
+    optimizer: Steps | None = None,
     meta: bool = False,
     loss: Callable[[Any], Tensor] | None = None,
     **kwargs: Any,
@@ -50,7 +57,8 @@ def count(
         model: a module, or any callable; a method of a module counts under the module's name.
         args, kwargs: what it is called with.
         backward: run backward from the sum of all outputs that need a gradient, or from ``loss``.
-        optimizer: an optimizer of the model's parameters, which steps after backward.
+        optimizer: what updates the model's parameters after backward: any object with a method
+            ``step``. If that needs a closure, as LBFGS does, it runs the whole step in it.
         meta: run on shapes.
         loss: a function of the output that returns what to run backward from, a tensor of one
             element; its ops count, too.
@@ -67,7 +75,9 @@ def count(
         raise TypeError(f"model must be a module or another callable, got {model!r}")
     if optimizer is not None and (not backward or meta):
         raise ValueError("an optimizer steps after backward=True, on real tensors (meta=False)")
-    if optimizer is not None and not isinstance(optimizer, torch.optim.Optimizer):
+    if optimizer is not None and (
+        isinstance(optimizer, type) or not callable(getattr(optimizer, "step", None))
+    ):
         raise TypeError(
             f"expected an optimizer of the model's parameters, such as "
             f"torch.optim.SGD(model.parameters()), got {optimizer!r}"
@@ -76,18 +86,38 @@ def count(
         raise TypeError(f"loss must be a function of the model's output, got {loss!r}")
     if loss is not None and not backward:
         raise ValueError("loss is what backward runs from: it needs backward=True")
+
+    def closure() -> Tensor:
+        if hasattr(optimizer, "zero_grad"):
+            optimizer.zero_grad()
+        value = loss_of(model(*args, **kwargs), loss)
+        value.backward()  # type: ignore[no-untyped-call]
+        return value
+
     root = root_of(model)
     counter = FlopCounter(root)
     if meta:
         counter._totals.check = require_same_dtypes
     with as_found(model, loss, args, kwargs, optimizer, objects=KNOWN_SIZE * meta):
         with shapes_only(root) if meta else nullcontext(), counter:
-            output = model(*args, **kwargs)
-            if backward:  # part of the graph may be the model's, from an earlier call
-                loss_of(output, loss).backward(retain_graph=meta)
             if optimizer is not None:
-                optimizer.step()
+                counter._attribution.expect_steps_of(optimizer)
+            if optimizer is not None and needs_closure(optimizer):
+                optimizer.step(closure)
+            else:
+                output = model(*args, **kwargs)
+                if backward:  # part of the graph may be the model's, from an earlier call
+                    loss_of(output, loss).backward(retain_graph=meta)
+                if optimizer is not None:
+                    optimizer.step()
         return counter.report()
+
+
+def needs_closure(optimizer: Steps) -> bool:
+    """Whether ``optimizer.step()`` takes a function that it must be given."""
+    parameters = inspect.signature(optimizer.step).parameters.values()
+    positional = inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD
+    return any(p.kind in positional and p.default is p.empty for p in parameters)
 
 
 def root_of(model: Callable[..., Any]) -> nn.Module | None:

@@ -17,6 +17,7 @@ from torch.library import Library, register_torch_dispatch
 
 from flopcount.attribution.backward import Backward
 from flopcount.attribution.gradients import FINDERS
+from flopcount.attribution.outside import phase_outside
 from flopcount.attribution.phase import BACKWARD
 from flopcount.counter.origins import is_allocation
 from flopcount.counter.signature import signer
@@ -183,6 +184,8 @@ def _counting(plan: Plan) -> Handler:
         node = running_node()
         if node is None:
             place = tally.thread.place
+            if place.is_outside and (tally.thread.asks_frames or not is_grad_enabled()):
+                place = place.places[phase_outside(args)]
         else:
             place = tally.backward.place(node, args)
             if (
@@ -267,7 +270,7 @@ def _answer_for_subclass(
         out = func(*args, **kwargs)
         if plan is not None:  # else it is a view
             tally = mode._local.tally
-            tally.count_symbolic(tally.thread.place, plan, args, kwargs)
+            tally.count_symbolic(tally.place(None, args), plan, args, kwargs)
         return out
     return ORDINARY
 

@@ -9,6 +9,8 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from flopcount.attribution.forward import Here
+from flopcount.attribution.outside import phase_outside
+from flopcount.attribution.phase import OPTIMIZER
 from flopcount.attribution.thread_state import ThreadState
 from flopcount.attribution.tree import Place
 from flopcount.counter.unwritten import Unwritten
@@ -200,6 +202,13 @@ class Tally:
         self.is_resting = False
         self.calls = NONE_KNOWN if self._watchers else self.counted
 
+    def place(self, node: Any, args: Any) -> Place:
+        """The place of an op with ``args`` that runs in autograd node ``node``, if any."""
+        if node is not None:
+            return self.backward.place(node, args)
+        place = self.thread.place
+        return place.places[phase_outside(args)] if place.is_outside else place
+
     def post_to(self, ledger: Ledger) -> None:
         """Post every bill as often as its call came."""
         for (place, *_), (calls, bill) in list(self.counted.items()):
@@ -211,6 +220,9 @@ class Tally:
         """Count a call whose ``key`` the handler did not find, or that has none (None)."""
         if self.is_resting or (self._watchers and self._is_covered(plan, args, kwargs, out)):
             return
+        if key not in self.counted and self._finds_step(place, args):
+            place = place.places[OPTIMIZER]
+            key = key and (place, *key[1:])
         if key in self.counted:
             self.counted[key][0] += 1
             return
@@ -235,6 +247,14 @@ class Tally:
             self.counted[key][0] += 1
         else:
             self._add(key, place, plan.symbolic_bill(), args, kwargs)
+
+    def _finds_step(self, place: Place, args: Any) -> bool:
+        """Whether a call that is new shows a step that no hook has told of, with gradients on."""
+        thread = self.thread
+        if place.is_outside and not thread.asks_frames and phase_outside(args) == OPTIMIZER:
+            thread.ask_frames_of_steps()
+            return True
+        return False
 
     def watch(self, watcher: Watcher) -> None:
         """Show each op to ``watcher`` from here on."""
@@ -279,8 +299,7 @@ class Tally:
             watcher.see_named()
         if self.is_resting or any(watcher.covers for watcher in self._watchers):
             return
-        node = running_node()
-        place = self.thread.place if node is None else self.backward.place(node, args)
+        place = self.place(running_node(), args)
         if flags is None or (self._totals.strict and any(map(bool, flags))):
             self._add(None, place, bill, args, {})
         else:

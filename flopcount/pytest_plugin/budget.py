@@ -195,6 +195,7 @@ def flop_budget(
     backward: str | None = None,
     recompute: str | None = None,
     optimizer: str | None = None,
+    other: str | None = None,
     modules: Mapping[str, str] | None = None,
     equal: str | None = None,
     reading: Reading | None = None,
@@ -212,6 +213,7 @@ def flop_budget(
         backward: a bound on the backward phase.
         recompute: a bound on what backward computes again.
         optimizer: a bound on the optimizer's steps.
+        other: a bound on what runs outside of modules without gradients.
         modules: a bound for each module, by its path from the model or a pattern of paths,
             ``{"encoder.*": "1 GMAC"}``.
         equal: what the whole costs exactly: less is wrong too.
@@ -229,6 +231,7 @@ def flop_budget(
         "backward": backward,
         "recompute": recompute,
         "optimizer": optimizer,
+        "other": other,
     }
 
     def bound(

@@ -67,14 +67,14 @@ class Report:
 
     @property
     def phases(self) -> dict[str, Cost]:
-        """The total of each phase: forward, backward, recompute, optimizer."""
+        """The total of each phase: forward, backward, recompute, optimizer, other."""
         return self.root.phases
 
     @property
     def model_flops(self) -> int:
         """Matmul-class FLOPs that the model requires, forward and backward: MFU's numerator.
 
-        Recomputation and the optimizer are left out. Integer products are not FLOPs.
+        Recomputation, the optimizer and what runs outside of modules without gradients are left out. Integer products are not FLOPs.
         """
         return self._matmul_flops("forward", "backward")
 

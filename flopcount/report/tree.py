@@ -70,7 +70,7 @@ class ModuleNode:
             wrote.
         own: the Cost of ops that ran in the module itself.
         total: the Cost of these and of its children.
-        phases: ``total`` by phase: forward, backward, recompute, optimizer.
+        phases: ``total`` by phase: forward, backward, recompute, optimizer, other.
         gradients: the backward arithmetic in ``total`` by the gradient that it computes
             (``"input"``, ``"weight"``, ``"bias"``), if that is known.
         children: the modules below it, in the order of their first call.

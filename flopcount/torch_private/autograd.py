@@ -10,6 +10,7 @@ import torch
 import torch.utils.checkpoint
 from torch.nn.modules import module as modules_of_nn
 
+from flopcount.torch_private.compiler import compiles_backward, without_compiled_autograd
 from flopcount.torch_private.frames import CHECKPOINT
 
 running_node: Callable[[], Any] = torch._C._current_autograd_node
@@ -82,6 +83,21 @@ VARIABLE: Any = torch.autograd.Variable
 """It holds the autograd engine that ``backward()`` and ``autograd.grad()`` call."""
 
 
+class EagerEngine(torch._C._ImperativeEngine):
+    """Runs one pass node by node, though compiled autograd is on.
+
+    torch holds this object while the pass runs, and no longer. So compiled autograd is on again
+    when the pass is over, and no frame is added to it.
+    """
+
+    def __init__(self) -> None:
+        self._without = without_compiled_autograd()
+        self._without.__enter__()
+
+    def __del__(self) -> None:
+        self._without.__exit__(None, None, None)
+
+
 class BackwardPreHook(torch._C._ImperativeEngine):
     """Calls ``hook`` before each backward pass, in the thread that calls it, until removed.
 
@@ -103,7 +119,9 @@ class BackwardPreHook(torch._C._ImperativeEngine):
         """torch's own method; the hook runs when torch looks it up."""
         if self._hook:
             self._hook()
-        return self._engine.run_backward
+        is_last = not isinstance(self._engine, BackwardPreHook)
+        engine = EagerEngine() if is_last and compiles_backward() else self._engine
+        return engine.run_backward
 
     def remove(self) -> None:
         """Stop calling the hook; once all are removed, torch has its own engine back."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -131,3 +131,16 @@ def set_stance(stance: Any) -> None:
 def forget_compiled() -> None:
     """Make torch's compiler forget all functions, including those that it marked as eager."""
     sys.modules["torch._dynamo"].reset_code_caches()
+
+
+def compiles_backward() -> bool:
+    """Whether compiled autograd is on, so that the compiler runs backward, not autograd."""
+    module = sys.modules.get("torch._dynamo.compiled_autograd")
+    return module is not None and module.compiled_autograd_enabled
+
+
+def without_compiled_autograd() -> AbstractContextManager[None]:
+    """A context in which autograd runs backward by itself; compiled autograd is on."""
+    context: AbstractContextManager[None]
+    context = sys.modules["torch._dynamo.compiled_autograd"]._disable()
+    return context

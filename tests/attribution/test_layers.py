@@ -40,4 +40,5 @@ def test_attention_recomputes_its_scores_in_backward() -> None:
         "backward": 4 * product,
         "recompute": product,
         "optimizer": 0,
+        "other": 0,
     }

@@ -94,7 +94,7 @@ class Nested(lightning.Callback):
         self.counter.__exit__()
 
 
-def fit(model: Model, *callbacks: Any) -> None:
+def fit(model: Model, *callbacks: Any, **options: Any) -> None:
     trainer = lightning.Trainer(
         max_epochs=1,
         callbacks=list(callbacks),
@@ -104,6 +104,7 @@ def fit(model: Model, *callbacks: Any) -> None:
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
+        **options,
     )
     batches = DataLoader(torch.ones(4 * STEPS, 8), batch_size=4)
     trainer.fit(model, batches, batches)
@@ -144,3 +145,16 @@ def test_a_step_that_raises() -> None:
     assert modes() == []
     assert products(each) == {"forward": 2 * (2 + STEPS), "backward": 3 * (1 + STEPS)}
     assert products(whole) == products(each)
+
+
+@pytest.mark.parametrize("clip", [None, 1.0])
+def test_phases_of_a_fit(clip: float | None) -> None:
+    """The step of the whole batch is the closure of the optimizer's step."""
+    model, callback = Model(), EachStep()
+    fit(model, callback, gradient_clip_val=clip)
+    phases = callback.counter.report().phases
+    weights = 2 * 64
+    assert phases["forward"].macs == STEPS * 2 * PRODUCT
+    assert phases["backward"].macs == STEPS * 3 * PRODUCT
+    assert phases["optimizer"].flops == STEPS * 2 * weights
+    assert (phases["other"].flops >= STEPS * 2 * weights) == (clip is not None)

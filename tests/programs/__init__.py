@@ -11,6 +11,7 @@ from tests.programs import (  # noqa: F401
     owners,
     pipelines,
     recompute,
+    steps,
     structure,
     threads,
 )

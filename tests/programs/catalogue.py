@@ -56,11 +56,13 @@ class Row:
     backward: float = 0
     recompute: float = 0
     calls: int = 1
+    optimizer: float = 0
+    other: float = 0
 
     @property
     def total(self) -> float:
         """Units of all phases."""
-        return self.forward + self.backward + self.recompute
+        return self.forward + self.backward + self.recompute + self.optimizer + self.other
 
 
 @dataclass(frozen=True)

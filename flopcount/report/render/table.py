@@ -30,6 +30,7 @@ COLUMNS: dict[str, tuple[str, Callable[[ModuleNode], int | float | str]]] = {
     "ratio": ("bwd / fwd", lambda node: ratio(node.phases)),
     "recompute": ("recompute FLOP", lambda node: node.phases["recompute"].flops),
     "optimizer": ("optimizer FLOP", lambda node: node.phases["optimizer"].flops),
+    "other": ("other FLOP", lambda node: node.phases["other"].flops),
     "flops": ("FLOP", lambda node: node.total.flops),
     "exact": ("exact FLOP", lambda node: node.total.exact_flops),
     "matmul": ("matmul FLOP", lambda node: node.total.matmul_flops),

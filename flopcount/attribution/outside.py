@@ -1,0 +1,145 @@
+"""The phase of an op that runs outside every module.
+
+torch's hooks tell the steps of most optimizers. Some lack them, since they do not call
+``Optimizer.__init__`` or are no Optimizer, as wrappers around one. There the frame of their
+``step()`` tells. It also tells a step from the closure that it calls, whose work is no step's.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Iterable, Mapping
+from enum import Enum, auto
+from types import CodeType, FrameType
+from typing import Any
+
+from torch import Tensor, is_grad_enabled, nn
+from torch.optim import Optimizer
+
+from flopcount.attribution.phase import FORWARD, OPTIMIZER, OTHER
+from flopcount.torch_private.frames import STEP_CALL, UPKEEP_FILES, frames
+from flopcount.torch_private.tensors import tensors_in
+
+
+class Role(Enum):
+    """What a function in the program is to the ops that it calls."""
+
+    ANY = auto()
+    STEP = auto()
+    CLOSURE = auto()
+    UPKEEP = auto()
+    """It looks after gradients between backward and the step: clipping, unscaling."""
+
+
+ROLE_LIMIT = 1 << 12
+"""How many functions to remember."""
+
+_roles: dict[int, tuple[CodeType, Role]] = {}  # the code itself, to keep its id() taken
+_callees: set[tuple[int, int]] = set()  # what steps were seen to call: their closures are known
+
+
+def phase_outside(args: Any) -> str:
+    """The phase of the op that is running with ``args`` outside every module."""
+    records = is_grad_enabled()
+    if records and any(tensor.requires_grad for tensor in tensors_in(args)):
+        return FORWARD  # a step computes no gradients of its own, but a closure's frame is far
+    passed: list[CodeType] = []
+    for frame in frames():
+        code = frame.f_code
+        known = _roles.get(id(code))
+        role = known[1] if known else _learn(frame)
+        if role is Role.UPKEEP:
+            return OTHER
+        if role is Role.CLOSURE or (role is Role.STEP and _called_closure(frame, passed)):
+            break
+        if role is Role.STEP:
+            return OPTIMIZER
+        passed.append(code)
+    return FORWARD if records else OTHER
+
+
+def expect_steps_of(optimizer: Any) -> None:
+    """Take the ops in ``optimizer.step()`` for a step, whatever class it has."""
+    for code in _codes_of([optimizer.step]):
+        _note(code, Role.STEP)
+
+
+def expect_closure(args: Iterable[Any], kwargs: Mapping[str, Any]) -> bool:
+    """Take what the arguments of a step call for no part of it; whether there is any such."""
+    codes = _codes_of([*args, *kwargs.values()])
+    for code in codes:
+        _note(code, Role.CLOSURE)
+    return bool(codes)
+
+
+def _note(code: CodeType, role: Role) -> Role:
+    if len(_roles) >= ROLE_LIMIT:
+        _roles.clear()
+        _callees.clear()
+    _roles[id(code)] = code, role
+    return role
+
+
+def _learn(frame: FrameType) -> Role:
+    code = frame.f_code
+    role = Role.ANY
+    if code is STEP_CALL:
+        role = Role.STEP
+    elif code.co_filename in UPKEEP_FILES:
+        role = Role.UPKEEP
+    elif code.co_name == "step" and code.co_argcount:
+        is_step = is_optimizer(frame.f_locals.get(code.co_varnames[0]))
+        role = Role.STEP if is_step else Role.ANY
+    return _note(code, role)
+
+
+def _called_closure(step: FrameType, passed: list[CodeType]) -> bool:
+    """Whether one of the functions that ``step`` has called is its closure."""
+    pairs = {(id(step.f_code), id(code)) for code in passed}
+    if step.f_code.co_argcount + step.f_code.co_kwonlyargcount > 1 and not pairs <= _callees:
+        values = inspect.getargvalues(step)
+        names = values.args[1:]
+        expect_closure([values.locals.get(name) for name in names], {})
+        _callees.update(pairs)
+    return any(_roles.get(id(code)) == (code, Role.CLOSURE) for code in passed)
+
+
+def is_optimizer(value: Any) -> bool:
+    """Whether ``value``, which has a method ``step``, changes parameters there.
+
+    Schedules of learning rates, solvers, trainers and environments have such a method, too.
+    """
+    if isinstance(value, (Optimizer, nn.Module)):
+        return isinstance(value, Optimizer)
+    own = getattr(value, "__dict__", {})
+    has = {name for holder in (own, *map(vars, type(value).__mro__)) for name in holder}
+    return not has.isdisjoint(("param_groups", "zero_grad")) or any(map(_holds, own.values()))
+
+
+def _holds(value: Any) -> bool:
+    """Whether ``value`` is a parameter, or begins with one."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    first = value[0] if isinstance(value, (list, tuple)) and value else value
+    return isinstance(first, nn.Parameter) or (
+        isinstance(first, Tensor) and first.requires_grad and first.is_leaf
+    )
+
+
+def _codes_of(values: Iterable[Any]) -> list[CodeType]:
+    """The code of each function among ``values``, without what decorates it."""
+    codes = []
+    for value in values:
+        while callable(value) and not inspect.isfunction(value):
+            value = value.func if isinstance(value, functools.partial) else _function_of(value)
+        if inspect.isfunction(value):
+            codes.append(inspect.unwrap(value).__code__)
+    return codes
+
+
+def _function_of(value: Any) -> Any:
+    """The function that a method, or an object that can be called, calls; None for C's."""
+    if inspect.ismethod(value):
+        return value.__func__
+    return None if isinstance(value, type) else inspect.getattr_static(value, "__call__", None)
