@@ -147,6 +147,8 @@ class Attribution:
             _, place, is_call = self.tree.find(module, thread.place)
         if is_call:
             place.scope.calls += 1
+        if place.lines is not None:
+            place.lines.begin_call(module)
         thread.open_module(module, place, -1)
 
     ignore_when_captured(_enter_module)

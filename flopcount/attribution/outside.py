@@ -14,10 +14,11 @@ from enum import Enum, auto
 from types import CodeType, FrameType
 from typing import Any
 
-from torch import Tensor, is_grad_enabled, nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from flopcount.attribution.phase import FORWARD, OPTIMIZER, OTHER
+from flopcount.attribution.thread_state import ThreadState
 from flopcount.torch_private.frames import STEP_CALL, UPKEEP_FILES, frames
 from flopcount.torch_private.tensors import tensors_in
 
@@ -39,9 +40,9 @@ _roles: dict[int, tuple[CodeType, Role]] = {}  # the code itself, to keep its id
 _callees: set[tuple[int, int]] = set()  # what steps were seen to call: their closures are known
 
 
-def phase_outside(args: Any) -> str:
-    """The phase of the op that is running with ``args`` outside every module."""
-    records = is_grad_enabled()
+def phase_outside(thread: ThreadState, args: Any) -> str:
+    """The phase of an op with ``args`` that runs in ``thread`` outside every module."""
+    records = thread.records()
     if records and any(tensor.requires_grad for tensor in tensors_in(args)):
         return FORWARD  # a step computes no gradients of its own, but a closure's frame is far
     passed: list[CodeType] = []
@@ -131,15 +132,18 @@ def _codes_of(values: Iterable[Any]) -> list[CodeType]:
     """The code of each function among ``values``, without what decorates it."""
     codes = []
     for value in values:
-        while callable(value) and not inspect.isfunction(value):
-            value = value.func if isinstance(value, functools.partial) else _function_of(value)
-        if inspect.isfunction(value):
-            codes.append(inspect.unwrap(value).__code__)
+        function = value
+        while callable(function) and not inspect.isfunction(function):
+            function = _called_by(function)
+        if function is not None and callable(function):
+            codes.append(inspect.unwrap(function).__code__)
     return codes
 
 
-def _function_of(value: Any) -> Any:
-    """The function that a method, or an object that can be called, calls; None for C's."""
+def _called_by(value: Any) -> Any:
+    """What a method, a partial, or another object that can be called calls; None for C's."""
+    if isinstance(value, functools.partial):
+        return value.func
     if inspect.ismethod(value):
         return value.__func__
     return None if isinstance(value, type) else inspect.getattr_static(value, "__call__", None)

@@ -42,6 +42,8 @@ class ThreadState:
             ``torch.jit.fork`` takes the counter along into its threads.
         place_task: the backward pass that was running when ``place`` was set; -1 for none.
         stack: open modules and optimizer steps, each with the ``place`` and ``place_task`` before.
+        functions: custom autograd functions that were called outside of modules, each with whether
+            gradients were on; inside they are off. A reference dies with its call.
         first_node: the number of the first autograd node of the outermost open module.
         is_stranger: whether it makes autograd nodes without having entered.
         asks_frames: whether frames tell of each op outside modules if it is part of a step: after
@@ -55,6 +57,7 @@ class ThreadState:
         "asks_frames",
         "entries",
         "first_node",
+        "functions",
         "has_unhooked_steps",
         "ident",
         "is_started",
@@ -79,6 +82,7 @@ class ThreadState:
         self.place_task = -1
         self.stack: list[tuple[object, Place, int]] = []
         self.first_node = 0
+        self.functions: list[tuple[weakref.ref[object], bool]] = []
         self.node_log = NodeLog()
         self.is_stranger = is_grad_enabled() and running_node() is None
 
@@ -119,6 +123,21 @@ class ThreadState:
         self.stack.append((module, self.place, self.place_task))
         self.place, self.place_task = place, task
         self.node_log.start(place, number)
+
+    def begin_function(self, call: weakref.ref[object]) -> None:
+        """Note a custom function that is about to be called: ``call`` dies with the call."""
+        if not self.stack:
+            self._forget_ended_functions()
+            self.functions.append((call, is_grad_enabled()))
+
+    def records(self) -> bool:
+        """Whether the program has gradients on here, outside of modules."""
+        self._forget_ended_functions()
+        return self.functions[0][1] if self.functions else is_grad_enabled()
+
+    def _forget_ended_functions(self) -> None:
+        while self.functions and self.functions[-1][0]() is None:
+            self.functions.pop()
 
     def ask_frames_of_steps(self) -> None:
         """Let frames tell steps from here on, which hooks do not."""

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from flopcount.attribution.graph_lines import GraphLines, lines_of
 from flopcount.attribution.parameters import Parameters
 from flopcount.attribution.paths import (
     Way,
@@ -24,7 +25,7 @@ from flopcount.attribution.paths import (
     way_along,
     way_through_containers,
 )
-from flopcount.attribution.phase import BACKWARD, FORWARD, OTHER, PHASES
+from flopcount.attribution.phase import BACKWARD, FORWARD, OTHER, PHASES, RECOMPUTE
 from flopcount.attribution.wrappers import innermost, type_name, wrapped
 from flopcount.torch_private.compiler import is_graph_of_torchs_own, untraced
 from flopcount.torch_private.modes import without_functions
@@ -48,6 +49,8 @@ class Place:
         places: this place in each phase.
         entered: the modules that were called from here before, if the phase is forward.
         is_outside: whether no module is open here, and no step: the phase may be another one.
+        lines: what the lines of the code tell that runs here, if it is a graph module's.
+        is_vague: whether more than this place is known of an op, since it is one of these two.
     """
 
     __slots__ = (
@@ -56,6 +59,8 @@ class Place:
         "entered",
         "gradient",
         "is_outside",
+        "is_vague",
+        "lines",
         "phase",
         "places",
         "scope",
@@ -75,7 +80,8 @@ class Place:
         self.places = places
         self.entered: dict[int, Entered] = {}
         self.gradient = gradient
-        self.is_outside = scope.parent is None and phase == FORWARD
+        self.is_outside = self.is_vague = scope.parent is None and phase == FORWARD
+        self.lines: GraphLines | None = None
         self._of_gradients: dict[str, Place] = {}
 
     def computing(self, gradient: str) -> Place:
@@ -85,6 +91,11 @@ class Place:
             place = Place(self.scope, self.phase, self.caller, self.places, gradient)
             place = self._of_gradients.setdefault(gradient, place)  # another thread may be first
         return place
+
+    def tell_lines(self, lines: GraphLines) -> None:
+        """Let ``lines`` tell the rows of the ops that run here, in forward or again."""
+        for phase in (FORWARD, RECOMPUTE):
+            self.places[phase].lines, self.places[phase].is_vague = lines, True
 
     def open_places(self) -> Iterator[Place]:
         """This place, its caller, and so on to the block."""
@@ -200,6 +211,17 @@ class Scope:
             scope.adopt(held)
         return scope
 
+    def traced_child(self, name: str, held: nn.Module | None) -> Scope:
+        """The row ``name`` below this one, of a module that was traced.
+
+        ``held`` holds its parameters, if it has any, and has no class of its own.
+        """
+        scope = self.children.get(name)
+        if scope is None:
+            scope = self.children[name] = Scope(name, self, held)
+            scope.type = "" if type(held) is nn.Module else scope.type
+        return scope
+
     def way_to(self, module: nn.Module) -> Way:
         """The way from this scope's module down to ``module``, if it has registered it."""
         owner = self.module
@@ -295,8 +317,15 @@ class ModuleTree:
         inner = innermost(module)
         with self._lock:
             self._parameters = {}  # this row may own some that an outer row stood in for
+            outer = caller.lines
+            if outer is not None and (lines := lines_of(inner, outer.base, outer)):
+                part = _places(caller.scope, caller)[FORWARD]  # of the graph that runs here
+                part.tell_lines(lines)
+                return caller.remember(module, part, False)
             place = self._place(inner, caller)
             place.scope.wrap(module)
+            if place.lines is None and (lines := lines_of(inner, place.scope, None)):
+                place.tell_lines(lines)
             return caller.remember(module, place, module is inner)
 
     def _place(self, module: nn.Module, caller: Place) -> Place:

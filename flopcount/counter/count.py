@@ -24,7 +24,8 @@ from flopcount.torch_private.tensors import tensors_in
 class Steps(Protocol):
     """An optimizer, be it torch's, a library's or the user's."""
 
-    step: Callable[..., Any]
+    def step(self, *args: Any, **kwargs: Any) -> Any:
+        """Update the parameters."""
 
 
 def count(
@@ -73,44 +74,59 @@ def count(
     """
     if not callable(model):
         raise TypeError(f"model must be a module or another callable, got {model!r}")
-    if optimizer is not None and (not backward or meta):
-        raise ValueError("an optimizer steps after backward=True, on real tensors (meta=False)")
-    if optimizer is not None and (
-        isinstance(optimizer, type) or not callable(getattr(optimizer, "step", None))
-    ):
-        raise TypeError(
-            f"expected an optimizer of the model's parameters, such as "
-            f"torch.optim.SGD(model.parameters()), got {optimizer!r}"
-        )
+    check_optimizer(optimizer, backward=backward, meta=meta)
     if loss is not None and not callable(loss):
         raise TypeError(f"loss must be a function of the model's output, got {loss!r}")
     if loss is not None and not backward:
         raise ValueError("loss is what backward runs from: it needs backward=True")
-
-    def closure() -> Tensor:
-        if hasattr(optimizer, "zero_grad"):
-            optimizer.zero_grad()
-        value = loss_of(model(*args, **kwargs), loss)
-        value.backward()  # type: ignore[no-untyped-call]
-        return value
-
     root = root_of(model)
     counter = FlopCounter(root)
     if meta:
         counter._totals.check = require_same_dtypes
+
+    def step() -> Any:
+        output = model(*args, **kwargs)
+        if not backward:
+            return None
+        value = loss_of(output, loss)
+        value.backward(retain_graph=meta)  # part of the graph may be of an earlier call
+        return value
+
     with as_found(model, loss, args, kwargs, optimizer, objects=KNOWN_SIZE * meta):
         with shapes_only(root) if meta else nullcontext(), counter:
-            if optimizer is not None:
-                counter._attribution.expect_steps_of(optimizer)
-            if optimizer is not None and needs_closure(optimizer):
-                optimizer.step(closure)
+            if optimizer is None:
+                step()
             else:
-                output = model(*args, **kwargs)
-                if backward:  # part of the graph may be the model's, from an earlier call
-                    loss_of(output, loss).backward(retain_graph=meta)
-                if optimizer is not None:
-                    optimizer.step()
+                counter._attribution.expect_steps_of(optimizer)
+                step_with(optimizer, step)
         return counter.report()
+
+
+def check_optimizer(optimizer: Any, *, backward: bool, meta: bool) -> None:
+    """Raise unless ``optimizer`` is None, or one that can step after backward."""
+    if optimizer is not None and (not backward or meta):
+        raise ValueError("an optimizer steps after backward=True, on real tensors (meta=False)")
+    is_class = isinstance(optimizer, type)
+    if optimizer is not None and (is_class or not callable(getattr(optimizer, "step", None))):
+        raise TypeError(
+            f"expected an optimizer of the model's parameters, such as "
+            f"torch.optim.SGD(model.parameters()), got {optimizer!r}"
+        )
+
+
+def step_with(optimizer: Any, run: Callable[[], Any]) -> None:
+    """Let ``optimizer`` step after what ``run`` does, or around it, if it needs a closure."""
+
+    def closure() -> Any:
+        if hasattr(optimizer, "zero_grad"):
+            optimizer.zero_grad()
+        return run()
+
+    if needs_closure(optimizer):
+        optimizer.step(closure)
+    else:
+        run()
+        optimizer.step()
 
 
 def needs_closure(optimizer: Steps) -> bool:

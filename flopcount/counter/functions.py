@@ -42,7 +42,11 @@ class FunctionWatch:
         self, function: Any, args: tuple[Any, ...], node: Any, alive: weakref.ref[Any]
     ) -> Window | None:
         """Watch one run of ``function``, forward, or of its ``node``."""
-        if self._mode not in modes() or runs_program(function):
+        if self._mode not in modes():
+            return None
+        if node is None:
+            self._mode._local.tally.thread.begin_function(alive)
+        if runs_program(function):
             return None
         name = function_name(function)
         formula = self._formulas.get(name)

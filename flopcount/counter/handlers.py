@@ -17,7 +17,6 @@ from torch.library import Library, register_torch_dispatch
 
 from flopcount.attribution.backward import Backward
 from flopcount.attribution.gradients import FINDERS
-from flopcount.attribution.outside import phase_outside
 from flopcount.attribution.phase import BACKWARD
 from flopcount.counter.origins import is_allocation
 from flopcount.counter.signature import signer
@@ -184,8 +183,6 @@ def _counting(plan: Plan) -> Handler:
         node = running_node()
         if node is None:
             place = tally.thread.place
-            if place.is_outside and (tally.thread.asks_frames or not is_grad_enabled()):
-                place = place.places[phase_outside(args)]
         else:
             place = tally.backward.place(node, args)
             if (
@@ -194,6 +191,8 @@ def _counting(plan: Plan) -> Handler:
                 and (gradient := find_gradient(tally.gradients, node))
             ):
                 place = place.computing(gradient)
+        if place.is_vague:
+            place = tally.refined(place, args)
         out = call(*args, **kwargs) if kwargs else call(*args)
         key = sign(place, plan, args, kwargs, out)
         try:

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
-from torch import Tensor
+from torch import Tensor, is_grad_enabled
 
 from flopcount.attribution.forward import Here
 from flopcount.attribution.outside import phase_outside
@@ -204,10 +204,17 @@ class Tally:
 
     def place(self, node: Any, args: Any) -> Place:
         """The place of an op with ``args`` that runs in autograd node ``node``, if any."""
-        if node is not None:
-            return self.backward.place(node, args)
-        place = self.thread.place
-        return place.places[phase_outside(args)] if place.is_outside else place
+        place = self.thread.place if node is None else self.backward.place(node, args)
+        return self.refined(place, args) if place.is_vague else place
+
+    def refined(self, place: Place, args: Any) -> Place:
+        """What the frames of the program tell about an op with ``args`` at a vague ``place``."""
+        if place.lines is not None:
+            row: Place = place.lines.place(self.thread, place, args)
+            return row
+        if self.thread.asks_frames or not is_grad_enabled():
+            return place.places[phase_outside(self.thread, args)]
+        return place
 
     def post_to(self, ledger: Ledger) -> None:
         """Post every bill as often as its call came."""
@@ -251,7 +258,7 @@ class Tally:
     def _finds_step(self, place: Place, args: Any) -> bool:
         """Whether a call that is new shows a step that no hook has told of, with gradients on."""
         thread = self.thread
-        if place.is_outside and not thread.asks_frames and phase_outside(args) == OPTIMIZER:
+        if place.is_outside and not thread.asks_frames and phase_outside(thread, args) == OPTIMIZER:
             thread.ask_frames_of_steps()
             return True
         return False

@@ -1,25 +1,21 @@
 """The modules of a traced program: what its nodes remember of the calls they were traced in."""
 
-import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 from torch import fx, nn
 
+from flopcount.attribution.call_stacks import (
+    SELF,
+    VARIABLE,
+    CallStack,
+    call_stack,
+    class_name,
+    split,
+)
 from flopcount.attribution.tree import ModuleTree, Scope
 from flopcount.attribution.wrappers import WRAPPERS
-from flopcount.torch_private.compiler import NO_MODULE
-
-CallStack = Mapping[str, tuple[str, Any]]
-"""The open calls of modules, outermost first: a key of the call, the module's path and class."""
-
-VARIABLE = re.compile(r"[LG]\['(\w+)'\](?:\[[^]]+\])*")
-"""The variable of the traced function that holds a root module: ``L['self']``, ``G['models'][1]``.
-Paths in exported programs begin with no variable: the root is the module that was exported."""
-
-SELF = "L['self']"
-"""The module whose own ``forward`` was traced. That call is on no stack."""
 
 
 class TracedModules:
@@ -34,7 +30,7 @@ class TracedModules:
         """Start another graph; returns the calls that are open at all of its nodes."""
         self._roots.pop("", None)  # another program, another exported module
         outermost = [next(iter(call_stack(node).values()), ("", None)) for node in graph.nodes]
-        roots = {_split(path) for path, _ in outermost}
+        roots = {split(path) for path, _ in outermost}
         is_implied = (SELF, "") not in roots and any(variable == SELF for variable, _ in roots)
         return {SELF: (SELF, "")} if is_implied else {}
 
@@ -66,23 +62,23 @@ class TracedModules:
             waiting += [(child, f"{prefix}{name}.") for name, child in scope.children.items()]
 
     def _scope(self, path: str, cls: Any) -> Scope:
-        variable, inside = _split(path)
-        class_name = cls.rpartition(".")[2] if isinstance(cls, str) else cls.__name__
-        scope = self._root(variable, "" if inside else class_name)
+        variable, inside = split(path)
+        type_name = class_name(cls)
+        scope = self._root(variable, "" if inside else type_name)
         attributes = inside.split(".") if inside else []
         for attribute in attributes:
             if attribute not in WRAPPERS:
                 scope = scope.children.setdefault(attribute, Scope(attribute, scope))
         if not scope.type or not WRAPPERS.isdisjoint(attributes[-1:]):
-            scope.type = class_name
+            scope.type = type_name
         return scope
 
-    def _root(self, variable: str, class_name: str) -> Scope:
+    def _root(self, variable: str, type_name: str) -> Scope:
         """The root module in a variable: named by its class, else by the variable."""
         if variable in self._roots:
             return self._roots[variable]
         match = VARIABLE.match(variable)
-        base = class_name or (match[1] if match else "model")
+        base = type_name or (match[1] if match else "model")
         name, count = base, 1
         roots = self.tree.root.children
         while variable and name in roots:
@@ -90,16 +86,3 @@ class TracedModules:
             name = f"{base}#{count}"
         self._roots[variable] = scope = roots.setdefault(name, Scope(name, self.tree.root))
         return scope
-
-
-def call_stack(node: fx.Node) -> CallStack:
-    """The calls that a node was traced in; for a node of backward, those of its forward."""
-    meta = node.meta
-    stack: CallStack = meta.get("nn_module_stack") or meta.get("fwd_nn_module_stack") or {}
-    return {} if any(path == NO_MODULE for path, _ in stack.values()) else stack
-
-
-def _split(path: str) -> tuple[str, str]:
-    """The variable that a path begins with, if any, and the attributes after it."""
-    match = VARIABLE.match(path)
-    return (match[0], path[match.end() :].lstrip(".")) if match else ("", path)

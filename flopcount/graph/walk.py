@@ -5,12 +5,13 @@ from dataclasses import dataclass, field
 
 from torch import fx, nn
 
+from flopcount.attribution.call_stacks import CallStack, call_stack
 from flopcount.attribution.phase import FORWARD
 from flopcount.attribution.tree import Scope
 from flopcount.formulas import Bill
 from flopcount.graph.bills import call_of_op
 from flopcount.graph.higher_order import Body, body_of, call_of_higher_order, random_call
-from flopcount.graph.modules import CallStack, TracedModules, call_stack
+from flopcount.graph.modules import TracedModules
 from flopcount.graph.phases import inner_phases, phases
 from flopcount.graph.sizes import Sizes, Unsized
 from flopcount.graph.values import Values

@@ -74,7 +74,8 @@ class Report:
     def model_flops(self) -> int:
         """Matmul-class FLOPs that the model requires, forward and backward: MFU's numerator.
 
-        Recomputation, the optimizer and what runs outside of modules without gradients are left out. Integer products are not FLOPs.
+        Recomputation, the optimizer and the phase ``other`` are left out. Integer products are not
+        FLOPs.
         """
         return self._matmul_flops("forward", "backward")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from types import CodeType
 from typing import Any
 
 import torch
@@ -106,12 +107,24 @@ FORWARD_TAG = "is_forward"
 def is_graph_of_torchs_own(module: torch.nn.Module) -> bool:
     """Whether ``module`` is a graph that torch made of the program's code, not a module of it.
 
-    These are functions that control-flow ops call, and parts into which AOT autograd cuts a step.
+    These are functions that control-flow ops call, parts into which AOT autograd cuts a step, and
+    what an exported program checks its inputs with.
     """
     if not isinstance(module, torch.fx.GraphModule):
-        return False
+        return type(module).__name__ == "GuardsFn"
     tagged = any("partitioner_tag" in node.meta for node in module.graph.nodes)
     return tagged or is_compiling_for_op()
+
+
+def nodes_by_line(module: torch.fx.GraphModule) -> tuple[CodeType, dict[int, torch.fx.Node]] | None:
+    """The code of a graph module's forward, and the node that each of its lines runs."""
+    code = getattr(type(module).forward, "__code__", None)
+    numbers = getattr(module, "_lineno_map", None)  # torch uses it to say where an error came from
+    if code is None or numbers is None:
+        return None
+    nodes, start = list(module.graph.nodes), module._prologue_start
+    lines = numbers.items()
+    return code, {start + line: nodes[i] for line, i in lines if i is not None and i < len(nodes)}
 
 
 def stance() -> Any:

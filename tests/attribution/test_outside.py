@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.checkpoint import checkpoint
 
 import flopcount
 from flopcount import FlopCounter, Report
@@ -363,3 +364,71 @@ def test_a_pause_leaves_a_step_out() -> None:
             optimizer.step()
         optimizer.step()
     assert flops(counter.report()) == {"optimizer": UPDATE}
+
+
+class Square(torch.autograd.Function):
+    """Made of ops; inside, gradients are off."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x * x
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+        (x,) = ctx.saved_tensors
+        return 2 * gradient * x
+
+
+class Fails(Square):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        raise ValueError("here")
+
+
+class TestCustomFunctions:
+    def test_they_go_forward(self) -> None:
+        x = batch(grad=True)
+        with FlopCounter() as counter:
+            Square.apply(Square.apply(x)).sum().backward()
+            with torch.no_grad():
+                Square.apply(x)
+                x * 2.0
+            Square.apply(x)
+        assert flops(counter.report()) == {"other": 32 + 32}
+        assert counter.report().phases["forward"].flops == 3 * 32 + 31
+
+    def test_one_that_raises_leaves_nothing(self) -> None:
+        x = batch(grad=True)
+        with FlopCounter() as counter:
+            with pytest.raises(ValueError, match="here"):
+                Fails.apply(x)
+            with torch.no_grad():
+                x * 2.0
+        assert flops(counter.report()) == {"other": 32}
+
+    def test_a_function_of_a_library_in_a_step(self) -> None:
+        class Steps(Plain):
+            @torch.no_grad()
+            def step(self) -> None:
+                for p in self.params:
+                    p.data.sub_(Square.apply(p.grad))
+
+        layer = linear()
+        report = flopcount.count(layer, batch(), optimizer=Steps(layer.parameters()))
+        assert flops(report) == {"optimizer": 2 * 64}
+
+    def test_a_reentrant_checkpoint_of_a_function(self) -> None:
+        x = batch(grad=True)
+        with FlopCounter() as counter:
+            checkpoint(lambda x: (x * 2.0).sin(), x, use_reentrant=True).sum().backward()
+        report = counter.report()
+        assert not report.phases["other"].flops
+        assert report.phases["forward"].flops == 32 + 32 + 31
+        assert report.phases["recompute"].flops == 32 + 32
+
+    def test_a_branch_of_cond(self) -> None:
+        x = batch(grad=True)
+        with FlopCounter() as counter:
+            torch.cond(x.sum() > 0, lambda x: x * 2.0, lambda x: x.sin(), (x,)).sum().backward()
+        assert not counter.report().phases["other"].flops

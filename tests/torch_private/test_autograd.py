@@ -351,6 +351,19 @@ class TestHookNodes:
             assert hook_nodes(module, x) == 0
 
 
+def test_an_engine_that_is_an_object_of_ours_lives_as_long_as_its_pass() -> None:
+    ended: list[str] = []
+
+    class Engine(torch._C._ImperativeEngine):  # type: ignore[misc,name-defined]
+        def __del__(self) -> None:
+            ended.append("engine")
+
+    x = torch.ones(2, requires_grad=True)
+    x.register_hook(lambda gradient: ended.append("hook"))
+    Engine().run_backward((x.sum(),), (torch.ones(()),), False, False, (), True, True)
+    assert ended == ["hook", "engine"]
+
+
 class TestBackwardPreHook:
     """``Variable._execution_engine.run_backward`` runs every pass that Python asks for."""
 

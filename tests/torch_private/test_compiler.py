@@ -16,19 +16,23 @@ from flopcount.torch_private.compiler import (
     GRADIENTS,
     NO_MODULE,
     UNBACKED,
+    compiles_backward,
     dimension_names,
     expression,
     forget_compiled,
     ignore_when_captured,
     is_compiling_for_op,
     is_graph_of_torchs_own,
+    nodes_by_line,
     remainders,
     set_stance,
     stance,
     traced_range,
     untraced,
+    without_compiled_autograd,
 )
-from flopcount.torch_private.modes import FakeTensorMode, no_autocast
+from flopcount.torch_private.frames import frames
+from flopcount.torch_private.modes import FakeTensorMode, TorchDispatchMode, no_autocast
 from tests.graph.graphs import compiled, keeping
 from tests.torch_private.ops import Ops
 
@@ -247,3 +251,59 @@ def test_what_is_untraced_leaves_nothing_in_a_traced_graph() -> None:
 
     traced = torch.jit.trace(function, torch.ones(2))
     assert {node.kind() for node in traced.graph.nodes()} == {"prim::Constant", "aten::mul"}
+
+
+@pytest.mark.parametrize("export", [False, True])
+def test_each_line_of_a_graph_module_runs_a_node(export: bool) -> None:
+    """The last line of all that ran says which it was, as torch's own messages do."""
+
+    class Program(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            y = torch.sin(x)
+            for _ in range(3):
+                y = torch.cos(y)
+            return y * 2
+
+    x, seen = torch.ones(2), []
+    module = torch.export.export(Program(), (x,)).module() if export else None
+    module = module or torch.fx.symbolic_trace(Program())
+    found = nodes_by_line(module)
+    assert found is not None
+    code, nodes = found
+
+    class Lines(TorchDispatchMode):
+        def __torch_dispatch__(
+            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            frame = next(frame for frame in frames() if frame.f_code is code)
+            seen.append(nodes[frame.f_lineno].name)
+            return func(*args, **(kwargs or {}))
+
+    with Lines():
+        module(x)
+    calls = [node.name for node in module.graph.nodes if node.op == "call_function"]
+    assert seen == calls
+    assert len(seen) == 1 + 3 + 1
+
+
+def test_compiled_autograd_can_be_switched_off_for_a_while() -> None:
+    compiled_autograd = import_module("torch._dynamo.compiled_autograd")
+    graphs = []
+
+    def keep(graph: Any) -> Any:
+        graphs.append(graph)
+        return graph
+
+    def run() -> None:
+        torch.ones(2, requires_grad=True).sum().backward()
+
+    assert not compiles_backward()
+    with compiled_autograd._enable(keep):
+        assert compiles_backward()
+        with without_compiled_autograd():
+            assert not compiles_backward()
+            run()
+        assert not graphs
+        run()
+        assert len(graphs) == 1
+    assert not compiles_backward()

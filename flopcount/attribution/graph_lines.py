@@ -1,0 +1,108 @@
+"""Rows of graph modules: what torch.export and torch.fx traced remembers the layers it had.
+
+Such a module has one forward for all layers, so no hook tells them. But each line of its code runs
+one node, and the node knows in which calls it was traced.
+"""
+
+from __future__ import annotations
+
+import weakref
+from types import CodeType
+from typing import Any, Protocol
+
+from torch import fx, is_grad_enabled, nn
+
+from flopcount.attribution.call_stacks import SELF, call_stack, class_name, split
+from flopcount.attribution.wrappers import WRAPPERS
+from flopcount.torch_private.autograd import next_sequence_nr
+from flopcount.torch_private.compiler import nodes_by_line
+from flopcount.torch_private.frames import frames
+from flopcount.torch_private.tensors import tensors_in
+
+
+class Row(Protocol):
+    """A row of the tree: a :class:`~flopcount.attribution.tree.Scope`."""
+
+    calls: int
+    places: dict[str, Any]
+    type: str
+
+    @property
+    def module(self) -> nn.Module | None:
+        """The module that it stands for."""
+
+    def traced_child(self, name: str, held: nn.Module | None) -> Row:
+        """The row ``name`` below it."""
+
+
+class GraphLines:
+    """The row of each line of a graph module's forward.
+
+    Args:
+        module: the graph module.
+        code: its forward.
+        nodes: the node that each line runs.
+        base: the row of what was traced.
+        outer: the lines of the graph that this one is a part of, if any.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        code: CodeType,
+        nodes: dict[int, fx.Node],
+        base: Row,
+        outer: GraphLines | None,
+    ) -> None:
+        self._module = weakref.ref(module)
+        self.base = base
+        self._code = code
+        self._rows: dict[int, Row] = {}
+        self._calls: dict[str, Row] = {}  # the key of each call of a layer -> its row
+        begun = outer._calls if outer else {}
+        for line, node in nodes.items():
+            row = base
+            for key, (path, cls) in call_stack(node).items():
+                row = self._row(path, cls)
+                is_hooked = node.op == "call_module" and path == node.target
+                if row is not base and key not in begun and not is_hooked:
+                    self._calls[key] = row
+            self._rows[line] = row
+
+    def begin_call(self, module: nn.Module) -> None:
+        """Count the calls of all layers if ``module`` is the graph, which has no branches."""
+        if self._module() is module:
+            for row in self._calls.values():
+                row.calls += 1
+
+    def place(self, thread: Any, place: Any, args: Any) -> Any:
+        """The place of an op with ``args`` that runs in this module, whose own is ``place``."""
+        frame = next((frame for frame in frames() if frame.f_code is self._code), None)
+        row = self._rows.get(frame.f_lineno, self.base) if frame is not None else self.base
+        place = place if row is self.base else row.places[place.phase]
+        if place is not thread.node_log.places[-1]:
+            makes_node = is_grad_enabled() and any(t.requires_grad for t in tensors_in(args))
+            thread.node_log.start(place, next_sequence_nr() - makes_node)
+        return place
+
+    def _row(self, path: str, cls: Any) -> Row:
+        variable, inside = split(path)
+        scope, held = self.base, self.base.module
+        if not inside or variable not in ("", SELF):
+            return scope
+        for name in inside.split("."):
+            held = getattr(held, name, None)
+            if name not in WRAPPERS:
+                scope = scope.traced_child(name, held if isinstance(held, nn.Module) else None)
+        scope.type = class_name(cls)
+        return scope
+
+
+def lines_of(module: nn.Module, base: Row, outer: GraphLines | None) -> GraphLines | None:
+    """The rows of ``module`` below ``base``; None if it is no graph that remembers layers."""
+    found = nodes_by_line(module) if isinstance(module, fx.GraphModule) else None
+    if found is None:
+        return None
+    code, nodes = found
+    paths = {path for node in nodes.values() for path, _ in call_stack(node).values()}
+    return GraphLines(module, code, nodes, base, outer) if any(paths) else None
