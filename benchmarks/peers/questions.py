@@ -53,7 +53,7 @@ def questions(quick: bool) -> list[Question]:
         "layers": list(LAYERS),
         "models": list(NETWORKS),
         "weights": list(weights()),
-        "programs": list(PROGRAMS),
+        "programs": [name for name, program in PROGRAMS.items() if not program.uncounted],
     }
     asked = []
     for kind, cases in names.items():

@@ -8,6 +8,7 @@ from tests.programs import (  # noqa: F401
     forward,
     functional,
     hooks,
+    kernels,
     owners,
     pipelines,
     recompute,

@@ -74,12 +74,14 @@ class Program:
         rows: each module of the report, by its path from the model.
         outside: what runs outside of all modules.
         warns: a report of it warns that a thread was not watched.
+        uncounted: what it runs that no formula counts.
     """
 
     build: Build
     rows: dict[str, Row]
     outside: Row
     warns: bool
+    uncounted: dict[str, int]
 
     def made(self, device: str, watch: Watch) -> Made:
         """The model and the step, the same at each call."""
@@ -94,13 +96,17 @@ PROGRAMS: dict[str, Program] = {}
 
 
 def program(
-    rows: dict[str, Row], outside: Row = Row(), *, warns: bool = False
+    rows: dict[str, Row],
+    outside: Row = Row(),
+    *,
+    warns: bool = False,
+    uncounted: dict[str, int] | None = None,
 ) -> Callable[[Build], Build]:
     """Enter a program in the catalogue, under its function's name."""
 
     def enter(build: Build) -> Build:
         assert build.__name__ not in PROGRAMS
-        PROGRAMS[build.__name__] = Program(build, rows, outside, warns)
+        PROGRAMS[build.__name__] = Program(build, rows, outside, warns, uncounted or {})
         return build
 
     return enter
