@@ -191,7 +191,9 @@ def _counting(plan: Plan) -> Handler:
                 and (gradient := find_gradient(tally.gradients, node))
             ):
                 place = place.computing(gradient)
-        if place.is_vague:
+        if place.is_vague and (
+            place.lines or tally.thread.asks_frames or not is_grad_enabled()
+        ):  # else it is forward, unless it turns out to be a new call, of a step
             place = tally.refined(place, args)
         out = call(*args, **kwargs) if kwargs else call(*args)
         key = sign(place, plan, args, kwargs, out)

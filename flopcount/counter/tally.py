@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
-from torch import Tensor, is_grad_enabled
+from torch import Tensor
 
 from flopcount.attribution.forward import Here
 from flopcount.attribution.outside import phase_outside
@@ -212,9 +212,7 @@ class Tally:
         if place.lines is not None:
             row: Place = place.lines.place(self.thread, place, args)
             return row
-        if self.thread.asks_frames or not is_grad_enabled():
-            return place.places[phase_outside(self.thread, args)]
-        return place
+        return place.places[phase_outside(self.thread, args)]
 
     def post_to(self, ledger: Ledger) -> None:
         """Post every bill as often as its call came."""
