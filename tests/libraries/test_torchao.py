@@ -46,6 +46,8 @@ def inference(model: nn.Module) -> Report:
 def test_products_and_parameters(config: str, dtype: str) -> None:
     report = inference(quantized(getattr(quantization, config)()))
     macs = {name: cost.macs for name, cost in report.by_dtype().items() if cost.macs}
+    if dtype == "int8" and "uint8" in macs:  # some CPUs multiply bytes without a sign
+        macs = {dtype: macs.pop("uint8"), **macs}
     assert macs == {dtype: MACS}
     assert report["0"].total.macs == ROWS * WIDTH * HIDDEN
     assert {path: report[path].params for path in PARAMS} == PARAMS

@@ -88,11 +88,11 @@ class TestTotals:
     def test_products_of_an_optimizer_are_no_model_flops(self) -> None:
         rows = tuple(
             Row("", phase, "aten.mm", "float32", 1, Cost(macs=macs))
-            for phase, macs in zip(PHASES, (1, 10, 100, 1000), strict=True)
+            for phase, macs in zip(PHASES, (1, 10, 100, 1000, 10_000), strict=True)
         )
         counted = Report((Module("", "", "", 0, 0),), rows)
         assert counted.model_flops == 2 * 11
-        assert counted.hardware_flops >= 2 * 111
+        assert counted.hardware_flops == 2 * 11_111
 
     @pytest.mark.parametrize("dtype", ["int8", "int64", "quint8", "bool"])
     def test_integer_products_are_no_flops(self, dtype: str) -> None:
