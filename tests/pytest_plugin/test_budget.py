@@ -208,7 +208,7 @@ def test_slack_is_a_part_of_what_is_needed(
 
 def test_the_markers_line_has_its_signature_and_what_it_is_for() -> None:
     assert marker_line() == (
-        "flop_budget(*total, forward=None, backward=None, recompute=None, optimizer=None, other=None, "
-        "modules=None, equal=None, reading=None, strict=True): "
+        "flop_budget(*total, forward=None, backward=None, recompute=None, optimizer=None, "
+        "other=None, modules=None, equal=None, reading=None, strict=True): "
         'The most that a test may cost, such as "8.2 GFLOP"; exactly that much passes.'
     )
