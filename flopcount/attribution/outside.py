@@ -90,8 +90,8 @@ def _learn(frame: FrameType) -> Role:
     elif code.co_filename in UPKEEP_FILES:
         role = Role.UPKEEP
     elif code.co_name == "step" and code.co_argcount:
-        is_step = is_optimizer(frame.f_locals.get(code.co_varnames[0]))
-        role = Role.STEP if is_step else Role.ANY
+        if is_step_of(code, frame.f_locals.get(code.co_varnames[0])):
+            role = Role.STEP
     return _note(code, role)
 
 
@@ -106,13 +106,19 @@ def _called_closure(step: FrameType, passed: list[CodeType]) -> bool:
     return any(_roles.get(id(code)) == (code, Role.CLOSURE) for code in passed)
 
 
-def is_optimizer(value: Any) -> bool:
-    """Whether ``value``, which has a method ``step``, changes parameters there.
+def is_step_of(code: CodeType, value: Any) -> bool:
+    """Whether ``value`` is an optimizer: its method ``step`` changes parameters.
 
-    Schedules of learning rates, solvers, trainers and environments have such a method, too.
+    Schedules of learning rates, solvers, trainers and environments have such a method, too. Most
+    need an argument there, which no optimizer does but for a closure.
     """
     if isinstance(value, (Optimizer, nn.Module)):
         return isinstance(value, Optimizer)
+    step = inspect.unwrap(getattr(type(value), "step", is_step_of))
+    optional = len(getattr(step, "__defaults__", None) or ())
+    needed = code.co_varnames[1 : code.co_argcount - optional]
+    if needed not in ((), ("closure",)):
+        return False
     own = getattr(value, "__dict__", {})
     has = {name for holder in (own, *map(vars, type(value).__mro__)) for name in holder}
     return not has.isdisjoint(("param_groups", "zero_grad")) or any(map(_holds, own.values()))

@@ -21,7 +21,7 @@ from flopcount.report.report import Report
 from flopcount.torch_private.tensors import tensors_in
 
 
-class Steps(Protocol):
+class SupportsStep(Protocol):
     """An optimizer, be it torch's, a library's or the user's."""
 
     def step(self, *args: Any, **kwargs: Any) -> Any:
@@ -32,7 +32,7 @@ def count(
     model: Callable[..., Any],
     *args: Any,
     backward: bool = True,
-    optimizer: Steps | None = None,
+    optimizer: SupportsStep | None = None,
     meta: bool = False,
     loss: Callable[[Any], Tensor] | None = None,
     **kwargs: Any,
@@ -129,7 +129,7 @@ def step_with(optimizer: Any, run: Callable[[], Any]) -> None:
         optimizer.step()
 
 
-def needs_closure(optimizer: Steps) -> bool:
+def needs_closure(optimizer: SupportsStep) -> bool:
     """Whether ``optimizer.step()`` takes a function that it must be given."""
     parameters = inspect.signature(optimizer.step).parameters.values()
     positional = inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD

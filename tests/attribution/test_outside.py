@@ -318,8 +318,14 @@ class TestWhatIsNoStep:
         """A solver, as a pipeline's scheduler; and a trainer, whose step is all of it."""
 
         class Solver:
-            def step(self, x: Tensor) -> Tensor:
-                return x * 2.0
+            def __init__(self) -> None:
+                self.weight = nn.Parameter(torch.ones(8))
+
+            def zero_grad(self) -> None:
+                self.weight.grad = None
+
+            def step(self, x: Tensor, scale: float = 2.0) -> Tensor:
+                return x * scale
 
         class Trainer:
             def __init__(self, model: nn.Module) -> None:
