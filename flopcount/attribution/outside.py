@@ -89,10 +89,14 @@ def _learn(frame: FrameType) -> Role:
         role = Role.STEP
     elif code.co_filename in UPKEEP_FILES:
         role = Role.UPKEEP
-    elif code.co_name == "step" and code.co_argcount:
-        if is_step_of(code, frame.f_locals.get(code.co_varnames[0])):
-            role = Role.STEP
+    elif code.co_name == "step" and code.co_argcount and is_step_of(code, _first_of(frame)):
+        role = Role.STEP
     return _note(code, role)
+
+
+def _first_of(frame: FrameType) -> Any:
+    """The first argument of a function: the object, if it is a method."""
+    return frame.f_locals.get(frame.f_code.co_varnames[0])
 
 
 def _called_closure(step: FrameType, passed: list[CodeType]) -> bool:
