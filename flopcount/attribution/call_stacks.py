@@ -17,6 +17,9 @@ VARIABLE = re.compile(r"[LG]\['(\w+)'\](?:\[[^]]+\])*")
 """The variable of the traced function that holds a root module: ``L['self']``, ``G['models'][1]``.
 Paths in exported programs begin with no variable: the root is the module that was exported."""
 
+ITEM = re.compile(r"\['?(\w+)'?\]")
+"""An item of a list or dict in a path, which whoever reads the path calls by its key alone."""
+
 SELF = "L['self']"
 """The module whose own ``forward`` was traced. That call is on no stack."""
 
@@ -31,7 +34,8 @@ def call_stack(node: fx.Node) -> CallStack:
 def split(path: str) -> tuple[str, str]:
     """The variable that a path begins with, if any, and the attributes after it."""
     match = VARIABLE.match(path)
-    return (match[0], path[match.end() :].lstrip(".")) if match else ("", path)
+    variable, inside = (match[0], path[match.end() :]) if match else ("", path)
+    return variable, ITEM.sub(r".\1", inside).lstrip(".")
 
 
 def class_name(cls: Any) -> str:

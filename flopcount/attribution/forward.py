@@ -181,6 +181,7 @@ class Attribution:
         if own or ANY_BACKWARD_HOOKS or ANY_BACKWARD_PRE_HOOKS:
             with without_modes():
                 start += hook_nodes(module, output)  # their node is still the module's
+        thread.seen_number = start
         thread.node_log.start(thread.place if thread.is_watched else None, start)
 
     ignore_when_captured(_exit_module)
@@ -193,11 +194,14 @@ class Attribution:
             thread.pass_by(optimizer)
         elif thread.is_watched:
             _close_abandoned(thread, optimizer)
-            if thread.place.is_outside and expect_closure(args[1:], kwargs):
+            place = thread.place.places[OPTIMIZER]
+            if expect_closure(args[1:], kwargs):
                 thread.ask_frames_of_steps()
-                return
+                if thread.place.is_outside:
+                    return  # they are asked there anyway
+                place = thread.place.in_step()
             # a hook may step while backward runs
-            thread.open_step(optimizer, thread.place.places[OPTIMIZER], backward_task())
+            thread.open_step(optimizer, place, backward_task())
         elif backward_task() == -1:
             self.threads.add_unwatched(type(optimizer).__name__)
 
@@ -210,6 +214,17 @@ class Attribution:
         if backward_task() == -1 and not thread.is_watched and not thread.pauses:
             self.threads.add_unwatched("backward")
         thread.asks_frames = True
+
+
+def close_abandoned_step(thread: ThreadState) -> bool:
+    """Close the step in which ops run, as it seems, if an exception has ended it."""
+    stack = thread.stack
+    if not stack or isinstance(stack[-1][0], nn.Module):
+        return False
+    if any(stack[-1][0] is call for call in open_calls()):
+        return False
+    _, thread.place, thread.place_task = stack.pop()
+    return True
 
 
 def _close_abandoned(thread: ThreadState, entered: object) -> None:

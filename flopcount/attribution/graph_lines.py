@@ -10,14 +10,13 @@ import weakref
 from types import CodeType
 from typing import Any, Protocol
 
-from torch import fx, is_grad_enabled, nn
+from torch import fx, nn
 
 from flopcount.attribution.call_stacks import SELF, call_stack, class_name, split
 from flopcount.attribution.wrappers import WRAPPERS
 from flopcount.torch_private.autograd import next_sequence_nr
 from flopcount.torch_private.compiler import nodes_by_line
 from flopcount.torch_private.frames import frames
-from flopcount.torch_private.tensors import tensors_in
 
 
 class Row(Protocol):
@@ -33,6 +32,10 @@ class Row(Protocol):
 
     def traced_child(self, name: str, held: nn.Module | None) -> Row:
         """The row ``name`` below it."""
+
+
+SEEN: list[bool] = []
+"""It is empty as long as no module has lines, so that views need not look for one."""
 
 
 class GraphLines:
@@ -54,35 +57,53 @@ class GraphLines:
         base: Row,
         outer: GraphLines | None,
     ) -> None:
-        self._module = weakref.ref(module)
         self.base = base
+        self._module = weakref.ref(module)
+        self._outer = outer
+        self._read(code, nodes)
+        if not SEEN:
+            SEEN.append(True)
+
+    def _read(self, code: CodeType, nodes: dict[int, fx.Node]) -> None:
         self._code = code
         self._rows: dict[int, Row] = {}
         self._calls: dict[str, Row] = {}  # the key of each call of a layer -> its row
-        begun = outer._calls if outer else {}
+        self._parts = {str(node.target) for node in nodes.values() if node.op == "get_attr"}
+        begun = self._outer._calls if self._outer else {}
         for line, node in nodes.items():
-            row = base
+            row = self.base
             for key, (path, cls) in call_stack(node).items():
                 row = self._row(path, cls)
                 is_hooked = node.op == "call_module" and path == node.target
-                if row is not base and key not in begun and not is_hooked:
+                if row is not self.base and key not in begun and not is_hooked:
                     self._calls[key] = row
             self._rows[line] = row
 
+    def has_part(self, module: nn.Module) -> bool:
+        """Whether ``module`` is a function of this graph, such as a branch, and no module of it."""
+        graph = self._module()
+        return any(getattr(graph, name, None) is module for name in self._parts)
+
     def begin_call(self, module: nn.Module) -> None:
         """Count the calls of all layers if ``module`` is the graph, which has no branches."""
-        if self._module() is module:
-            for row in self._calls.values():
-                row.calls += 1
+        if self._module() is not module:
+            return
+        found = nodes_by_line(module)
+        if found and found[0] is not self._code:  # the program has changed the graph
+            self._read(*found)
+        for row in self._calls.values():
+            row.calls += 1
 
-    def place(self, thread: Any, place: Any, args: Any) -> Any:
-        """The place of an op with ``args`` that runs in this module, whose own is ``place``."""
+    def place(self, thread: Any, place: Any) -> Any:
+        """The place of the op that runs in this module, whose own is ``place``."""
         frame = next((frame for frame in frames() if frame.f_code is self._code), None)
         row = self._rows.get(frame.f_lineno, self.base) if frame is not None else self.base
         place = place if row is self.base else row.places[place.phase]
+        number = next_sequence_nr()
         if place is not thread.node_log.places[-1]:
-            makes_node = is_grad_enabled() and any(t.requires_grad for t in tensors_in(args))
-            thread.node_log.start(place, next_sequence_nr() - makes_node)
+            made_node = number > thread.seen_number  # since the op before; it is this op's
+            thread.node_log.start(place, number - made_node)
+        thread.seen_number = number
         return place
 
     def _row(self, path: str, cls: Any) -> Row:
@@ -100,9 +121,9 @@ class GraphLines:
 
 def lines_of(module: nn.Module, base: Row, outer: GraphLines | None) -> GraphLines | None:
     """The rows of ``module`` below ``base``; None if it is no graph that remembers layers."""
-    found = nodes_by_line(module) if isinstance(module, fx.GraphModule) else None
+    found = nodes_by_line(module)
     if found is None:
         return None
     code, nodes = found
-    paths = {path for node in nodes.values() for path, _ in call_stack(node).values()}
-    return GraphLines(module, code, nodes, base, outer) if any(paths) else None
+    remembers = any(map(call_stack, nodes.values()))
+    return GraphLines(module, code, nodes, base, outer) if remembers else None

@@ -42,9 +42,6 @@ _callees: set[tuple[int, int]] = set()  # what steps were seen to call: their cl
 
 def phase_outside(thread: ThreadState, args: Any) -> str:
     """The phase of an op with ``args`` that runs in ``thread`` outside every module."""
-    records = thread.records()
-    if records and any(tensor.requires_grad for tensor in tensors_in(args)):
-        return FORWARD  # a step computes no gradients of its own, but a closure's frame is far
     passed: list[CodeType] = []
     for frame in frames():
         code = frame.f_code
@@ -55,9 +52,14 @@ def phase_outside(thread: ThreadState, args: Any) -> str:
         if role is Role.CLOSURE or (role is Role.STEP and _called_closure(frame, passed)):
             break
         if role is Role.STEP:
+            thread.ask_frames_of_steps()
             return OPTIMIZER
         passed.append(code)
-    return FORWARD if records else OTHER
+    if not thread.records():
+        return OTHER
+    if any(tensor.requires_grad for tensor in tensors_in(args)):
+        thread.expect_no_step()  # the next forward pass has begun
+    return FORWARD
 
 
 def expect_steps_of(optimizer: Any) -> None:
@@ -116,26 +118,36 @@ def is_step_of(code: CodeType, value: Any) -> bool:
     Schedules of learning rates, solvers, trainers and environments have such a method, too. Most
     need an argument there, which no optimizer does but for a closure.
     """
-    if isinstance(value, (Optimizer, nn.Module)):
-        return isinstance(value, Optimizer)
-    step = inspect.unwrap(getattr(type(value), "step", is_step_of))
+    methods = [vars(holder)["step"] for holder in type(value).__mro__ if "step" in vars(holder)]
+    is_method = code.co_varnames[0] == "self" or code in _codes_of(methods)
+    if not is_method or isinstance(value, (Optimizer, nn.Module)):
+        return is_method and isinstance(value, Optimizer)
+    step = inspect.unwrap(methods[0]) if methods else None
     optional = len(getattr(step, "__defaults__", None) or ())
     needed = code.co_varnames[1 : code.co_argcount - optional]
     if needed not in ((), ("closure",)):
         return False
-    own = getattr(value, "__dict__", {})
-    has = {name for holder in (own, *map(vars, type(value).__mro__)) for name in holder}
-    return not has.isdisjoint(("param_groups", "zero_grad")) or any(map(_holds, own.values()))
+    slots = [name for cls in type(value).__mro__ for name in vars(cls).get("__slots__", ())]
+    own = {**{name: getattr(value, name, None) for name in slots}, **getattr(value, "__dict__", {})}
+    names = {*own, *(name for cls in type(value).__mro__ for name in vars(cls))}
+    if "param_groups" in names or "zero_grad" in names or any(map(_holds_parameter, own.values())):
+        return True
+    # a wrapper has an optimizer, and a trainer a model as well
+    has_optimizer = any(_holds(Optimizer, item) for item in own.values())
+    return has_optimizer and not any(_holds(nn.Module, item) for item in own.values())
 
 
-def _holds(value: Any) -> bool:
-    """Whether ``value`` is a parameter, or begins with one."""
+def _holds_parameter(value: Any) -> bool:
+    return _holds(Tensor, value) and all(t.is_leaf and t.requires_grad for t in tensors_in(value))
+
+
+def _holds(kind: type, value: Any, depth: int = 3) -> bool:
+    """Whether ``value`` is of this kind, or has one in the first items of its containers."""
     if isinstance(value, dict):
         value = list(value.values())
-    first = value[0] if isinstance(value, (list, tuple)) and value else value
-    return isinstance(first, nn.Parameter) or (
-        isinstance(first, Tensor) and first.requires_grad and first.is_leaf
-    )
+    if depth and isinstance(value, (list, tuple)):
+        return any(_holds(kind, item, depth - 1) for item in value[:2])
+    return isinstance(value, kind)
 
 
 def _codes_of(values: Iterable[Any]) -> list[CodeType]:

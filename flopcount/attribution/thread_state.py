@@ -45,9 +45,11 @@ class ThreadState:
         functions: custom autograd functions that were called outside of modules, each with whether
             gradients were on; inside they are off. A reference dies with its call.
         first_node: the number of the first autograd node of the outermost open module.
+        seen_number: the number that the next autograd node had when the op before this one ran, or
+            when the last module was entered or left; it is kept for graph modules.
         is_stranger: whether it makes autograd nodes without having entered.
         asks_frames: whether frames tell of each op outside modules if it is part of a step: after
-            backward, until a module is called. Where gradients are off, they are always asked.
+            backward, until the next forward pass. Where gradients are off, they are always asked.
         has_unhooked_steps: whether they are asked at all times, since there are steps, or closures
             of steps, that hooks do not tell.
     """
@@ -67,6 +69,7 @@ class ThreadState:
         "pauses",
         "place",
         "place_task",
+        "seen_number",
         "stack",
     )
 
@@ -81,7 +84,7 @@ class ThreadState:
         self.place = unattributed.forward
         self.place_task = -1
         self.stack: list[tuple[object, Place, int]] = []
-        self.first_node = 0
+        self.first_node = self.seen_number = 0
         self.functions: list[tuple[weakref.ref[object], bool]] = []
         self.node_log = NodeLog()
         self.is_stranger = is_grad_enabled() and running_node() is None
@@ -119,9 +122,10 @@ class ThreadState:
         number = next_sequence_nr()
         if not self.stack:
             self.first_node = number
-            self.asks_frames = self.has_unhooked_steps
+            self.expect_no_step()
         self.stack.append((module, self.place, self.place_task))
         self.place, self.place_task = place, task
+        self.seen_number = number
         self.node_log.start(place, number)
 
     def begin_function(self, call: weakref.ref[object]) -> None:
@@ -142,6 +146,10 @@ class ThreadState:
     def ask_frames_of_steps(self) -> None:
         """Let frames tell steps from here on, which hooks do not."""
         self.asks_frames = self.has_unhooked_steps = True
+
+    def expect_no_step(self) -> None:
+        """Ask frames no longer, unless there are steps that hooks do not tell."""
+        self.asks_frames = self.has_unhooked_steps
 
     def open_step(self, optimizer: object, place: Place, task: int) -> None:
         """Put a step of ``optimizer`` on the stack, likewise; it makes no nodes."""

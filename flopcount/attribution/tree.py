@@ -92,6 +92,12 @@ class Place:
             place = self._of_gradients.setdefault(gradient, place)  # another thread may be first
         return place
 
+    def in_step(self) -> Place:
+        """This place inside a step that calls a closure: frames tell which of both an op is of."""
+        place = Place(self.scope, FORWARD, self.caller, {**self.places, OTHER: self})
+        place.is_vague = True
+        return self._of_gradients.setdefault("step", place)
+
     def tell_lines(self, lines: GraphLines) -> None:
         """Let ``lines`` tell the rows of the ops that run here, in forward or again."""
         for phase in (FORWARD, RECOMPUTE):
@@ -317,16 +323,23 @@ class ModuleTree:
         inner = innermost(module)
         with self._lock:
             self._parameters = {}  # this row may own some that an outer row stood in for
-            outer = caller.lines
-            if outer is not None and (lines := lines_of(inner, outer.base, outer)):
-                part = _places(caller.scope, caller)[FORWARD]  # of the graph that runs here
-                part.tell_lines(lines)
-                return caller.remember(module, part, False)
+            if caller.lines is not None and caller.lines.has_part(inner):
+                return caller.remember(module, self._part(inner, caller, caller.lines), False)
             place = self._place(inner, caller)
             place.scope.wrap(module)
             if place.lines is None and (lines := lines_of(inner, place.scope, None)):
                 place.tell_lines(lines)
             return caller.remember(module, place, module is inner)
+
+    @staticmethod
+    def _part(module: nn.Module, caller: Place, outer: GraphLines) -> Place:
+        """Where a part of the graph runs that runs at ``caller``: in the rows of the whole."""
+        lines = lines_of(module, outer.base, outer)
+        if lines is None:
+            return caller
+        place = _places(caller.scope, caller)[FORWARD]
+        place.tell_lines(lines)
+        return place
 
     def _place(self, module: nn.Module, caller: Place) -> Place:
         for opened in caller.open_places():

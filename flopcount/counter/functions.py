@@ -111,7 +111,8 @@ class Window:
 
     def _judge(self, results: Any) -> None:
         """Count the run if a formula does, or name it if its results come from no op."""
-        call = Call(self._args, {}, results)
+        is_single = self._node is not None and isinstance(results, tuple) and len(results) == 1
+        call = Call(self._args, {}, results[0] if is_single else results)
         tensors = list(tensors_in(results))
         if self._rule or (not self._is_named and self._is_unseen(tensors)):
             self._tally.count_shadow(self._bill(call), call.args)

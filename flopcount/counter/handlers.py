@@ -17,6 +17,7 @@ from torch.library import Library, register_torch_dispatch
 
 from flopcount.attribution.backward import Backward
 from flopcount.attribution.gradients import FINDERS
+from flopcount.attribution.graph_lines import SEEN as GRAPH_LINES
 from flopcount.attribution.phase import BACKWARD
 from flopcount.counter.origins import is_allocation
 from flopcount.counter.signature import signer
@@ -97,6 +98,8 @@ def _passing(plan: Plan) -> Handler:
                 return answer
         if is_grad_enabled() and (node := running_node()) is not None:
             mode._local.tally.backward.place(node, args)  # logs the node that the view may make
+        elif GRAPH_LINES:
+            mode._local.tally.log_line()
         return call(*args, **kwargs) if kwargs else call(*args)
 
     return handle

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from flopcount.attribution.forward import Here
+from flopcount.attribution.forward import Here, close_abandoned_step
 from flopcount.attribution.outside import phase_outside
 from flopcount.attribution.phase import OPTIMIZER
 from flopcount.attribution.thread_state import ThreadState
@@ -210,9 +210,15 @@ class Tally:
     def refined(self, place: Place, args: Any) -> Place:
         """What the frames of the program tell about an op with ``args`` at a vague ``place``."""
         if place.lines is not None:
-            row: Place = place.lines.place(self.thread, place, args)
+            row: Place = place.lines.place(self.thread, place)
             return row
         return place.places[phase_outside(self.thread, args)]
+
+    def log_line(self) -> None:
+        """Log the node that a view may make, if a line of a graph module runs."""
+        place = self.thread.place
+        if place.lines is not None:
+            place.lines.place(self.thread, place)
 
     def post_to(self, ledger: Ledger) -> None:
         """Post every bill as often as its call came."""
@@ -225,8 +231,8 @@ class Tally:
         """Count a call whose ``key`` the handler did not find, or that has none (None)."""
         if self.is_resting or (self._watchers and self._is_covered(plan, args, kwargs, out)):
             return
-        if key not in self.counted and self._finds_step(place, args):
-            place = place.places[OPTIMIZER]
+        if key not in self.counted and (other := self._other_place(place, args)):
+            place = other
             key = key and (place, *key[1:])
         if key in self.counted:
             self.counted[key][0] += 1
@@ -253,13 +259,18 @@ class Tally:
         else:
             self._add(key, place, plan.symbolic_bill(), args, kwargs)
 
-    def _finds_step(self, place: Place, args: Any) -> bool:
-        """Whether a call that is new shows a step that no hook has told of, with gradients on."""
-        thread = self.thread
-        if place.is_outside and not thread.asks_frames and phase_outside(thread, args) == OPTIMIZER:
-            thread.ask_frames_of_steps()
-            return True
-        return False
+    def _other_place(self, place: Place, args: Any) -> Place | None:
+        """Where a call belongs that is new, if it shows what no hook has told: a step, or its end.
+
+        Steps without hooks are looked for here where gradients are on. One that has hooks may have
+        been ended by an exception.
+        """
+        if place.is_outside and not self.thread.asks_frames:
+            phase = phase_outside(self.thread, args)
+            return place.places[phase] if phase == OPTIMIZER else None
+        if place.phase == OPTIMIZER and close_abandoned_step(self.thread):
+            return self.place(running_node(), args)
+        return None
 
     def watch(self, watcher: Watcher) -> None:
         """Show each op to ``watcher`` from here on."""

@@ -116,8 +116,13 @@ def is_graph_of_torchs_own(module: torch.nn.Module) -> bool:
     return tagged or is_compiling_for_op()
 
 
-def nodes_by_line(module: torch.fx.GraphModule) -> tuple[CodeType, dict[int, torch.fx.Node]] | None:
-    """The code of a graph module's forward, and the node that each of its lines runs."""
+def nodes_by_line(module: torch.nn.Module) -> tuple[CodeType, dict[int, torch.fx.Node]] | None:
+    """The code of a graph module's forward, and the node that each of its lines runs.
+
+    None if it is another module.
+    """
+    if not isinstance(module, torch.fx.GraphModule):
+        return None
     code = getattr(type(module).forward, "__code__", None)
     numbers = getattr(module, "_lineno_map", None)  # torch uses it to say where an error came from
     if code is None or numbers is None:

@@ -233,3 +233,136 @@ def test_torchscript_has_its_root_alone(make: Any) -> None:
     report = flopcount.count(make(Block()), batch())
     assert units(report.model) == {"forward": 2, "backward": 3}
     assert list(report) == ["<block>", ""]
+
+
+class Masked(nn.Module):
+    """Lines whose first op makes no node, though it takes what needs a gradient."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = linear(), linear()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.a(x)
+        z: Tensor = self.b(y) * (y > 0) + torch.zeros_like(y)
+        return z
+
+
+class Expands(nn.Module):
+    """A line that begins with a view, whose gradient is a sum."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.expand(16, 4, 8) * 2
+
+
+class Residual(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.layer = nn.LayerNorm(8), nn.Linear(8, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.norm(x)
+        z: Tensor = y + self.layer(y)
+        return z
+
+
+class Writes(nn.Module):
+    """Ops that write to a part of a tensor make their node after they ran."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = linear(), linear()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.a(x).clone()
+        y[:2] = 0.0
+        y[2:].mul_(2.0)
+        z: Tensor = self.b(y)
+        return z
+
+
+LINES = {
+    "dropout": (lambda: nn.Sequential(linear(), nn.Dropout(0.5), linear()), (4, 8)),
+    "masks": (Masked, (4, 8)),
+    "expand": (lambda: nn.Sequential(linear(), Expands()), (4, 8)),
+    "residual": (Residual, (2, 3, 8)),
+    "writes": (Writes, (4, 8)),
+    "transformer": (
+        lambda: nn.TransformerEncoderLayer(8, 2, 16, dropout=0.1, batch_first=True),
+        (2, 3, 8),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LINES)
+@pytest.mark.parametrize("trace", [exported, strictly_exported])
+def test_each_node_is_of_the_line_that_made_it(name: str, trace: Any) -> None:
+    make, shape = LINES[name]
+    model, x = make(), torch.randn(shape)
+    graph = trace(model, x)
+    eager, report = flopcount.count(model, x), flopcount.count(graph, x)
+    for path in eager:
+        if path not in ("<block>", "") and path in list(report):
+            for phase in ("forward", "backward"):
+                found, wanted = report[path].phases[phase], eager[path].phases[phase]
+                assert (path, phase, found.flops) == (path, phase, wanted.flops)
+    assert report.total.flops == eager.total.flops
+
+
+@pytest.mark.parametrize("trace", [exported, traced])
+def test_gradients_of_torch_func(trace: Any) -> None:
+    model = nn.Sequential(linear(), nn.Tanh(), linear())
+    graph = trace(model, batch())
+    with FlopCounter(graph) as counter:
+        torch.func.grad(lambda x: graph(x).sum())(batch())
+    backward = {
+        path: counter.report()[path].phases["backward"].macs for path in ("", "0", "1", "2")
+    }
+    assert backward == {"": 512, "0": 256, "1": 0, "2": 256}
+
+
+@pytest.mark.parametrize("trace", [exported, traced])
+def test_a_counter_goes_on_when_the_code_is_made_again(trace: Any) -> None:
+    graph = trace(nn.Sequential(linear(), linear()), batch())
+    counter = FlopCounter(graph)
+    for _ in range(2):
+        counter.reset()
+        with counter:
+            graph(batch())
+        assert [units(counter.report()[path]) for path in ("0", "1")] == [{"forward": 1}] * 2
+        graph.recompile()
+
+
+def test_layers_of_a_list_are_named_as_in_the_program() -> None:
+    class Listed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = [linear()]
+            self.weight = self.layers[0].weight  # what an exported program has must be registered
+            self.head = linear()
+
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = self.head(self.layers[0](x))
+            return y
+
+    model = Listed()
+    report = flopcount.count(strictly_exported(model, batch()), batch())
+    assert units(report["layers.0"]) == {"forward": 1, "backward": 1}
+    assert list(report) == list(flopcount.count(model, batch()))
+
+
+def test_a_branch_of_cond_is_no_module() -> None:
+    class Branches(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = linear(), linear()
+
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = torch.cond(x.sum() > 0, self.a, self.b, (x,))
+            return y
+
+    with torch.no_grad():
+        graph = exported(Branches(), batch())
+        report = flopcount.count(graph, batch(), backward=False)
+    assert units(report.model) == {"forward": 1}
+    assert not any("true_graph" in path for path in report)
