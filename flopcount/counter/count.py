@@ -105,7 +105,10 @@ def count(
 def check_optimizer(optimizer: Any, *, backward: bool, meta: bool) -> None:
     """Raise unless ``optimizer`` is None, or one that can step after backward."""
     if optimizer is not None and (not backward or meta):
-        raise ValueError("an optimizer steps after backward=True, on real tensors (meta=False)")
+        raise ValueError(
+            "an optimizer steps after backward=True, without meta=True: to count its step without "
+            'memory, build the model under torch.device("meta")'
+        )
     is_class = isinstance(optimizer, type)
     if optimizer is not None and (is_class or not callable(getattr(optimizer, "step", None))):
         raise TypeError(

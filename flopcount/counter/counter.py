@@ -83,7 +83,8 @@ class FlopCounter(Lifecycle):
         strict: bool = False,
     ) -> None:
         named = bool(others) or isinstance(model, Mapping)
-        tree = ModuleTree(models_by_name(model, others), named=named)
+        self._models = models_by_name(model, others)  # names are those of models that live
+        tree = ModuleTree(self._models, named=named)
         own = formulas_by_name(formulas or {})
         functions = FunctionWatch(self, own)
         super().__init__(

@@ -151,7 +151,9 @@ class Report:
         return {other: node.path for node in nodes for other in node.other_paths}
 
     def _row_path(self, path: Any) -> Any:
-        """``path`` with the names that shared modules have in the tree."""
+        """``path`` with the names that shared modules, and the block, have in the tree."""
+        if path == "<block>" and path not in self._nodes:  # there is no single model
+            return ""
         if isinstance(path, str) and path not in self._nodes:
             names = path.split(".")
             for end in range(len(names), 0, -1):

@@ -191,3 +191,19 @@ MODEL = nn.Sequential(linear(), nn.Sequential(linear()))
 def test_bad_models_are_refused(models: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         FlopCounter(*models)
+
+
+def test_the_block_has_one_name_however_many_models_there_are() -> None:
+    first, second = Generator(), Discriminator()
+    with FlopCounter() as counter:
+        second(first(batch()))
+    for report in (trained(first, second), trained({"G": first, "D": second}), counter.report()):
+        assert report["<block>"] is report.root
+        assert "<block>" in report
+
+
+def test_a_model_that_only_the_counter_has_keeps_its_names() -> None:
+    first, second = Generator(), Discriminator()
+    with FlopCounter(nn.ModuleDict({"G": first, "D": second})) as counter:
+        second(first(batch()))
+    assert {"G", "G.0", "D.layer"} <= set(counter.report())
