@@ -197,7 +197,8 @@ def test_the_block_has_one_name_however_many_models_there_are() -> None:
     first, second = Generator(), Discriminator()
     with FlopCounter() as counter:
         second(first(batch()))
-    for report in (trained(first, second), trained({"G": first, "D": second}), counter.report()):
+    named = trained({"G": first, "D": second}, run=(first, second))
+    for report in (trained(first, second), named, counter.report()):
         assert report["<block>"] is report.root
         assert "<block>" in report
 
