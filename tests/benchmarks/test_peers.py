@@ -146,7 +146,7 @@ U = programs.MAC
 def test_a_program_is_judged(found: Answer, total: str, rows: str) -> None:
     """Two layers, of which the first is recomputed: forward is 2 U."""
     first, second = Row(1, 1, 1, calls=2), Row(1, 2)
-    program = Program(lambda: None, {"": Row(2, 3, 1), "0": first, "1": second}, Row(), False)
+    program = Program(lambda: None, {"": Row(2, 3, 1), "0": first, "1": second}, Row(), False, {})
     model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8))
     assert programs.forward_verdict(program, model, found) == (total, rows)
 
