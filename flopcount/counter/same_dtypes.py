@@ -16,9 +16,11 @@ FACTORS = {
     "aten::addmm": (0, 1, 2),
     "aten::addmv": (0, 1, 2),
     "aten::mv": (0, 1),
+    "aten::bmm": (0, 1),
     "aten::convolution": (0, 1),
 }
-"""Ops that real devices refuse for different dtypes, and their operands; others check on meta."""
+"""Ops that real devices refuse for different dtypes, and their operands. Others check on meta, and
+``bmm`` does from torch 2.12 or 2.13 on."""
 
 
 def require_same_dtypes(place: Place, plan: Plan, args: Sequence[Any]) -> None:
