@@ -80,6 +80,16 @@ def test_products_of_accelerators() -> None:
     assert cost == PRODUCT + Cost(arith=2 * M * N + M * N)
 
 
+def test_products_of_integers_in_triton() -> None:
+    pytest.importorskip("triton")  # torchao makes the ops where it finds it
+    a, b = meta(M, K, dtype=INT8), meta(K, N, dtype=INT8)
+    out = meta(M, N, dtype=torch.int32)
+    assert billed(ops.int_matmul.default, a, b, out=out) == PRODUCT
+    scale = meta(M, 1).expand(M, N)
+    found = integers(ops.int_scaled_matmul.default, a, b, scale, out=meta(M, N))
+    assert found == (PRODUCT, Cost(arith=M * N))
+
+
 def test_weights_stored_by_halves() -> None:
     half = Cost(macs=M * K // 2 * N, dots=M * N)
     weight = meta(N, K // 2, dtype=FLOAT8), meta(N, K // 8, dtype=torch.uint8)
