@@ -10,7 +10,14 @@ from flopcount.cost import ZERO
 from flopcount.formulas import Bill
 from flopcount.torch_private.autograd import backward_task
 from flopcount.torch_private.custom_classes import SCRIPTS, methods_of_classes
-from flopcount.torch_private.kernels import GRAPHS, RUNNERS, TRITON, graph_methods, only_calls_ops
+from flopcount.torch_private.kernels import (
+    CAPTURE_END,
+    GRAPHS,
+    RUNNERS,
+    TRITON,
+    graph_methods,
+    only_calls_ops,
+)
 from flopcount.torch_private.method_hook import Hook, Methods
 from flopcount.torch_private.modes import modes
 
@@ -44,7 +51,7 @@ class Shadows:
             bill = Bill(name, "unknown", ZERO, unknown=CAPTURED)
             yield graph_methods(base, "replay"), partial(self._replay, bill)
             yield graph_methods(base, "capture_begin"), self._begin_capture
-            yield graph_methods(base, "capture_end"), self._end_capture
+            yield graph_methods(base, *CAPTURE_END), self._end_capture
 
     def _run(self, bill: Bill, runner: Any) -> None:
         if only_calls_ops(runner):

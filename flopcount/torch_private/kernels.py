@@ -56,9 +56,13 @@ GRAPHS = {"torch.cuda.CUDAGraph": "_CUDAGraph", "torch.xpu.XPUGraph": "_XPUGraph
 """What captures kernels and runs them again: classes of users, and their bases in ``torch._C``."""
 
 
-def graph_methods(base: str, name: str) -> Methods:
-    """One method of a class of graphs: ``capture_begin``, ``capture_end`` or ``replay``."""
-    return Methods("torch._C", base, (name,))
+CAPTURE_END = "capture_end", "capture_end_pre"
+"""What ends a capture: from torch 2.14 on its class of users calls the second, before the first."""
+
+
+def graph_methods(base: str, *names: str) -> Methods:
+    """Methods of a class of graphs: ``capture_begin``, ``replay``, or the ends of a capture."""
+    return Methods("torch._C", base, names)
 
 
 OWN_KERNEL = re.compile(r"async_compile\.(?!wait\()|load_pybinding")
