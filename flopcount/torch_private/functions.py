@@ -86,9 +86,13 @@ def runs_program(function: Any) -> bool:
 def saved_by(node: Any) -> tuple[list[Any], bool]:
     """What a node keeps for its run, and whether that is all.
 
-    It is not all if a program's hooks keep something else in place of tensors.
+    It is not all if a program's hooks keep something else in place of tensors. What an earlier run
+    has freed is kept no more; a backward that does not ask for it can run again.
     """
-    saved = node._raw_saved_tensors or ()
+    try:
+        saved = node._raw_saved_tensors or ()
+    except RuntimeError:
+        saved = ()
     kept = [tensor.data for tensor in saved if tensor.unpack_hook is None]
     return [*kept, *vars(node).values()], len(kept) == len(saved)
 

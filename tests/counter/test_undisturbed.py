@@ -189,6 +189,29 @@ def an_exception_in_a_custom_backward(notes: Notes) -> Any:
     Faulty.apply(linear()(batch())).sum().backward()
 
 
+class Saving(torch.autograd.Function):
+    """It saves a tensor that its backward does not ask for."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return 2 * x
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        return 2 * gradients[0]
+
+
+@program(1)
+def a_custom_backward_that_runs_again(notes: Notes) -> Any:
+    """What it saved was freed by the first run."""
+    x = linear()(batch()).detach().requires_grad_()
+    y = Saving.apply(x).sum()
+    y.backward()
+    y.backward()
+    return x.grad
+
+
 @program(1)
 def an_exception_that_is_caught(notes: Notes) -> Any:
     try:

@@ -137,11 +137,15 @@ def test_names() -> None:
 
 def test_what_a_node_keeps() -> None:
     x = torch.ones(3, requires_grad=True)
-    kept, is_all = saved_by(Doubled.apply(x).grad_fn)
+    y = Doubled.apply(x)  # a node that no result holds has let go of what it kept
+    kept, is_all = saved_by(y.grad_fn)
     assert is_all
     assert kept[0].data_ptr() == x.data_ptr()
     assert kept[1:] == [3]
     with torch.autograd.graph.saved_tensors_hooks(lambda t: None, lambda _: x):
-        kept, is_all = saved_by(Doubled.apply(x).grad_fn)
+        y = Doubled.apply(x)
+    kept, is_all = saved_by(y.grad_fn)
     assert not is_all
     assert kept == [3]
+    y.sum().backward()
+    assert saved_by(y.grad_fn) == ([3], True)
