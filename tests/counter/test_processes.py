@@ -22,7 +22,7 @@ from flopcount import FlopCounter, Report, UnwatchedProcessWarning
 from flopcount.counter.children import python_program
 from flopcount.torch_private.modes import modes
 from tests.counter.observation import Notes, assert_undisturbed
-from tests.counter.units import PRODUCT, batch, linear, mm
+from tests.counter.units import PRODUCT, batch, ended_well, linear, mm, run_afresh
 from tests.hooks import watchers
 
 pytestmark = [
@@ -48,21 +48,26 @@ def run_in_child(answer: Callable[[], Any], counter: FlopCounter | None = None) 
 
     process = context.Process(target=child)
     process.start()
+    there.close()  # so that a child that ends without an answer is noticed
     result = here.recv() if here.poll(60) else "no answer"
     assert ended_well(process)
     return result
 
 
-def ended_well(process: Any) -> bool:
-    """Whether a process ends within a minute, without an error; if not, it is killed.
+def fork_a_child_that_counts() -> None:
+    """Count in a forked process, backward, too."""
 
-    Python waits at its own end for processes that go on.
-    """
-    process.join(60)
-    if process.is_alive():
-        process.kill()
-        return False
-    return bool(process.exitcode == 0)
+    def answer() -> Any:
+        model = nn.Sequential(linear())
+        with FlopCounter(model) as own:
+            model(batch().requires_grad_()).sum().backward()
+        report = own.report()
+        return report["0"].phases["forward"].macs, report["0"].phases["backward"].macs, modes()
+
+    warnings.simplefilter("ignore")
+    with FlopCounter() as counter:
+        assert run_in_child(answer) == (PRODUCT, 2 * PRODUCT, [])
+    assert counter.report().total.macs == 0
 
 
 def fork_aside() -> None:
@@ -124,16 +129,7 @@ class TestAForkedChild:
             assert run_in_child(lambda: [id(mode) for mode in modes()]) == [id(outer), id(inner)]
 
     def test_its_own_counter_works(self) -> None:
-        def answer() -> Any:
-            model = nn.Sequential(linear())
-            with FlopCounter(model) as own:
-                model(batch().requires_grad_()).sum().backward()
-            report = own.report()
-            return report["0"].phases["forward"].macs, report["0"].phases["backward"].macs, modes()
-
-        with FlopCounter() as counter:
-            assert run_in_child(answer) == (PRODUCT, 2 * PRODUCT, [])
-        assert counter.report().total.macs == 0
+        run_afresh(fork_a_child_that_counts)
 
     def test_a_counter_that_it_inherits_can_be_entered(self) -> None:
         counter = FlopCounter()
@@ -190,10 +186,8 @@ class TestAForkedChild:
         assert counter.report().children == {"os.fork": 1}
 
     def test_a_fork_in_another_thread(self) -> None:
-        """In a new process: where DTensors ran, such a child of torch's crashes by itself."""
-        process = multiprocessing.get_context("spawn").Process(target=fork_aside)
-        process.start()
-        assert ended_well(process)
+        """Where DTensors ran, such a child of torch's crashes by itself."""
+        run_afresh(fork_aside)
 
     def test_compiled_functions_run_compiled_in_it(self) -> None:
         torch._dynamo.reset()  # loads the compiler

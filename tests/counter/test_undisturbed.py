@@ -31,7 +31,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from flopcount import FlopCounter
 from tests.counter.observation import Notes, Programs, assert_undisturbed
-from tests.counter.units import PRODUCT, batch, linear, pair
+from tests.counter.units import PRODUCT, batch, ended_well, linear, pair, run_afresh
 
 PROGRAMS = Programs()
 program, test_undisturbed = PROGRAMS.taking, PROGRAMS.as_test()
@@ -277,20 +277,25 @@ def child(connection: Any) -> None:
     connection.send(layer.weight.grad.shape)
 
 
+def run_a_child(notes: Notes) -> Any:
+    context = multiprocessing.get_context("fork")
+    here, there = context.Pipe()
+    process = context.Process(target=child, args=(there,))
+    process.start()
+    there.close()  # so that a child that ends without an answer is noticed
+    shape = here.recv() if here.poll(30) else None
+    return shape, ended_well(process)
+
+
+def observe_a_child() -> None:
+    assert run_a_child([]) == ((8, 8), True)
+    assert assert_undisturbed(run_a_child).total.macs == 0
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 def test_a_process_that_is_forked() -> None:
     """It counts what it does, and nobody asks it."""
-
-    def run(notes: Notes) -> Any:
-        context = multiprocessing.get_context("fork")
-        here, there = context.Pipe()
-        process = context.Process(target=child, args=(there,))
-        process.start()
-        shape = here.recv() if here.poll(30) else None
-        process.join(30)
-        return shape, process.exitcode
-
-    assert assert_undisturbed(run).total.macs == 0
+    run_afresh(observe_a_child)
 
 
 # -- transforms of functions: W is 8 × 8, and an eighth of a unit is a product W·x of two of those

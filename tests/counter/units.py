@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -55,3 +57,25 @@ def run_aside(work: Callable[[], object], name: str | None = None) -> None:
     thread.join()
     if errors:
         raise errors[0]
+
+
+def run_afresh(work: Callable[[], object]) -> None:
+    """Run ``work``, a function of a module, in a new process, where nothing else has run.
+
+    torch refuses to run backward in a forked process if its parent's engine has threads.
+    """
+    process = multiprocessing.get_context("spawn").Process(target=work)
+    process.start()
+    assert ended_well(process)
+
+
+def ended_well(process: Any) -> bool:
+    """Whether a process ends within a minute, without an error; if not, it is killed.
+
+    Python waits at its own end for processes that go on.
+    """
+    process.join(60)
+    if process.is_alive():
+        process.kill()
+        return False
+    return bool(process.exitcode == 0)
