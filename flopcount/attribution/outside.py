@@ -40,8 +40,11 @@ _roles: dict[int, tuple[CodeType, Role]] = {}  # the code itself, to keep its id
 _callees: set[tuple[int, int]] = set()  # what steps were seen to call: their closures are known
 
 
-def phase_outside(thread: ThreadState, args: Any) -> str:
-    """The phase of an op with ``args`` that runs in ``thread`` outside every module."""
+def phase_outside(thread: ThreadState, args: Any, *, hides_mode: bool = False) -> str:
+    """The phase of an op with ``args`` that runs in ``thread`` outside every module.
+
+    An op that hides whether gradients are on is taken for one of a program that has them on.
+    """
     passed: list[CodeType] = []
     for frame in frames():
         code = frame.f_code
@@ -55,7 +58,7 @@ def phase_outside(thread: ThreadState, args: Any) -> str:
             thread.ask_frames_of_steps()
             return OPTIMIZER
         passed.append(code)
-    if not thread.records():
+    if not (hides_mode or thread.records()):
         return OTHER
     if any(tensor.requires_grad for tensor in tensors_in(args)):
         thread.expect_no_step()  # the next forward pass has begun

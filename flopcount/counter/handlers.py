@@ -45,7 +45,12 @@ from flopcount.torch_private.modes import (
     push_mode,
     resolving_views,
 )
-from flopcount.torch_private.ops import bound_call, composite_kernel, has_nested_kernel
+from flopcount.torch_private.ops import (
+    bound_call,
+    composite_kernel,
+    has_nested_kernel,
+    hides_grad_mode,
+)
 from flopcount.torch_private.tensors import tensors_in
 
 Args = tuple[Any, ...]
@@ -174,6 +179,7 @@ def _counting(plan: Plan) -> Handler:
     call = _beside_functions(plan.func) if plan.runs_functions else bound_call(plan.func)
     version = plan.version
     sign, find_gradient = signer(plan), FINDERS.get(plan.name)
+    hides_mode = hides_grad_mode(plan.func)
 
     def handle(mode: CountingMode, func: Any, types: Any, args: Args, kwargs: Kwargs) -> Any:
         if version.is_outdated:  # a formula was registered meanwhile
@@ -197,7 +203,7 @@ def _counting(plan: Plan) -> Handler:
         if place.is_vague and (
             place.lines or tally.thread.asks_frames or not is_grad_enabled()
         ):  # else it is forward, unless it turns out to be a new call, of a step
-            place = tally.refined(place, args)
+            place = tally.refined(place, args, hides_mode=hides_mode)
         out = call(*args, **kwargs) if kwargs else call(*args)
         key = sign(place, plan, args, kwargs, out)
         try:

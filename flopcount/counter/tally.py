@@ -207,12 +207,12 @@ class Tally:
         place = self.thread.place if node is None else self.backward.place(node, args)
         return self.refined(place, args) if place.is_vague else place
 
-    def refined(self, place: Place, args: Any) -> Place:
+    def refined(self, place: Place, args: Any, *, hides_mode: bool = False) -> Place:
         """What the frames of the program tell about an op with ``args`` at a vague ``place``."""
         if place.lines is not None:
             row: Place = place.lines.place(self.thread, place)
             return row
-        return place.places[phase_outside(self.thread, args)]
+        return place.places[phase_outside(self.thread, args, hides_mode=hides_mode)]
 
     def log_line(self) -> None:
         """Log the node that a view may make, if a line of a graph module runs."""

@@ -110,6 +110,20 @@ def has_kernel(op: OpOverload, key: str) -> bool:
         return False
 
 
+def hides_grad_mode(op: OpOverload) -> bool:
+    """Whether a library's kernel in C++ may have turned gradients off before a mode sees ``op``.
+
+    torch's class of custom functions in C++ does so. torch's own kernels do not, and a custom
+    function in Python is seen by itself.
+    """
+    name = op.name().replace("::", "/")
+    return (
+        has_kernel(op, "Autograd")
+        and op.namespace != "aten"
+        and f"{name}/Autograd" not in torch.library._impls
+    )
+
+
 def is_composite(op: OpOverload) -> bool:
     """Whether ``op`` is made of other ops on every backend, so that ``decompose()`` opens it.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -89,3 +90,27 @@ def test_an_out_overload_has_the_formula_of_its_own_kind() -> None:
     with FlopCounter() as counter:
         torch.scatter(x, 0, index, values, reduce="add", out=torch.empty(5, 5))
     assert counter.report().total.arith == 25
+
+
+def test_an_op_that_hides_whether_gradients_are_on() -> None:
+    """As a custom function in C++ does: outside of modules it is taken for forward work."""
+    library = torch.library.Library("hiding_here", "DEF")
+    library.define("copy(Tensor x) -> Tensor")
+    library.impl("copy", lambda x: x.clone(), "CPU")
+    op: Any = torch.ops.hiding_here.copy
+
+    def hide(x: Tensor) -> Tensor:
+        with torch.no_grad(), torch._C._AutoDispatchBelowAutograd():
+            return op(x)
+
+    library.impl("copy", hide, "Autograd")
+    torch.library._impls.remove("hiding_here/copy/Autograd")  # as if it were none of Python's
+
+    counter = FlopCounter(formulas={"hiding_here::copy": lambda x, out: Cost(arith=1)})
+    x = torch.ones(8)
+    with counter:
+        op(x)
+        op(x.requires_grad_())
+        with torch.no_grad():
+            op(x)
+    assert counter.report().phases["forward"].flops == 3

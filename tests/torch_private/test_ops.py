@@ -35,6 +35,7 @@ from flopcount.torch_private.ops import (
     decomposition_of,
     has_kernel,
     has_nested_kernel,
+    hides_grad_mode,
     is_composite,
     overload_name,
     packet_name,
@@ -126,6 +127,23 @@ class TestNamesOfOps:
     def test_a_composite_kernel_is_found_beside_one_for_a_device(self) -> None:
         assert has_kernel(torch.ops.aten.linear.default, "CompositeImplicitAutograd")
         assert not has_kernel(torch.ops.aten.mm.default, "CompositeImplicitAutograd")
+
+    def test_a_library_of_c_plus_plus_hides_whether_gradients_are_on(self) -> None:
+        @torch.library.custom_op("seen::double", mutates_args=())
+        def double(x: Tensor) -> Tensor:
+            return 2 * x
+
+        double.register_autograd(lambda ctx, g: 2 * g)
+        assert not hides_grad_mode(torch.ops.seen.double.default)
+        assert not hides_grad_mode(aten.mm.default)
+        assert not hides_grad_mode(torch.ops.higher_order.cond)
+        library = torch.library.Library("hiding", "DEF")
+        library.define("double(Tensor x) -> Tensor")
+        library.define("triple(Tensor x) -> Tensor")
+        library.impl("double", lambda x: x, "Autograd")
+        torch.library._impls.remove("hiding/double/Autograd")  # as if it were none of Python's
+        assert hides_grad_mode(torch.ops.hiding.double.default)
+        assert not hides_grad_mode(torch.ops.hiding.triple.default)
 
     def test_composites_are_those_that_decompose(self) -> None:
         x = torch.ones(2, 2)
