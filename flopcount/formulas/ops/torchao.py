@@ -11,7 +11,6 @@ from flopcount.cost import Cost
 from flopcount.formulas.ops.attention import Attention, visible
 from flopcount.formulas.ops.indexing import rows_of_bags
 from flopcount.formulas.ops.lowprecision import ROW, finished, packed_length, scaled, span_of
-from flopcount.formulas.ops.matmul import mm
 from flopcount.formulas.ops.semi_structured import halved
 from flopcount.formulas.registry import Gradients, formula, free
 from flopcount.formulas.steps import contraction, dot_products, elementwise, fold, of_integers
@@ -71,10 +70,14 @@ def da8w4_linear_cpu(
 @formula("torchao::int_scaled_matmul")
 def int_scaled_matmul(a: Tensor, b: Tensor, scale: Tensor, *, out: Tensor) -> Gradients:
     """(m, k) @ (k, n) of 8-bit integers, each result times the scale of its row."""
-    return of_integers(mm(a, b, out=out) + elementwise(out, mul=1))
+    products = contraction(dots=out.numel(), length=a.shape[-1])
+    return of_integers(products + elementwise(out, mul=1))
 
 
-formula("torchao::int_matmul")(mm)
+@formula("torchao::int_matmul")
+def int_matmul(a: Tensor, b: Tensor, *, out: Tensor) -> Cost:
+    """(m, k) @ (k, n) of 8-bit integers."""
+    return contraction(dots=out.numel(), length=a.shape[-1])
 
 
 @formula("torchao::mx_fp8_bf16")
