@@ -52,9 +52,9 @@ def phase_outside(thread: ThreadState, args: Any, *, hides_mode: bool = False) -
         role = known[1] if known else _learn(frame)
         if role is Role.UPKEEP:
             return OTHER
-        if role is Role.CLOSURE or (role is Role.STEP and _called_closure(frame, passed)):
-            break
         if role is Role.STEP:
+            if _called_closure(frame, passed):
+                break
             thread.ask_frames_of_steps()
             return OPTIMIZER
         passed.append(code)
