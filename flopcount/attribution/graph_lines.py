@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import weakref
 from types import CodeType
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from torch import fx, nn
 
 from flopcount.attribution.call_stacks import SELF, call_stack, class_name, split
 from flopcount.attribution.wrappers import WRAPPERS
 from flopcount.torch_private.autograd import next_sequence_nr
-from flopcount.torch_private.compiler import nodes_by_line
+from flopcount.torch_private.compiler import forward_code, nodes_by_line
 from flopcount.torch_private.frames import frames
 
 
@@ -88,9 +88,9 @@ class GraphLines:
         """Count the calls of all layers if ``module`` is the graph, which has no branches."""
         if self._module() is not module:
             return
-        found = nodes_by_line(module)
-        if found and found[0] is not self._code:  # the program has changed the graph
-            self._read(*found)
+        code = forward_code(module)
+        if code is not None and code is not self._code:  # the program has changed the graph
+            self._read(code, nodes_by_line(cast(fx.GraphModule, module)))
         for row in self._calls.values():
             row.calls += 1
 
@@ -121,9 +121,9 @@ class GraphLines:
 
 def lines_of(module: nn.Module, base: Row, outer: GraphLines | None) -> GraphLines | None:
     """The rows of ``module`` below ``base``; None if it is no graph that remembers layers."""
-    found = nodes_by_line(module)
-    if found is None:
+    code = forward_code(module)
+    if code is None:
         return None
-    code, nodes = found
+    nodes = nodes_by_line(cast(fx.GraphModule, module))
     remembers = any(map(call_stack, nodes.values()))
     return GraphLines(module, code, nodes, base, outer) if remembers else None

@@ -130,7 +130,10 @@ def is_step_of(code: CodeType, value: Any) -> bool:
     needed = code.co_varnames[1 : code.co_argcount - optional]
     if needed not in ((), ("closure",)):
         return False
-    slots = [name for cls in type(value).__mro__ for name in vars(cls).get("__slots__", ())]
+    slots: list[str] = []
+    for cls in type(value).__mro__:
+        names_of = vars(cls).get("__slots__", ())
+        slots += [names_of] if isinstance(names_of, str) else names_of
     own = {**{name: getattr(value, name, None) for name in slots}, **getattr(value, "__dict__", {})}
     names = {*own, *(name for cls in type(value).__mro__ for name in vars(cls))}
     if "param_groups" in names or "zero_grad" in names or any(map(_holds_parameter, own.values())):

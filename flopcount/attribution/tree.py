@@ -54,6 +54,7 @@ class Place:
     """
 
     __slots__ = (
+        "_in_step",
         "_of_gradients",
         "caller",
         "entered",
@@ -83,6 +84,7 @@ class Place:
         self.is_outside = self.is_vague = scope.parent is None and phase == FORWARD
         self.lines: GraphLines | None = None
         self._of_gradients: dict[str, Place] = {}
+        self._in_step: Place | None = None
 
     def computing(self, gradient: str) -> Place:
         """This place, where ``gradient`` is computed: ``input``, ``weight`` or ``bias``."""
@@ -94,9 +96,11 @@ class Place:
 
     def in_step(self) -> Place:
         """This place inside a step that calls a closure: frames tell which of both an op is of."""
-        place = Place(self.scope, FORWARD, self.caller, {**self.places, OTHER: self})
-        place.is_vague = True
-        return self._of_gradients.setdefault("step", place)
+        if self._in_step is None:
+            place = Place(self.scope, FORWARD, self.caller, {**self.places, OTHER: self})
+            place.is_vague = True
+            self._in_step = place
+        return self._in_step
 
     def tell_lines(self, lines: GraphLines) -> None:
         """Let ``lines`` tell the rows of the ops that run here, in forward or again."""

@@ -116,20 +116,20 @@ def is_graph_of_torchs_own(module: torch.nn.Module) -> bool:
     return tagged or is_compiling_for_op()
 
 
-def nodes_by_line(module: torch.nn.Module) -> tuple[CodeType, dict[int, torch.fx.Node]] | None:
-    """The code of a graph module's forward, and the node that each of its lines runs.
+def forward_code(module: torch.nn.Module) -> CodeType | None:
+    """The code of a graph module's forward, which is another one when it is compiled again."""
+    is_graph = isinstance(module, torch.fx.GraphModule)
+    return getattr(type(module).forward, "__code__", None) if is_graph else None
 
-    None if it is another module.
-    """
-    if not isinstance(module, torch.fx.GraphModule):
-        return None
-    code = getattr(type(module).forward, "__code__", None)
+
+def nodes_by_line(module: torch.fx.GraphModule) -> dict[int, torch.fx.Node]:
+    """The node that each line of a graph module's forward runs."""
     numbers = getattr(module, "_lineno_map", None)  # torch uses it to say where an error came from
-    if code is None or numbers is None:
-        return None
+    if numbers is None:
+        return {}
     nodes, start = list(module.graph.nodes), module._prologue_start
     lines = numbers.items()
-    return code, {start + line: nodes[i] for line, i in lines if i is not None and i < len(nodes)}
+    return {start + line: nodes[i] for line, i in lines if i is not None and i < len(nodes)}
 
 
 def stance() -> Any:

@@ -20,6 +20,7 @@ from flopcount.torch_private.compiler import (
     dimension_names,
     expression,
     forget_compiled,
+    forward_code,
     ignore_when_captured,
     is_compiling_for_op,
     is_graph_of_torchs_own,
@@ -267,9 +268,8 @@ def test_each_line_of_a_graph_module_runs_a_node(export: bool) -> None:
     x, seen = torch.ones(2), []
     module = torch.export.export(Program(), (x,)).module() if export else None
     module = module or torch.fx.symbolic_trace(Program())
-    found = nodes_by_line(module)
-    assert found is not None
-    code, nodes = found
+    code, nodes = forward_code(module), nodes_by_line(module)
+    assert code is not None
 
     class Lines(TorchDispatchMode):
         def __torch_dispatch__(
