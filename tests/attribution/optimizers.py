@@ -22,7 +22,7 @@ def flops(report: Report) -> dict[str, int]:
 
 
 def update(p: Tensor) -> None:
-    p.data.add_(p.grad, alpha=-0.1)  # type: ignore[arg-type]
+    p.data.add_(p.grad, alpha=-0.1)
 
 
 class Plain:

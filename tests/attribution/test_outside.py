@@ -29,13 +29,13 @@ class NoInit(torch.optim.Optimizer):
         self.params = list(params)
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+    def step(self, closure: Any = None) -> None:
         for p in self.params:
-            p.add_(p.grad, alpha=-0.1)  # type: ignore[arg-type]
+            p.add_(p.grad, alpha=-0.1)
 
 
 class WithGradientsOn(NoInit):
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+    def step(self, closure: Any = None) -> None:
         for p in self.params:
             update(p)
 
@@ -143,7 +143,7 @@ def test_a_wrapper_with_work_of_its_own() -> None:
 class Closing(NoInit):
     """It works before and after the closure, in helpers and directly."""
 
-    def step(self, closure: Any = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Any = None) -> Any:
         (p,) = self.params
         self.shrink(p)
         loss = closure()
@@ -159,7 +159,7 @@ class Hooked(torch.optim.Optimizer):
         super().__init__(params, {})
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Any = None) -> Any:
         (p,) = self.param_groups[0]["params"]
         p.data.mul_(0.9)
         with torch.enable_grad():
@@ -249,7 +249,7 @@ class TestWhatIsNoStep:
 
     def test_a_scaler_inside_of_a_step(self) -> None:
         class Wrapper(NoInit):
-            def step(self, closure: Any = None) -> None:  # type: ignore[override]
+            def step(self, closure: Any = None) -> None:
                 scaler.step(optimizer)
                 scaler.update()
 
@@ -358,7 +358,7 @@ class Square(torch.autograd.Function):
         return x * x
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
         (x,) = ctx.saved_tensors
         return 2 * gradient * x
 

@@ -49,7 +49,7 @@ class OfParameters(Plain):
 
     def step(self) -> None:
         for p in self.params:
-            p.data = p.data - (p.grad + p * 0.0).detach()  # type: ignore[operator]
+            p.data = p.data - (p.grad + p * 0.0).detach()
 
 
 @pytest.mark.parametrize("make", [InSlots, InDicts, ByName, OfParameters])
@@ -103,7 +103,7 @@ def test_a_function_of_that_name_is_no_step() -> None:
 
 
 class FailsWithHooks(torch.optim.SGD):
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+    def step(self, closure: Any = None) -> None:
         raise FloatingPointError
 
 
@@ -137,7 +137,7 @@ def test_the_closure_of_a_step_inside_a_module() -> None:
                 loss.backward()
                 return loss
 
-            optimizer.step(closure)  # type: ignore[arg-type]
+            optimizer.step(closure)
             y: Tensor = self.layer(z.detach())
             return y
 

@@ -9,14 +9,13 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._dynamo import compiled_autograd as ca
 from torch.utils.checkpoint import checkpoint
 
 from flopcount import FlopCounter
 from tests.attribution.units import batch, linear, paths, units
 from tests.counter.observation import Notes, assert_undisturbed
 from tests.invariants import check
-
-ca: Any = pytest.importorskip("torch._dynamo.compiled_autograd")
 
 
 @pytest.fixture(autouse=True)
@@ -56,7 +55,7 @@ def twice(model: nn.Module) -> Tensor:
 
 
 def checkpointed(model: nn.Module) -> Tensor:
-    return checkpoint(model, batch(), use_reentrant=False).sum()  # type: ignore[no-any-return]
+    return checkpoint(model, batch(), use_reentrant=False).sum()
 
 
 PROGRAMS: dict[Callable[[nn.Module], Tensor], dict[str, int]] = {

@@ -39,7 +39,7 @@ class Unknown(Function):
         return unseen(x, w)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> Any:
         x, w = ctx.saved_tensors
         return unseen(gradient, w.T), unseen(x.T, gradient)
 
@@ -65,7 +65,7 @@ class Reversed(Function):
         return x.view_as(x)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
         return -gradient
 
 
@@ -78,7 +78,7 @@ class OfOps(Function):
         return x @ w
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> Any:
         x, w = ctx.saved_tensors
         return gradient @ w.T, x.T @ gradient
 

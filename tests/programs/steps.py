@@ -15,7 +15,7 @@ from tests.programs.catalogue import Made, Row, batch, chain, descend, program
 
 def move(p: Tensor) -> None:
     """Change a weight by its gradient times itself."""
-    p.data.sub_(p.grad @ p.data, alpha=0.1)  # type: ignore[operator]
+    p.data.sub_(p.grad @ p.data, alpha=0.1)
 
 
 def move_all(optimizer: torch.optim.Optimizer, closure: Any) -> Any:
@@ -31,7 +31,7 @@ class Hooked(torch.optim.Optimizer):
     def __init__(self, params: Any) -> None:
         super().__init__(params, {})
 
-    def step(self, closure: Any = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Any = None) -> Any:
         return move_all(self, closure)
 
 
@@ -41,7 +41,7 @@ class NoInit(torch.optim.Optimizer):
     def __init__(self, params: Any) -> None:
         self.param_groups = [{"params": list(params)}]
 
-    def step(self, closure: Any = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Any = None) -> Any:
         return move_all(self, closure)
 
 
