@@ -7,17 +7,14 @@ torch's hooks tell the steps of most optimizers. Some lack them, since they do n
 
 from __future__ import annotations
 
-import functools
 import inspect
 from collections.abc import Iterable, Mapping
 from enum import Enum, auto
 from types import CodeType, FrameType
 from typing import Any
 
-from torch import Tensor, nn
-from torch.optim import Optimizer
-
 from flopcount.attribution.phase import FORWARD, OPTIMIZER, OTHER
+from flopcount.attribution.steps import codes_of, is_step_of
 from flopcount.attribution.thread_state import ThreadState
 from flopcount.torch_private.frames import STEP_CALL, UPKEEP_FILES, frames
 from flopcount.torch_private.tensors import tensors_in
@@ -67,13 +64,13 @@ def phase_outside(thread: ThreadState, args: Any, *, hides_mode: bool = False) -
 
 def expect_steps_of(optimizer: Any) -> None:
     """Take the ops in ``optimizer.step()`` for a step, whatever class it has."""
-    for code in _codes_of([optimizer.step]):
+    for code in codes_of([optimizer.step]):
         _note(code, Role.STEP)
 
 
 def expect_closure(args: Iterable[Any], kwargs: Mapping[str, Any]) -> bool:
     """Take what the arguments of a step call for no part of it; whether there is any such."""
-    codes = _codes_of([*args, *kwargs.values()])
+    codes = codes_of([*args, *kwargs.values()])
     for code in codes:
         _note(code, Role.CLOSURE)
     return bool(codes)
@@ -113,65 +110,3 @@ def _called_closure(step: FrameType, passed: list[CodeType]) -> bool:
         expect_closure([values.locals.get(name) for name in names], {})
         _callees.update(pairs)
     return any(_roles.get(id(code)) == (code, Role.CLOSURE) for code in passed)
-
-
-def is_step_of(code: CodeType, value: Any) -> bool:
-    """Whether ``value`` is an optimizer: its method ``step`` changes parameters.
-
-    Schedules of learning rates, solvers, trainers and environments have such a method, too. Most
-    need an argument there, which no optimizer does but for a closure.
-    """
-    methods = [vars(holder)["step"] for holder in type(value).__mro__ if "step" in vars(holder)]
-    is_method = code.co_varnames[0] == "self" or code in _codes_of(methods)
-    if not is_method or isinstance(value, (Optimizer, nn.Module)):
-        return is_method and isinstance(value, Optimizer)
-    step = inspect.unwrap(methods[0]) if methods else None
-    optional = len(getattr(step, "__defaults__", None) or ())
-    needed = code.co_varnames[1 : code.co_argcount - optional]
-    if needed not in ((), ("closure",)):
-        return False
-    slots: list[str] = []
-    for cls in type(value).__mro__:
-        names_of = vars(cls).get("__slots__", ())
-        slots += [names_of] if isinstance(names_of, str) else names_of
-    own = {**{name: getattr(value, name, None) for name in slots}, **getattr(value, "__dict__", {})}
-    names = {*own, *(name for cls in type(value).__mro__ for name in vars(cls))}
-    if "param_groups" in names or "zero_grad" in names or any(map(_holds_parameter, own.values())):
-        return True
-    # a wrapper has an optimizer, and a trainer a model as well
-    has_optimizer = any(_holds(Optimizer, item) for item in own.values())
-    return has_optimizer and not any(_holds(nn.Module, item) for item in own.values())
-
-
-def _holds_parameter(value: Any) -> bool:
-    return _holds(Tensor, value) and all(t.is_leaf and t.requires_grad for t in tensors_in(value))
-
-
-def _holds(kind: type, value: Any, depth: int = 3) -> bool:
-    """Whether ``value`` is of this kind, or has one in the first items of its containers."""
-    if isinstance(value, dict):
-        value = list(value.values())
-    if depth and isinstance(value, (list, tuple)):
-        return any(_holds(kind, item, depth - 1) for item in value[:2])
-    return isinstance(value, kind)
-
-
-def _codes_of(values: Iterable[Any]) -> list[CodeType]:
-    """The code of each function among ``values``, without what decorates it."""
-    codes = []
-    for value in values:
-        function = value
-        while callable(function) and not inspect.isfunction(function):
-            function = _called_by(function)
-        if function is not None and callable(function):
-            codes.append(inspect.unwrap(function).__code__)
-    return codes
-
-
-def _called_by(value: Any) -> Any:
-    """What a method, a partial, or another object that can be called calls; None for C's."""
-    if isinstance(value, functools.partial):
-        return value.func
-    if inspect.ismethod(value):
-        return value.__func__
-    return None if isinstance(value, type) else inspect.getattr_static(value, "__call__", None)

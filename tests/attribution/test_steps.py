@@ -25,6 +25,17 @@ class InSlots:
             update(p)
 
 
+class InOneSlot:
+    __slots__ = "params"  # noqa: PLC0205  (Python allows it)
+
+    def __init__(self, params: Iterable[Tensor]) -> None:
+        self.params = list(params)
+
+    def step(self) -> None:
+        for p in self.params:
+            update(p)
+
+
 class InDicts:
     def __init__(self, params: Iterable[Tensor]) -> None:
         self.groups = [{"weights": list(params)}]
@@ -52,7 +63,7 @@ class OfParameters(Plain):
             p.data = p.data - (p.grad + p * 0.0).detach()
 
 
-@pytest.mark.parametrize("make", [InSlots, InDicts, ByName, OfParameters])
+@pytest.mark.parametrize("make", [InSlots, InOneSlot, InDicts, ByName, OfParameters])
 def test_where_parameters_are_kept(make: Callable[..., Any]) -> None:
     layer = linear()
     optimizer = make(layer.parameters())
