@@ -22,6 +22,20 @@ def kernel(out: Tensor) -> Tensor:
     return out
 
 
+def kernel_of_twos() -> Tensor:
+    """Large memory comes from the system as zeros, and 2.0 differs in one byte of its four."""
+    twos, out = torch.full((1 << 20,), 2.0), torch.empty(1 << 20)
+    ctypes.memmove(out.data_ptr(), twos.data_ptr(), twos.nbytes)
+    return out
+
+
+def read_unwritten_first() -> Tensor:
+    """Memory that holds what it held is read, and then a kernel's."""
+    untouched, written = torch.empty(3, 4), torch.empty(3, 4)
+    untouched.relu()
+    return kernel(written).relu()
+
+
 KERNELS: dict[str, Callable[[], Any]] = {
     "empty": lambda: kernel(torch.empty(3, 4)).relu(),
     "empty_like": lambda: kernel(torch.empty_like(X)) @ X.mT,
@@ -30,6 +44,8 @@ KERNELS: dict[str, Callable[[], Any]] = {
     "a view of it": lambda: kernel(torch.empty(120)).view(30, 4)[0].exp(),
     "several": lambda: [kernel(torch.empty(3, 4)).relu(), kernel(torch.empty(3, 4)).relu()][1],
     "a copy": lambda: kernel(torch.empty(3, 4)).clone(),
+    "equal numbers in large memory": lambda: kernel_of_twos().relu(),
+    "after memory that nobody wrote": read_unwritten_first,
 }
 
 
