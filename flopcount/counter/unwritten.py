@@ -49,16 +49,20 @@ class Unwritten:
         self._waiting: dict[int, tuple[StorageRef, bytes | Tensor]] = {}  # and a sample of it
         self._patience = 0
 
-    def expect(self, allocated: Tensor) -> None:
-        """Wait for an op that writes to the memory of ``allocated``."""
+    def expect(self, allocated: Any) -> None:
+        """Wait for an op that writes to the memory of ``allocated``, what an op has returned.
+
+        It is no tensor where the op was left to another class of tensors.
+        """
+        if not isinstance(allocated, Tensor):
+            return
         with without_functions():
             storage = storage_of(allocated) if _may_be_of_kernel(allocated) else None
-            if storage is None:
-                return
-            if not self._waiting:
-                self._tally.watch(self)
-            self._waiting[storage._cdata] = StorageRef(storage), sample(storage)
-            self._patience = PATIENCE
+            if storage is not None:
+                if not self._waiting:
+                    self._tally.watch(self)
+                self._waiting[storage._cdata] = StorageRef(storage), sample(storage)
+                self._patience = PATIENCE
 
     def see_named(self) -> None:
         """Something was named that no op shows; it may have written any memory."""
