@@ -85,7 +85,8 @@ class Unwritten:
             if held is not None and not self._tally.in_function:
                 differs = _differs(tensor, held)
                 if differs is not False:
-                    self._tally.count_shadow(KERNEL, args, flags=[differs])
+                    flags = None if differs is True else [differs]
+                    self._tally.count_shadow(KERNEL, args, flags=flags)
         if not self._waiting:
             self._tally.unwatch(self)
 
