@@ -73,6 +73,13 @@ def assigned() -> Tensor:
     return out
 
 
+def resized() -> Tensor:
+    """Memory of another size is other memory."""
+    out = torch.empty(8, 8)
+    out.untyped_storage().resize_(48)
+    return out.as_strided((3, 4), (4, 1))
+
+
 def traced() -> Tensor:
     """What torch does to flex attention's functions: an op on a fake tensor and a real one."""
     empty = torch.empty(3, 4)
@@ -92,6 +99,7 @@ WRITTEN: dict[str, Callable[[], Tensor]] = {
     "a list": lambda: torch.stack([X, X], out=torch.empty(2, 3, 4))[0],
     "of no size": lambda: torch.cat([torch.empty(0, 4), X]),
     "asked for its shape": lambda: torch.zeros_like(torch.empty(3, 4)) + torch.empty(3, 4).numel(),
+    "resized": resized,
     "a tracer's": traced,
     "on meta": lambda: torch.empty(3, 4, device="meta").relu(),
     "a parameter": lambda: nn.init.uniform_(nn.Parameter(torch.empty(3, 4))).relu(),
