@@ -189,9 +189,9 @@ def _counting(plan: Plan) -> Handler:
             if answer is not ORDINARY:
                 return answer
         tally = mode._local.tally
-        node = running_node()
+        thread, node = tally.thread, running_node()
         if node is None:
-            place = tally.thread.place
+            place = thread.place
         else:
             place = tally.backward.place(node, args)
             if (
@@ -201,7 +201,7 @@ def _counting(plan: Plan) -> Handler:
             ):
                 place = place.computing(gradient)
         if place.is_vague and (
-            place.lines or tally.thread.asks_frames or not is_grad_enabled()
+            thread.asks_frames or place.lines or not is_grad_enabled()
         ):  # else it is forward, unless it turns out to be a new call, of a step
             place = tally.refined(place, args, hides_mode=hides_mode)
         out = call(*args, **kwargs) if kwargs else call(*args)

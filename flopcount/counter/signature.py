@@ -67,15 +67,16 @@ def _sign_two(place: Any, plan: Plan, args: Any, kwargs: Any, out: Any) -> Key |
     try:
         a = args[0]
         b = args[1]
-        if type(b) in NUMBERS:  # x * 2 is aten.mul.Tensor, too
+        cls = type(b)
+        if cls is Tensor or cls not in NUMBERS:  # the first is quicker to ask
             key: Key = (
                 place, plan, a.shape, a.dtype, a.is_contiguous() or _strides(a),
-                _coefficient(b) if 1 in plan.coefficients else _number(b),
+                b.shape, b.dtype, b.is_contiguous() or _strides(b), a is b,
             )  # fmt: skip
-        else:
+        else:  # x * 2 is aten.mul.Tensor, too
             key = (
                 place, plan, a.shape, a.dtype, a.is_contiguous() or _strides(a),
-                b.shape, b.dtype, b.is_contiguous() or _strides(b), a is b,
+                _coefficient(b) if 1 in plan.coefficients else _number(b),
             )  # fmt: skip
     except UNUSUAL:
         return _sign(place, plan, args, kwargs, out)
