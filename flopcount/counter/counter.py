@@ -65,6 +65,9 @@ class FlopCounter(Lifecycle):
         FORCE_EAGER.compiler_was_loaded()
         return captures()
 
+    # torch looks it up at each op, and finds it quicker here than in a class above
+    __torch_dispatch__ = Lifecycle.__torch_dispatch__
+
     def __new__(
         cls,
         model: Given = None,  # noqa: ARG004  (what __init__ takes)
