@@ -33,7 +33,7 @@ from flopcount.formulas import (
 )
 from flopcount.torch_private.autograd import backward_task, running_node
 from flopcount.torch_private.compiler import FORWARD_TAG, has_symbolic_sizes, never_compile
-from flopcount.torch_private.frames import sharding_is_planned
+from flopcount.torch_private.frames import functional_calls, sharding_is_planned
 from flopcount.torch_private.modes import (
     TorchDispatchMode,
     has_data,
@@ -224,7 +224,8 @@ def _allocating(plan: Plan) -> Handler:
     def handle(mode: CountingMode, func: Any, types: Any, args: Args, kwargs: Kwargs) -> Any:
         out = count(mode, func, types, args, kwargs)
         tally = mode._local.tally
-        if not tally.num_opened:  # torch's own kernels write to what they allocate
+        # what torch allocates, its own kernels write to
+        if not (functional_calls() or tally.num_opened):
             tally.unwritten.expect(out)
         return out
 

@@ -18,6 +18,8 @@ CALLS = (torch.nn.Module._call_impl.__code__, STEP_CALL)
 UPKEEP_FILES = frozenset({torch.nn.utils.clip_grad.__file__, torch.amp.grad_scaler.__file__})
 """Where the functions stand that look after gradients before an optimizer steps."""
 
+FUNCTIONAL = torch.nn.functional.__file__
+
 
 def frames() -> Iterator[FrameType]:
     """The frames of this thread, innermost first: that of the caller, and so on."""
@@ -36,6 +38,12 @@ def backward_calls() -> list[bool]:
     """Whether each open call of backward is recorded (``create_graph=True``), innermost first."""
     calls = (frame for frame in frames() if frame.f_code is RUN_BACKWARD)
     return [any(frame.f_locals["args"][2:3]) for frame in calls]  # after gradients, retain_graph
+
+
+def functional_calls() -> bool:
+    """Whether the op that the caller handles is run by a function of ``torch.nn.functional``."""
+    caller = sys._getframe(1).f_back  # None in a thread that runs no Python else
+    return caller is not None and caller.f_code.co_filename == FUNCTIONAL
 
 
 def sharding_is_planned() -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from flopcount import FlopCounter, UncountedOpError
-from flopcount.counter.unwritten import PATIENCE
+from flopcount.counter.unwritten import PATIENCE, Unwritten
 
 X = torch.arange(12.0).view(3, 4)
 
@@ -126,6 +127,43 @@ def test_waiting_ends() -> None:
     assert not counter.report().uncounted
     calls = [row.calls for row in counter.report().entries if row.op == "aten.exp"]
     assert calls == [PATIENCE + 2]
+
+
+def test_memory_of_dropout_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    waited_for: list[Any] = []
+    monkeypatch.setattr(Unwritten, "expect", lambda _, allocated: waited_for.append(allocated))
+    counter = FlopCounter()
+    for _ in range(2):  # torch finds the op's handler the first time
+        waited_for.clear()
+        with counter:
+            nn.Dropout()(torch.ones(3, 4))
+    assert not waited_for
+
+
+class Fills(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.empty_like(x).fill_(2.0)
+
+
+class Forks(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fills = Fills()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.jit.wait(torch.jit.fork(self.fills, x))
+
+
+def test_a_thread_of_torchs_own_has_no_frame_to_ask() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        model = torch.jit.script(Forks())
+    counter = FlopCounter(strict=True)
+    for _ in range(2):  # torch finds the op's handler the first time
+        with counter:
+            assert model(X).eq(2).all()
+    calls = [row.calls for row in counter.report().entries if row.op == "aten.fill_"]
+    assert calls == [2]
 
 
 def test_waiting_keeps_no_memory() -> None:

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 from flopcount.torch_private.autograd import (
     backward_task,
     running_node,
 )
-from flopcount.torch_private.frames import backward_calls, checkpoint_recomputes, open_calls
+from flopcount.torch_private.frames import (
+    backward_calls,
+    checkpoint_recomputes,
+    functional_calls,
+    open_calls,
+)
 from tests.torch_private.ops import Ops
 
 
@@ -41,6 +49,25 @@ class TestFrames:
                 return [*open_calls()]
 
         assert Model().method() == []
+
+    def test_functional_calls_are_those_that_torchs_functions_make(self, x: Tensor) -> None:
+        class Look(TorchDispatchMode):
+            @classmethod
+            def _should_skip_dynamo(cls) -> bool:
+                return False  # else a frame of torch's stands between
+
+            def __torch_dispatch__(
+                self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+            ) -> Any:
+                seen.append((func.overloadpacket, functional_calls()))
+                return func(*args, **(kwargs or {}))
+
+        seen: list[tuple[Any, bool]] = []
+        with Look():
+            nn.Dropout()(x)
+            torch.empty_like(x)
+        calls = [is_functional for op, is_functional in seen if op is torch.ops.aten.empty_like]
+        assert calls == [True, False]
 
     def test_backward_calls_say_whether_they_are_recorded_the_innermost_first(
         self, x: Tensor
