@@ -20,6 +20,7 @@ from benchmarks.results import Figures, Target, load, save, verdicts
 BENCHMARKS = {
     "accuracy": "MACs beside published figures, papers, torch's counter, and a count by hand",
     "overhead": "what counting costs in time: a step under each tool, and pytest with the plugin",
+    "regression": "what the last changes cost in time: steps now beside those of another commit",
     "scaling": "how counting grows with depth, steps and modules, to a trillion parameters",
     "peers": "which of ten tools counts what right, and at what cost",
 }

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
-__all__ = ["Time", "Timed", "in_turns", "median", "ratio"]
+__all__ = ["Time", "Timed", "in_turns", "median", "ratio", "rounds_of"]
 
 WARM_UP = 2
 """Rounds that are not counted."""
@@ -33,14 +33,14 @@ class Timed(NamedTuple):
     context: Callable[[], AbstractContextManager[Any]] = nullcontext
 
 
-def in_turns(
+def rounds_of(
     calls: Mapping[str, Timed],
     *,
     rounds: int,
     seconds: float = 0,
     clock: Callable[[], float] = time.thread_time,
-) -> dict[str, Time]:
-    """The time of each of ``calls``.
+) -> dict[str, list[float]]:
+    """The seconds of each of ``calls``, round by round.
 
     Args:
         calls: what is timed, by name.
@@ -61,6 +61,18 @@ def in_turns(
             if turn >= 0:
                 taken[name].append(end - start)
         turn += 1
+    return taken
+
+
+def in_turns(
+    calls: Mapping[str, Timed],
+    *,
+    rounds: int,
+    seconds: float = 0,
+    clock: Callable[[], float] = time.thread_time,
+) -> dict[str, Time]:
+    """What :func:`rounds_of` measures of each of ``calls``, in three numbers."""
+    taken = rounds_of(calls, rounds=rounds, seconds=seconds, clock=clock)
     return {name: summary(values) for name, values in taken.items()}
 
 
