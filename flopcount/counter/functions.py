@@ -2,6 +2,10 @@
 
 While a function runs, its ops tell where numbers come from. A result that none of them has written,
 and that is not what the function was given, comes from elsewhere.
+
+A checkpoint stops recomputing when all is there that backward needs. It may do so by an exception
+when a function saves its tensors: that has run then, but nobody sees what it returned. So it counts
+as it did the last time that it was called with such arguments.
 """
 
 from __future__ import annotations
@@ -12,15 +16,17 @@ from typing import Any
 
 from torch import Tensor
 
+from flopcount.attribution.phase import RECOMPUTE
 from flopcount.cost import Cost
 from flopcount.counter.handlers import CountingMode
 from flopcount.counter.origins import Origin, Origins, varies
 from flopcount.counter.tally import Tally
-from flopcount.formulas import Formula, Gradients, Plan, Uncountable
+from flopcount.formulas import Bill, Formula, Gradients, Plan, Uncountable
 from flopcount.formulas.call import Call
 from flopcount.formulas.plan import ask, bill_of, in_domain
 from flopcount.formulas.registry import Rule, rule_of
 from flopcount.torch_private.autograd import running_node
+from flopcount.torch_private.frames import checkpoint_recomputes
 from flopcount.torch_private.functions import (
     function_name,
     function_of,
@@ -28,7 +34,10 @@ from flopcount.torch_private.functions import (
     saved_by,
 )
 from flopcount.torch_private.modes import modes, without_functions
-from flopcount.torch_private.tensors import storage_of, tensors_in
+from flopcount.torch_private.tensors import is_foreign, storage_of, tensors_in
+
+BILL_LIMIT = 1 << 12
+"""How many bills of functions to remember."""
 
 
 class FunctionWatch:
@@ -37,6 +46,7 @@ class FunctionWatch:
     def __init__(self, mode: CountingMode, formulas: Mapping[str, Formula]) -> None:
         self._mode = mode
         self._formulas = formulas
+        self._bills: dict[Any, Bill] = {}  # what functions cost that were called so
 
     def begin(
         self, function: Any, args: tuple[Any, ...], node: Any, alive: weakref.ref[Any]
@@ -52,15 +62,12 @@ class FunctionWatch:
         formula = self._formulas.get(name)
         rule = Rule(formula) if formula else rule_of([name])
         with without_functions():
-            return Window(self._mode._local.tally, function, args, node, alive, rule)
+            tally = self._mode._local.tally
+            return Window(tally, function, args, node, alive, rule, self._bills)
 
 
 class Window:
-    """One run of a custom function, forward or backward: what its ops do.
-
-    Attributes:
-        covers: whether a formula counts the whole run, so that its ops are not counted.
-    """
+    """One run of a custom function, forward or backward: what its ops do."""
 
     def __init__(
         self,
@@ -70,15 +77,17 @@ class Window:
         node: Any,
         alive: weakref.ref[Any],
         rule: Rule | None,
+        bills: dict[Any, Bill],
     ) -> None:
-        self.covers = rule is not None
+        self._bills = bills
         self._is_named = False  # whether something in it was named that no op shows
         self._rule = rule
         self._tally = tally
         self._function = function
         self._args = args
         self._node = node
-        self._alive = alive
+        self._alive = alive if node is not None else weakref.ref(alive(), self._end)
+        self._is_open = True
         self._origins = Origins()
         self._knows_all = True
         self._origins.give(args)
@@ -91,9 +100,18 @@ class Window:
         self._versions = [(t, t._version) for t in inputs if not t.is_inference()]
         tally.watch(self)
 
+    @property
+    def covers(self) -> bool:
+        """Whether a formula counts the whole run, so that its ops are not counted."""
+        return self._rule is not None and not self._recomputes()
+
+    def _recomputes(self) -> bool:
+        """Whether a checkpoint computes again what the node keeps: that is not its own work."""
+        return self._node is not None and checkpoint_recomputes()
+
     def see_named(self) -> None:
         """Something inside was named; it may be all that no op shows."""
-        self._is_named = True
+        self._is_named |= not self._recomputes()
 
     def is_over(self) -> bool:
         """Whether the run has ended, perhaps by an exception."""
@@ -105,9 +123,20 @@ class Window:
 
     def __call__(self, results: Any) -> None:
         """The run has ended with ``results``."""
+        self._is_open = False
         self._tally.unwatch(self)
         with without_functions():
             self._judge(results)
+
+    def _end(self, _: Any) -> None:
+        """The forward run has ended; if it is open, by an exception."""
+        if self._is_open:
+            self._is_open = False
+            self._tally.unwatch(self)
+            with without_functions():
+                bill = self._bills.get(_key(self._function, self._args))
+                if bill and self._tally.place(running_node(), self._args).phase == RECOMPUTE:
+                    self._tally.count_shadow(bill, self._args)
 
     def _judge(self, results: Any) -> None:
         """Count the run if a formula does, or name it if its results come from no op."""
@@ -115,10 +144,18 @@ class Window:
         call = Call(self._args, {}, results[0] if is_single else results)
         tensors = list(tensors_in(results))
         if self._rule or (not self._is_named and self._is_unseen(tensors)):
-            self._tally.count_shadow(self._bill(call), call.args)
+            bill = self._bill(call)
+            if self._node is None:
+                self._remember(bill)
+            self._tally.count_shadow(bill, call.args)
         elif not self._is_named and (filled := self._filled(tensors)):
             # a kernel may have added to what was zero; the numbers tell
             self._tally.count_shadow(self._bill(call), call.args, flags=list(map(varies, filled)))
+
+    def _remember(self, bill: Bill) -> None:
+        if len(self._bills) >= BILL_LIMIT:
+            self._bills.clear()
+        self._bills[_key(self._function, self._args)] = bill
 
     def _is_unseen(self, results: list[Tensor]) -> bool:
         """Whether something was read or returned that no op has computed."""
@@ -127,11 +164,11 @@ class Window:
         origins = [self._origins.of(tensor) for tensor in results]
         if Origin.EMPTY in origins:
             return True
-        if Origin.UNSEEN in origins:
-            # a checkpoint may return a tensor that its function did not take; no backward does
-            is_certain = self._node is not None or Origin.SEEN not in origins
-            return is_certain and self._knows_all
-        return False
+        unseen = [t for t, of in zip(results, origins, strict=True) if of is Origin.UNSEEN]
+        if self._node is None:
+            # a checkpoint may return a tensor that its function did not take
+            return bool(unseen) and self._knows_all and Origin.SEEN not in origins
+        return bool(unseen) and (self._knows_all or any(map(is_foreign, unseen)))
 
     def _filled(self, results: list[Tensor]) -> list[Tensor]:
         return [tensor for tensor in results if self._origins.of(tensor) is Origin.FILLED]
@@ -159,3 +196,16 @@ class Window:
             "its result was computed by no op that was seen; "
             f"@flopcount.formula({function.__name__}{backward}) counts it"
         )
+
+
+def _key(function: Any, args: tuple[Any, ...]) -> Any:
+    """What calls of ``function`` have in common that cost the same."""
+    return function, _shape_of(args)
+
+
+def _shape_of(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.shape, value.dtype
+    if isinstance(value, (list, tuple)):
+        return tuple(map(_shape_of, value))
+    return value if isinstance(value, (int, float, str)) else type(value)

@@ -31,8 +31,9 @@ TALLY_LIMIT = 1 << 14
 class Watcher(Protocol):
     """Looks, for a while, at each op that a thread runs."""
 
-    covers: bool
-    """Whether a formula counts these ops together, so that they do not count one by one."""
+    @property
+    def covers(self) -> bool:
+        """Whether a formula counts these ops together, so that they do not count one by one."""
 
     def observe(self, plan: Plan, args: Any, kwargs: Any, out: Any) -> None:
         """Look at one call of an op."""

@@ -58,3 +58,9 @@ def storage_of(tensor: torch.Tensor) -> torch.UntypedStorage | None:
     except (RuntimeError, NotImplementedError):  # a wrapper of torch.func
         return None
     return storage if tensor.numel() else None
+
+
+def is_foreign(tensor: torch.Tensor) -> bool:
+    """Whether another library has allocated the memory of a tensor: NumPy, or one by DLPack."""
+    storage = storage_of(tensor)
+    return storage is not None and not storage.resizable()

@@ -6,12 +6,13 @@ from collections import OrderedDict, UserDict, namedtuple
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from flopcount.torch_private.tensors import tensors_in
+from flopcount.torch_private.tensors import is_foreign, tensors_in
 
 a, b = torch.ones(1), torch.ones(2)
 Pair = namedtuple("Pair", "first second")
@@ -70,3 +71,15 @@ def test_modules_are_containers_on_request() -> None:
     held = [*layer.parameters(), *layer.buffers()]
     assert [id(t) for t in tensors_in({"layer": [layer]}, modules=True)] == list(map(id, held))
     assert list(tensors_in({"layer": [layer]})) == []
+
+
+def test_memory_is_foreign_that_another_library_allocated() -> None:
+    array = np.ones(3)
+    foreign = [
+        torch.from_numpy(array),
+        torch.from_dlpack(array),
+        torch.frombuffer(array, dtype=torch.float64),
+    ]
+    assert all(map(is_foreign, [*foreign, foreign[0][1:]]))
+    own = [torch.tensor(array), torch.empty(3), foreign[0] + 1, torch.empty(3, device="meta")]
+    assert not any(map(is_foreign, own))
