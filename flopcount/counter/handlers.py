@@ -33,7 +33,7 @@ from flopcount.formulas import (
 )
 from flopcount.torch_private.autograd import backward_task, running_node
 from flopcount.torch_private.compiler import FORWARD_TAG, has_symbolic_sizes, never_compile
-from flopcount.torch_private.frames import functional_calls, sharding_is_planned
+from flopcount.torch_private.frames import called_by_functional, sharding_is_planned
 from flopcount.torch_private.modes import (
     TorchDispatchMode,
     has_data,
@@ -225,7 +225,7 @@ def _allocating(plan: Plan) -> Handler:
         out = count(mode, func, types, args, kwargs)
         tally = mode._local.tally
         # what torch allocates, its own kernels write to
-        if not (functional_calls() or tally.num_opened):
+        if not (called_by_functional() or tally.num_opened):
             tally.unwritten.expect(out)
         return out
 

@@ -40,7 +40,7 @@ def backward_calls() -> list[bool]:
     return [any(frame.f_locals["args"][2:3]) for frame in calls]  # after gradients, retain_graph
 
 
-def functional_calls() -> bool:
+def called_by_functional() -> bool:
     """Whether the op that the caller handles is run by a function of ``torch.nn.functional``."""
     caller = sys._getframe(1).f_back  # None in a thread that runs no Python else
     return caller is not None and caller.f_code.co_filename == FUNCTIONAL

@@ -15,8 +15,8 @@ from flopcount.torch_private.autograd import (
 )
 from flopcount.torch_private.frames import (
     backward_calls,
+    called_by_functional,
     checkpoint_recomputes,
-    functional_calls,
     open_calls,
 )
 from tests.torch_private.ops import Ops
@@ -50,7 +50,7 @@ class TestFrames:
 
         assert Model().method() == []
 
-    def test_functional_calls_are_those_that_torchs_functions_make(self, x: Tensor) -> None:
+    def test_called_by_functional(self, x: Tensor) -> None:
         class Look(TorchDispatchMode):
             @classmethod
             def _should_skip_dynamo(cls) -> bool:
@@ -59,7 +59,7 @@ class TestFrames:
             def __torch_dispatch__(
                 self, func: Any, types: Any, args: Any = (), kwargs: Any = None
             ) -> Any:
-                seen.append((func.overloadpacket, functional_calls()))
+                seen.append((func.overloadpacket, called_by_functional()))
                 return func(*args, **(kwargs or {}))
 
         seen: list[tuple[Any, bool]] = []
