@@ -20,12 +20,14 @@ from flopcount.attribution.phase import RECOMPUTE
 from flopcount.cost import Cost
 from flopcount.counter.handlers import CountingMode
 from flopcount.counter.origins import Origin, Origins, varies
+from flopcount.counter.signature import NO_SIGNATURE, part
 from flopcount.counter.tally import Tally
 from flopcount.formulas import Bill, Formula, Gradients, Plan, Uncountable
 from flopcount.formulas.call import Call
-from flopcount.formulas.plan import ask, bill_of, in_domain
+from flopcount.formulas.plan import ask, bill_of, in_domain, symbolic_bill
 from flopcount.formulas.registry import Rule, rule_of
 from flopcount.torch_private.autograd import running_node
+from flopcount.torch_private.compiler import has_symbolic_sizes
 from flopcount.torch_private.frames import checkpoint_recomputes
 from flopcount.torch_private.functions import (
     function_name,
@@ -115,7 +117,8 @@ class Window:
 
     def is_over(self) -> bool:
         """Whether the run has ended, perhaps by an exception."""
-        return self._alive() is None and (self._node is None or running_node() is not self._node)
+        is_dead = self._node is not None and self._alive() is None  # a forward run tells its end
+        return is_dead and running_node() is not self._node
 
     def observe(self, plan: Plan, args: Any, kwargs: Any, out: Any) -> None:
         """Look at one call of an op inside the run."""
@@ -155,7 +158,8 @@ class Window:
     def _remember(self, bill: Bill) -> None:
         if len(self._bills) >= BILL_LIMIT:
             self._bills.clear()
-        self._bills[_key(self._function, self._args)] = bill
+        if (key := _key(self._function, self._args)) is not None:
+            self._bills[key] = bill
 
     def _is_unseen(self, results: list[Tensor]) -> bool:
         """Whether something was read or returned that no op has computed."""
@@ -178,7 +182,9 @@ class Window:
         changed = (tensor for tensor, version in self._versions if tensor._version != version)
         return any(self._origins.of(tensor) is Origin.GIVEN for tensor in changed)
 
-    def _bill(self, call: Call) -> Any:
+    def _bill(self, call: Call) -> Bill:
+        if has_symbolic_sizes([call.args, call.out]):
+            return symbolic_bill(self._function.__name__)
         rule = self._rule or Rule(self._uncounted)
         formula = rule.formula
 
@@ -199,13 +205,17 @@ class Window:
 
 
 def _key(function: Any, args: tuple[Any, ...]) -> Any:
-    """What calls of ``function`` have in common that cost the same."""
-    return function, _shape_of(args)
+    """What calls of ``function`` have in common that cost the same; None if nothing tells."""
+    try:
+        key = function, *map(_kind, args)
+        hash(key)
+    except TypeError:  # a symbolic number has no hash
+        return None
+    return key
 
 
-def _shape_of(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return value.shape, value.dtype
-    if isinstance(value, (list, tuple)):
-        return tuple(map(_shape_of, value))
-    return value if isinstance(value, (int, float, str)) else type(value)
+def _kind(value: Any) -> Any:
+    try:
+        return part(value, [], is_coefficient=False)
+    except NO_SIGNATURE:
+        return type(value)

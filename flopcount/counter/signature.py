@@ -126,7 +126,7 @@ def _rest(key: Key, first: int, args: Sequence[Any], kwargs: Any) -> Key | None:
             elif position in whole:
                 key += (tuple(value) if cls is list else value,)
             else:
-                key += (_part(value, seen, position in coefficients),)
+                key += (part(value, seen, position in coefficients),)
         if kwargs:
             for name, value in kwargs.items():
                 if name in coefficients and type(value) is float:  # an optimizer's alpha=-lr
@@ -134,7 +134,7 @@ def _rest(key: Key, first: int, args: Sequence[Any], kwargs: Any) -> Key | None:
                 elif name in whole:
                     key += name, tuple(value) if type(value) is list else value
                 else:
-                    key += name, _part(value, seen, name in coefficients)
+                    key += name, part(value, seen, name in coefficients)
     except NO_SIGNATURE:
         return None
     if seen:
@@ -144,7 +144,7 @@ def _rest(key: Key, first: int, args: Sequence[Any], kwargs: Any) -> Key | None:
     return key
 
 
-def _part(value: Any, seen: list[int], is_coefficient: bool) -> Any:
+def part(value: Any, seen: list[int], is_coefficient: bool) -> Any:
     """What a formula may see of one argument; the ids of its tensors are added to ``seen``."""
     cls = type(value)
     if cls in NUMBERS:
@@ -155,7 +155,7 @@ def _part(value: Any, seen: list[int], is_coefficient: bool) -> Any:
     if cls in ATOMS:
         return value
     if cls is list or cls is tuple:
-        return tuple([_part(item, seen, is_coefficient) for item in value])
+        return tuple([part(item, seen, is_coefficient) for item in value])
     if cls is torch.Generator:
         return cls  # no cost depends on its state
     if isinstance(value, SYMBOLIC):

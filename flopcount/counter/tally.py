@@ -16,6 +16,7 @@ from flopcount.attribution.tree import Place
 from flopcount.counter.unwritten import Unwritten
 from flopcount.errors import UncountedOpError
 from flopcount.formulas import Bill, Plan, describe
+from flopcount.formulas.plan import symbolic_bill
 from flopcount.report.ledger import Ledger, negative
 from flopcount.report.tree import Row
 from flopcount.torch_private.autograd import running_node
@@ -258,7 +259,7 @@ class Tally:
         if key in self.counted:
             self.counted[key][0] += 1
         else:
-            self._add(key, place, plan.symbolic_bill(), args, kwargs)
+            self._add(key, place, symbolic_bill(plan.name), args, kwargs)
 
     def _other_place(self, place: Place, args: Any) -> Place | None:
         """Where a call belongs that is new, if it shows what no hook has told: a step, or its end.

@@ -223,9 +223,10 @@ class Plan:
             self.bills.clear()
         self.bills[signature] = bill
 
-    def symbolic_bill(self) -> Bill:
-        """The bill of a call on symbolic sizes, which have no numbers while a program is traced."""
-        return Bill(self.name, "symbolic", ZERO, unknown="sizes are symbols: a program is traced")
+
+def symbolic_bill(name: str) -> Bill:
+    """The bill of a call on symbolic sizes, which have no numbers while a program is traced."""
+    return Bill(name, "symbolic", ZERO, unknown="sizes are symbols: a program is traced")
 
 
 _plans: dict[int, Plan] = {}

@@ -9,6 +9,7 @@ from torch import fx
 
 from flopcount.formulas import Bill, Decision, Plan, plan_of
 from flopcount.formulas.billing import Billing
+from flopcount.formulas.plan import symbolic_bill
 from flopcount.torch_private.modes import FakeTensorMode, no_autocast
 from flopcount.torch_private.ops import has_kernel, schema_of
 
@@ -44,7 +45,7 @@ class NodeCall(NamedTuple):
 
     def uncounted(self, reason: str) -> list[Bill]:
         """The bill of a call whose cost is unknown."""
-        return [replace(self.plan.symbolic_bill(), unknown=reason)]
+        return [replace(symbolic_bill(self.plan.name), unknown=reason)]
 
 
 def call_of_op(node: fx.Node, casts: bool) -> NodeCall | None:
