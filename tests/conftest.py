@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from importlib.metadata import entry_points
 from typing import Any
 
 import pytest
+import torch
 
 from flopcount.report.ledger import Ledger
 from flopcount.report.report import Report
@@ -21,6 +23,13 @@ pytest_plugins = ["pytester"] + ([] if IS_INSTALLED else ["flopcount.pytest_plug
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="run the long sweeps, too")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if hasattr(config, "workerinput"):
+        # pytest -n has a worker on every core: a second thread would only wait for one
+        torch.set_num_threads(1)
+        os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the processes that tests start
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
