@@ -53,8 +53,8 @@ def every_report_keeps_its_promises() -> Iterator[None]:
     """Whatever a test counts, its report is checked before the test sees it."""
     make = Ledger.report
 
-    def checked(*args: Any) -> Report:
-        report = make(*args)
+    def checked(*args: Any, **kwargs: Any) -> Report:
+        report = make(*args, **kwargs)
         try:
             check(report)
         except AssertionError as error:

@@ -155,7 +155,8 @@ class Scope:
         self._names: dict[int, str] = {}
         self.type = ""
         self.parameters: Parameters = parent.parameters if parent else Parameters()
-        self.params = self.trainable = 0
+        self.params: int | None = 0
+        self.trainable: int | None = 0
         self._module: weakref.ref[nn.Module] | None = None
         if module is not None:
             self.adopt(module)

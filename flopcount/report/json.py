@@ -8,6 +8,7 @@ from typing import Any
 
 from flopcount.attribution.phase import PHASES
 from flopcount.cost import Cost
+from flopcount.report.run import Run, read_run
 from flopcount.report.tree import GRADIENTS, Module, Row
 
 SCHEMA = "flopcount.report/1"
@@ -19,14 +20,15 @@ Fields = tuple[
     dict[str, str],
     dict[str, int],
     tuple[str, ...],
+    "Run | None",
 ]
-"""The fields of a report: modules, rows, the model's path, unwatched threads and processes, and
-the names of several models."""
+"""The fields of a report: modules, rows, the model's path, unwatched threads and processes, the
+names of several models, and the time of a recorded run."""
 
 
 def write(fields: Fields) -> str:
     """The JSON of a report."""
-    modules, rows, model_path, unwatched, children, models = fields
+    modules, rows, model_path, unwatched, children, models, run = fields
     document = {
         "schema": SCHEMA,
         "model": model_path,
@@ -35,6 +37,7 @@ def write(fields: Fields) -> str:
         "rows": [asdict(row) for row in rows],
         "unwatched": unwatched,
         "children": children,
+        "run": run and asdict(run),
     }
     return json.dumps(document, indent=1)
 
@@ -51,10 +54,11 @@ def read(text: str) -> Fields:
         model_path, unwatched = document["model"], dict(document["unwatched"])
         children = dict(document.get("children", {}))  # version 0.1.0 did not write it
         models = tuple(document.get("models", ()))  # nor this
+        run = read_run(document.get("run"))  # nor this
         _check(modules, rows, (model_path or "", *models))
     except (AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"a damaged report: {type(error).__name__}: {error}") from error
-    return modules, rows, model_path, unwatched, children, models
+    return modules, rows, model_path, unwatched, children, models, run
 
 
 def _check(modules: tuple[Module, ...], rows: tuple[Row, ...], models: tuple[str, ...]) -> None:
@@ -62,8 +66,10 @@ def _check(modules: tuple[Module, ...], rows: tuple[Row, ...], models: tuple[str
     paths = {module.path for module in modules}
     if "" not in paths or not paths.issuperset(models):
         raise TypeError("the block or the model is not among the modules")
-    counts: list[object] = [count for module in modules for count in (module.calls, module.params)]
-    counts += [module.trainable for module in modules if module.trainable is not None]
+    counts: list[object] = [module.calls for module in modules]
+    optional = [number for module in modules for number in (module.params, module.trainable)]
+    optional += [row.nanoseconds for row in rows]
+    counts += [number for number in optional if number is not None]
     for row in rows:
         if row.module not in paths or row.phase not in PHASES or set(row.gradients) - {*GRADIENTS}:
             raise TypeError(f"no such module, phase or gradient: {row}")

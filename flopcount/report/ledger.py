@@ -10,6 +10,7 @@ from flopcount.attribution.tree import ModuleTree, Place
 from flopcount.cost import ZERO
 from flopcount.formulas import Bill
 from flopcount.report.report import Report
+from flopcount.report.run import Run
 from flopcount.report.tree import Module, Row
 
 INTEGER = "int8"
@@ -26,8 +27,8 @@ class Ledger:
     def __init__(self, rows: Mapping[tuple[str, str, str, str], Row] | None = None) -> None:
         self.rows = dict(rows or {})
 
-    def post(self, place: Place, bill: Bill, calls: int) -> None:
-        """Add ``calls`` calls at ``place`` that cost ``bill`` each."""
+    def post(self, place: Place, bill: Bill, calls: int, nanoseconds: int | None = None) -> None:
+        """Add ``calls`` calls at ``place`` that cost ``bill`` each, and took this together."""
         gradients = bill.gradients
         if place.gradient:  # only the autograd graph knows which gradient the op computes
             gradients = {place.gradient: replace(bill.cost, read=0, written=0)}
@@ -40,6 +41,7 @@ class Ledger:
             cost=calls * bill.cost,
             gradients={name: calls * cost for name, cost in gradients.items()},
             uncounted=0 if bill.counted else calls,
+            nanoseconds=nanoseconds,
         )
         self.add(row)
         if bill.integer:  # products of integers in an op that works on floats too
@@ -67,6 +69,7 @@ class Ledger:
                 for name in names
             },
             uncounted=total.uncounted + row.uncounted,
+            nanoseconds=_sum(total.nanoseconds, row.nanoseconds),
         )
 
     def since(self, before: Ledger) -> list[Row]:
@@ -81,11 +84,13 @@ class Ledger:
         tree: ModuleTree,
         unwatched: Mapping[str, str] | None = None,
         children: Mapping[str, int] | None = None,
+        run: Run | None = None,
     ) -> Report:
         """A report of these totals and of the modules in ``tree`` that ran.
 
         ``unwatched`` are threads that had not entered the counter, with what ran first in each;
-        ``children`` is what processes ran that the block started, with their number.
+        ``children`` is what processes ran that the block started, with their number; ``run`` is
+        the time that a recorded run took.
         """
         rows = tuple(self.rows.values())
         paths = {row.module for row in rows}
@@ -111,7 +116,13 @@ class Ledger:
             unwatched=dict(unwatched or {}),
             children=dict(children or {}),
             models=tuple(models if tree.named else ()),
+            run=run,
         )
+
+
+def _sum(one: int | None, other: int | None) -> int | None:
+    """Two times together; None is one that nobody measured."""
+    return other if one is None else one if other is None else one + other
 
 
 def negative(row: Row) -> Row:

@@ -16,6 +16,7 @@ from flopcount.report import json
 from flopcount.report.diff import Diff
 from flopcount.report.file import write_whole
 from flopcount.report.named import Modules, Named
+from flopcount.report.run import Run
 from flopcount.report.tree import Module, ModuleNode, Row, tree_of
 
 FORMATS = "flopcount.report.render"
@@ -38,6 +39,8 @@ class Report:
     (143, 256, 256)
     >>> report.root.path, report.model.type, list(report), report.uncounted
     ('<block>', 'Sequential', ['<block>', '', '0'], {})
+    >>> report.run, report.seconds  # of a recorded run, see read_trace
+    (None, None)
     >>> flopcount.Report.from_json(report.to_json()) == report
     True
 
@@ -49,6 +52,7 @@ class Report:
         children: what processes ran that the block started, with their number. Nothing is counted
             there.
         models: the names of the models, if several were given, or in a dict; paths begin with one.
+        run: the time that a recorded run took on its devices; None for what was only counted.
     """
 
     modules: tuple[Module, ...]
@@ -57,6 +61,7 @@ class Report:
     unwatched: dict[str, str] = field(default_factory=dict)
     children: dict[str, int] = field(default_factory=dict)
     models: tuple[str, ...] = ()
+    run: Run | None = None
 
     # -- totals
 
@@ -90,6 +95,14 @@ class Report:
             for row in self.entries
             if row.phase in phases and row.dtype.startswith(("float", "bfloat", "complex"))
         )
+
+    @property
+    def seconds(self) -> float | None:
+        """How long devices were busy in a recorded run; None if nobody measured.
+
+        Kernels that ran at once count once here. In rows and in modules they add up.
+        """
+        return self.run.busy / 1e9 if self.run else None
 
     @property
     def uncounted(self) -> dict[str, int]:
@@ -237,7 +250,8 @@ class Report:
     def rows(self) -> list[dict[str, Any]]:
         """Every entry as a plain dict, for ``pandas.DataFrame``; they add up to the total.
 
-        ``params`` and ``trainable`` are those of the entry's module, its children's included.
+        ``params`` and ``trainable`` are those of the entry's module, its children's included. An
+        entry of a recorded run has ``nanoseconds``.
 
         >>> import torch, flopcount
         >>> (row,) = flopcount.count(torch.nn.Linear(8, 2), torch.ones(4, 8), backward=False).rows()
@@ -258,6 +272,7 @@ class Report:
                 "uncounted": row.uncounted,
                 "flops": row.cost.flops,
                 **asdict(row.cost),
+                **({"nanoseconds": row.nanoseconds} if self.run else {}),
             }
             for row in self.entries
         ]
@@ -358,6 +373,7 @@ class Report:
                 self.unwatched,
                 self.children,
                 self.models,
+                self.run,
             )
         )
 

@@ -19,6 +19,7 @@ class Row:
 
     ``gradients`` splits backward arithmetic by the gradient that it computes, if that is known;
     bytes are not split. ``uncounted`` is the number of calls whose cost is not known.
+    ``nanoseconds`` is how long devices worked on it in a recorded run; None if nobody measured.
     """
 
     module: str
@@ -29,21 +30,23 @@ class Row:
     cost: Cost
     gradients: dict[str, Cost] = field(default_factory=dict)
     uncounted: int = 0
+    nanoseconds: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Module:
     """A module that ran: its full path, class, calls, and parameters with its children's.
 
-    ``trainable`` of them require gradients: None in a file of an older version. ``other_paths`` are
-    the full paths under which it is registered, too.
+    ``params`` are not known in a recorded run. ``trainable`` of them require gradients: None in a
+    file of an older version, too. ``other_paths`` are the full paths under which it is registered,
+    too.
     """
 
     path: str
     name: str
     type: str
     calls: int
-    params: int
+    params: int | None
     trainable: int | None = None
     other_paths: tuple[str, ...] = ()
 
@@ -57,6 +60,8 @@ class ModuleNode:
     >>> node = flopcount.count(model, torch.ones(4, 8))["0"]
     >>> node.type, node.params, node.calls, node.gradients["weight"].macs
     ('Linear', 18, 1, 64)
+    >>> node.seconds is None  # nobody measured
+    True
 
     Attributes:
         name: the attribute of its nearest owner that holds it; for a root its class.
@@ -66,6 +71,7 @@ class ModuleNode:
         calls: how often it was called; recomputation is not a call.
         params: the number of its parameters, its children's included; 0 for the block. Those of
             which other ranks hold parts, or that are packed, count as the whole model has them.
+            None in a recorded run that does not tell.
         trainable: how many of these require gradients; None in a report that an older version
             wrote.
         own: the Cost of ops that ran in the module itself.
@@ -80,7 +86,7 @@ class ModuleNode:
     path: str
     type: str
     calls: int
-    params: int
+    params: int | None
     trainable: int | None
     own: Cost
     total: Cost
@@ -89,6 +95,16 @@ class ModuleNode:
     rows: tuple[Row, ...] = field(repr=False)
     children: tuple[ModuleNode, ...] = field(repr=False)
     other_paths: tuple[str, ...] = field(default=(), repr=False)
+
+    @property
+    def seconds(self) -> float | None:
+        """How long devices worked on it and its children; None if nobody measured.
+
+        Kernels that ran at once, on several streams, add up.
+        """
+        times = [row.nanoseconds for node in self.walk() for row in node.rows]
+        known = [time for time in times if time is not None]
+        return sum(known) / 1e9 if known else None
 
     def walk(self) -> Iterator[ModuleNode]:
         """This node and all below it, parents first.

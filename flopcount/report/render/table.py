@@ -21,7 +21,7 @@ ENDINGS = (".txt",)
 
 COLUMNS: dict[str, tuple[str, Callable[[ModuleNode], int | float | str]]] = {
     "type": ("type", lambda node: node.type),
-    "params": ("params", lambda node: node.params),
+    "params": ("params", lambda node: node.params or 0),
     "trainable": ("trainable", lambda node: node.trainable or 0),
     "calls": ("calls", lambda node: node.calls),
     "macs": ("forward MAC", lambda node: node.phases["forward"].macs),
@@ -39,6 +39,7 @@ COLUMNS: dict[str, tuple[str, Callable[[ModuleNode], int | float | str]]] = {
     "input": ("dx FLOP", lambda node: node.gradients["input"].flops),
     "weight": ("dw FLOP", lambda node: node.gradients["weight"].flops),
     "bias": ("db FLOP", lambda node: node.gradients["bias"].flops),
+    "seconds": ("device ms", lambda node: 1e3 * (node.seconds or 0)),
     "share": ("share", lambda node: node.total.flops),
 }
 """Columns of the module table: name -> (header, value)."""
@@ -95,7 +96,9 @@ def default_columns(report: Report) -> tuple[str, ...]:
     """The names of the columns that matter for ``report``."""
     backward = ("backward", "ratio") if report.phases["backward"] else ()
     recompute = ("recompute",) if report.phases["recompute"] else ()
-    return ("params", "calls", "macs", "forward", *backward, *recompute, "share")
+    params = ("params",) if any(module.params is not None for module in report.modules[1:]) else ()
+    seconds = ("seconds",) if report.run else ()
+    return (*params, "calls", "macs", "forward", *backward, *recompute, *seconds, "share")
 
 
 def module_table(

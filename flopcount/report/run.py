@@ -1,0 +1,100 @@
+"""What a recording says of the time that a run took on its devices."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from flopcount.cost import Cost
+
+CPU = "CPU"
+"""The device of a recording without device work: times are those of ops on the host."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallTime:
+    """Calls of one op with the same arguments: what they cost, and how long they took.
+
+    Attributes:
+        op: ``aten.mm``.
+        arguments: their dtypes and shapes: ``bfloat16[8, 16], bfloat16[16, 4]``.
+        calls: how many there were.
+        cost: what they cost together.
+        nanoseconds: how long their kernels ran.
+        is_counted: whether the cost is known.
+    """
+
+    op: str
+    arguments: str
+    calls: int
+    cost: Cost
+    nanoseconds: int
+    is_counted: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class KernelTime:
+    """Runs of one kernel, copy or set that an op launched.
+
+    Attributes:
+        kernel: its name.
+        op: the op that launched it; nothing for work of no op.
+        calls: how often it ran.
+        nanoseconds: how long.
+    """
+
+    kernel: str
+    op: str
+    calls: int
+    nanoseconds: int
+
+
+@dataclass(frozen=True)
+class Run:
+    """The time of a recorded run, in nanoseconds.
+
+    Attributes:
+        devices: the names of the devices that worked, ``("CPU",)`` if only the host did.
+        steps: the numbers of the profiler's steps that were read; none if it marked none.
+        span: from the first event to the last.
+        busy: how long devices ran at least one kernel, all devices together.
+        work: how long kernels ran: those at once on several streams add up.
+        counted: the part of ``work`` in ops whose cost is known.
+        others: the part of ``work`` in no op, by name: what was launched before the recording,
+            or outside of ops.
+        calls: the ops' calls by their arguments, the longest first.
+        kernels: the kernels by name and op, the longest first; none on a CPU.
+    """
+
+    devices: tuple[str, ...]
+    steps: tuple[int, ...]
+    span: int
+    busy: int
+    work: int
+    counted: int
+    others: Mapping[str, int] = field(default_factory=dict)
+    calls: tuple[CallTime, ...] = ()
+    kernels: tuple[KernelTime, ...] = ()
+
+    @property
+    def idle(self) -> int:
+        """How long devices did nothing."""
+        return max(0, self.span * len(self.devices) - self.busy)
+
+
+def read_run(document: dict[str, Any] | None) -> Run | None:
+    """The run that ``dataclasses.asdict`` wrote."""
+    if document is None:
+        return None
+    calls = [CallTime(**{**call, "cost": Cost(**call["cost"])}) for call in document["calls"]]
+    kernels = [KernelTime(**kernel) for kernel in document["kernels"]]
+    return Run(
+        **{
+            **document,
+            "devices": tuple(document["devices"]),
+            "steps": tuple(document["steps"]),
+            "calls": tuple(calls),
+            "kernels": tuple(kernels),
+        }
+    )
