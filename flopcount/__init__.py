@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from flopcount.counter.count import count as count
     from flopcount.counter.counter import FlopCounter as FlopCounter
     from flopcount.errors import FlopcountError as FlopcountError
+    from flopcount.errors import TraceError as TraceError
     from flopcount.errors import UncountedOpError as UncountedOpError
     from flopcount.errors import UncountedOpWarning as UncountedOpWarning
     from flopcount.errors import UnknownModuleError as UnknownModuleError
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from flopcount.graph.count_graph import count_graph as count_graph
     from flopcount.report.report import Report as Report
     from flopcount.report.tree import ModuleNode as ModuleNode
+    from flopcount.trace.read import read_trace as read_trace
 
 __version__ = "0.1.0"
 
@@ -36,6 +38,7 @@ _HOMES = {
     "Gradients": "formulas",
     "ModuleNode": "report.tree",
     "Report": "report.report",
+    "TraceError": "errors",
     "UncountedOpError": "errors",
     "UncountedOpWarning": "errors",
     "UnknownModuleError": "errors",
@@ -45,6 +48,7 @@ _HOMES = {
     "count": "counter.count",
     "count_graph": "graph.count_graph",
     "formula": "formulas",
+    "read_trace": "trace.read",
 }
 
 __all__ = sorted(_HOMES)

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 __all__ = [
     "FlopcountError",
+    "TraceError",
     "UncountedOpError",
     "UncountedOpWarning",
     "UnknownModuleError",
@@ -28,6 +29,18 @@ class FlopcountError(Exception):
     ... except flopcount.FlopcountError as error:
     ...     print(error)
     no module 'bias' ran
+    """
+
+
+class TraceError(FlopcountError):
+    """A file is no recording of a run, or one that cannot be counted; the message says why.
+
+    >>> import flopcount
+    >>> try:
+    ...     flopcount.read_trace("README.md")
+    ... except flopcount.TraceError as error:
+    ...     print(str(error).partition(":")[0])
+    README.md
     """
 
 

@@ -23,8 +23,9 @@ ALLOWED = {
     "report": {"formulas", "attribution"} | STONES,
     "counter": SOURCES,
     "graph": SOURCES,
+    "trace": SOURCES,
     "pytest_plugin": {"counter", "graph"} | SOURCES,
-    "cli": {"counter", "graph"} | SOURCES,
+    "cli": {"counter", "graph", "trace"} | SOURCES,
     "__main__": {"cli"},
 }
 """What each room may import, beside itself: only rooms below it."""

@@ -67,6 +67,15 @@ def all_overloads() -> Iterator[OpOverload]:
             continue
 
 
+def overloads_named(name: str) -> list[OpOverload]:
+    """All overloads of ``aten::add``; none if no such op is registered now."""
+    namespace, _, rest = name.partition("::")
+    packet = getattr(getattr(torch.ops, namespace), rest, None) if rest.isidentifier() else None
+    if not isinstance(packet, OpOverloadPacket):
+        return []
+    return [getattr(packet, overload) for overload in packet.overloads()]
+
+
 def _overload(namespace: str, name: str) -> OpOverload:
     packet, _, overload = name.partition(".")
     op: OpOverload = getattr(getattr(getattr(torch.ops, namespace), packet), overload or "default")
@@ -91,6 +100,11 @@ def is_higher_order(op: Any) -> bool:
 def returns_alias(op: OpOverload) -> bool:
     """Whether a result of ``op`` shares the memory of an argument."""
     return any(result.alias_info is not None for result in schema_of(op).returns)
+
+
+def returns_tensors(op: OpOverload) -> bool:
+    """Whether a result of ``op`` is a tensor, or a list of tensors; else it is a number or none."""
+    return any("Tensor" in str(result.type) for result in schema_of(op).returns)
 
 
 def parameter_names(op: Any) -> frozenset[str]:

@@ -1,0 +1,1 @@
+"""Recorded runs: what the file of torch.profiler says that a run cost."""

@@ -1,0 +1,121 @@
+"""What recorded ops cost: each call is rebuilt on the meta device, and billed by its op's plan."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import torch
+
+from flopcount.cost import ZERO, Cost
+from flopcount.errors import in_one_line
+from flopcount.formulas import Bill, Decision, Plan, plan_of
+from flopcount.torch_private.ops import is_composite, parameter_names, returns_tensors
+from flopcount.torch_private.tensors import tensors_in
+from flopcount.trace.call import (
+    Call,
+    Unknown,
+    call_of,
+    dtype_name,
+    overload_of,
+    shapes_of,
+    size_of,
+)
+from flopcount.trace.events import LIST, OP_NAME, Arguments
+
+TRITON = "triton"
+"""The backend of kernels whose dims inductor writes into a recording."""
+
+Dtypes = Mapping[tuple[int, ...], torch.dtype]
+"""The dtypes of tensors by their shapes."""
+
+
+class Answer(NamedTuple):
+    """What an event costs.
+
+    Attributes:
+        bill: what it costs by itself; None for a view, and for what is made of other ops.
+        is_whole: whether the events inside it are its kernels, and not counted by themselves.
+        shapes: the dtypes of its tensors by their shapes.
+        makes_tensor: whether it makes a tensor as the program asks for one, as ``zeros_like`` does.
+            Autograd does not hear of these, so that they do not tell whether gradients are on.
+    """
+
+    bill: Bill | None
+    is_whole: bool
+    shapes: Dtypes = MappingProxyType({})
+    makes_tensor: bool = False
+
+
+OPENED = Answer(None, is_whole=False)
+
+
+class Bills:
+    """The bills of recorded calls. A call that was recorded before is known by its arguments."""
+
+    def __init__(self) -> None:
+        self._answers: dict[Any, Answer] = {}
+        self._dtypes: dict[tuple[int, ...], torch.dtype] = {}  # of the last tensor of a shape
+
+    def of(self, recorded: Arguments, inside: Callable[[], Iterable[Arguments]]) -> Answer:
+        """What an op with these arguments costs; ``inside`` are those of events inside it."""
+        lists = self._list_dtypes(recorded, inside()) if LIST in recorded.types else ()
+        key = id(recorded), lists  # equal arguments are one object, which the recording keeps
+        answer = self._answers.get(key)
+        if answer is None:
+            has_others = next(iter(inside()), None) is not None
+            answer = self._answers[key] = _answer(recorded, lists, has_others)
+        self._dtypes.update(answer.shapes)
+        return answer
+
+    def _list_dtypes(
+        self, recorded: Arguments, inside: Iterable[Arguments]
+    ) -> tuple[torch.dtype | None, ...]:
+        """The dtypes of tensors in lists, which are not recorded.
+
+        They are those of tensors of the same shapes: inside the op, else in the last op before it.
+        """
+        kernels = dict(pair for inner in inside for pair in shapes_of(inner))
+        lists = zip(recorded.dims, recorded.types, strict=True)
+        shapes = [shape for dims, kind in lists if kind == LIST for shape in dims]
+        return tuple(kernels.get(shape) or self._dtypes.get(shape) for shape in shapes)
+
+
+def _answer(recorded: Arguments, lists: tuple[torch.dtype | None, ...], has_others: bool) -> Answer:
+    name = recorded.name.replace("::", ".", 1)
+    if recorded.extra == TRITON:
+        moved = Cost(read=size_of(recorded))
+        return _uncounted(f"{TRITON}.{name}", recorded, "it does not tell what it computes", moved)
+    if not OP_NAME.fullmatch(recorded.name):
+        return OPENED
+    try:
+        plan = plan_of(overload_of(recorded)[0])
+        if plan.decision is Decision.VIEW:
+            return Answer(None, is_whole=True)
+        if plan.decision is Decision.COMPOSITE or (has_others and is_composite(plan.func)):
+            return OPENED  # some have a formula, too: in inference mode a counter sees them whole
+        return _billed(plan, call_of(recorded, lists))
+    except Unknown as error:
+        return _uncounted(name, recorded, str(error))
+
+
+def _billed(plan: Plan, call: Call) -> Answer:
+    """The bill of a call that is rebuilt."""
+    out = None
+    if returns_tensors(call.op):
+        try:
+            out = call.op(*call.args, **call.kwargs)
+        except Exception as error:  # it needs values, or has no kernel that does without
+            if not (plan.written or plan.name.endswith("_")):
+                raise Unknown(f"without values it fails with {in_one_line(error)}") from error
+            out = call.args[0]  # collectives need a group of processes, and change their tensors
+    bill = plan.bill(call.args, call.kwargs, out)
+    tensors = tensors_in(*call.args, call.kwargs, out)
+    shapes = {tuple(tensor.shape): tensor.dtype for tensor in tensors}
+    return Answer(bill, bill.counted, shapes, "pin_memory" in parameter_names(call.op))
+
+
+def _uncounted(name: str, recorded: Arguments, reason: str, moved: Cost = ZERO) -> Answer:
+    """The bill of a call whose cost is unknown."""
+    return Answer(Bill(name, dtype_name(recorded), moved, unknown=reason), is_whole=False)

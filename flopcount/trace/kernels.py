@@ -1,0 +1,33 @@
+"""Device time: which host event launched what a device did, and how long devices were busy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from flopcount.trace.events import LAUNCH, OP, Event, Recording
+
+
+def launchers(recording: Recording) -> Iterator[tuple[Event, Event | None]]:
+    """Each piece of device work, with the host event that launched it, if that was recorded."""
+    launches: dict[object, Event] = {}
+    ops: dict[object, Event] = {}
+    for event in recording.host:
+        if event.kind is LAUNCH and event.correlation is not None:
+            launches[event.correlation] = event
+        elif event.kind is OP and event.external is not None:
+            ops[event.external] = event
+    for kernel in recording.kernels:
+        launch = launches.get(kernel.correlation)
+        if launch is not None and launch.outer is None:  # frames of its thread are missing
+            launch = ops.get(launch.external, launch)
+        yield kernel, launch or ops.get(kernel.external)
+
+
+def busy(events: Iterable[Event]) -> int:
+    """How long at least one of ``events`` ran: overlaps count once."""
+    total, until = 0, -1
+    for event in sorted(events, key=lambda event: event.start):
+        if event.end > until:
+            total += event.end - max(event.start, until)
+            until = event.end
+    return total

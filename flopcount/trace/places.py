@@ -1,0 +1,194 @@
+"""Which module, and which phase, does a recorded event belong to?
+
+Events inside one another tell it: calls of modules where the recording has Python's frames, and
+else the ranges that the program marked by ``record_function``. A backward op belongs to the module
+in which its node was made: to that of the last op with the node's number.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from flopcount.attribution.phase import BACKWARD, FORWARD, OPTIMIZER, OTHER, RECOMPUTE
+from flopcount.attribution.tree import ModuleTree, Place, Scope
+from flopcount.trace.events import MODULE, MODULE_NAME, OP, OP_NAME, RANGE, Event, Recording, Thread
+
+NODE = "autograd::engine::evaluate_function: "
+"""How the name of the event begins in which autograd runs a node."""
+
+STEP = "Optimizer.step#"
+"""How the name of the range begins that torch marks around an optimizer's step."""
+
+PROFILER_STEP = re.compile(r"ProfilerStep#(\d+)")
+
+TORCHS_OWN = re.compile(r"ProfilerStep#|Optimizer\.|## |[a-z]+:|enumerate\(")
+"""How the names of ranges begin that torch marks itself: they are no parts of a model."""
+
+INSTANCE = re.compile(r"(?P<type>.*)_\d+")
+
+
+class Around(NamedTuple):
+    """What is open around an event, on its thread.
+
+    Attributes:
+        scope: the innermost module.
+        node: the event of the autograd node that runs.
+        is_again: whether a module was called inside the node, so that it runs again.
+        is_step: whether an optimizer steps.
+        records: whether gradients are on.
+    """
+
+    scope: Scope
+    node: Event | None = None
+    is_again: bool = False
+    is_step: bool = False
+    records: bool = False
+
+
+class Places:
+    """Tells the place of each event, in the order of a recording."""
+
+    def __init__(self, recording: Recording) -> None:
+        self.tree = ModuleTree()
+        self._threads = recording.threads
+        self._has_modules = any(event.kind is MODULE for event in recording.host)
+        self._engines = engines(recording)
+        self._graph_makers = graph_makers(recording)
+        self._has_numbers = any(event.sequence is not None for event in recording.host)
+        self._outside = Around(self.tree.root)
+        self._homes: dict[str, Scope] = {}
+        self._makers: dict[tuple[Thread | None, int], Scope] = {}  # by thread and number of a node
+        self._records: dict[Thread, bool] = {}  # whether gradients are on
+        self._last: dict[Thread, Scope] = {}  # whose node ran last, by thread
+
+    def around(self, event: Event, is_counted: bool) -> Around:
+        """What is open inside ``event``; if that ``is_counted``, its module has one call more."""
+        around = event.outer.around if event.outer else self._outside
+        if event.kind is MODULE:
+            return self._in_module(event, around, is_counted)
+        if event.kind is RANGE:
+            return self._in_range(event, around, is_counted)
+        if event.kind is OP:
+            if event.name.startswith(NODE):
+                return around._replace(node=event, is_again=False, is_step=False, records=False)
+            if event.sequence is not None and not event.forward_thread:
+                self._makers[event.thread, event.sequence] = around.scope
+                self._makers[None, event.sequence] = around.scope
+                return around if around.records else around._replace(records=True)
+        return around
+
+    def place(self, event: Event, *, tells_gradients: bool) -> Place:
+        """Where the op of ``event`` ran.
+
+        If it has no number of a node, gradients are off, if that tells it; else they are as they
+        were at the last op that told.
+        """
+        around: Around = event.around
+        if around.records or tells_gradients:
+            self._records[event.thread] = around.records
+        if around.is_step:
+            return around.scope.places[OPTIMIZER]
+        if around.node is not None:
+            if around.is_again:
+                return around.scope.places[RECOMPUTE]
+            is_again = around.records and around.node not in self._graph_makers
+            return self._maker(around.node).places[RECOMPUTE if is_again else BACKWARD]
+        is_outside = around.scope is self.tree.root
+        if is_outside and event.thread in self._engines:  # a hook behind a node
+            return around.scope.places[BACKWARD]
+        records = self._records.get(event.thread, True)
+        if is_outside and not records and (self._has_numbers or self._has_modules):
+            return around.scope.places[OTHER]
+        return around.scope.places[FORWARD]
+
+    def _in_module(self, event: Event, around: Around, is_counted: bool) -> Around:
+        name = event.name.removeprefix(MODULE_NAME)
+        match = INSTANCE.fullmatch(name)
+        scope = self._scope(name, match["type"] if match else name, around.scope)
+        scope.calls += is_counted and around.node is None
+        return around._replace(scope=scope, is_again=around.node is not None, is_step=False)
+
+    def _in_range(self, event: Event, around: Around, is_counted: bool) -> Around:
+        if event.name.startswith(STEP):
+            return around._replace(is_step=True)
+        if self._has_modules or TORCHS_OWN.match(event.name):
+            return around
+        scope = self._scope(f"{around.scope.path}.{event.name}", "", around.scope, event.name)
+        scope.calls += is_counted and around.node is None
+        return around._replace(scope=scope, is_again=around.node is not None)
+
+    def _scope(self, key: str, kind: str, outer: Scope, name: str = "") -> Scope:
+        """The row of a module: below the one in which it was first called."""
+        scope = self._homes.get(key)
+        if scope is None:
+            name = (name or key).replace(".", "_")
+            scope = self._homes[key] = outer.children.setdefault(name, Scope(name, outer))
+            scope.type = kind
+            scope.params = scope.trainable = None
+        return scope
+
+    def _forward_thread(self, node: Event) -> Thread | None:
+        """The thread in which a node was made; None if the recording does not tell."""
+        return self._threads.get((node.thread[0], node.forward_thread))
+
+    def _maker(self, node: Event) -> Scope:
+        """The module in which ``node`` was made.
+
+        The node that adds up a parameter's gradients has no number. It runs behind the one that
+        computes the gradient.
+        """
+        if node.sequence is None:
+            return self._last.get(node.thread, self.tree.root)
+        key = self._forward_thread(node), node.sequence
+        scope = self._makers.get(key, self.tree.unattributed)
+        self._last[node.thread] = scope
+        return scope
+
+
+def graph_makers(recording: Recording) -> set[Event]:
+    """The nodes whose gradients have a graph of their own: gradients are on for their last op.
+
+    A checkpoint runs its forward again with gradients on, too. It does so before the ops of the
+    node that asks for it, or it has the rest of its backward inside a node of its own.
+    """
+    nodes: dict[Event, Event] = {}
+    last: dict[Event, bool] = {}
+    nesting = set()
+    for event in recording.host:
+        node = nodes.get(event.outer) if event.outer else None
+        if event.name.startswith(NODE):
+            if node is not None:
+                nesting.add(node)
+            node = event
+        elif node is not None and is_op(event) and not is_op(event.outer):
+            last[node] = event.sequence is not None
+        if node is not None:
+            nodes[event] = node
+    return {node for node, records in last.items() if records and node not in nesting}
+
+
+def is_op(event: Event | None) -> bool:
+    """Whether ``event`` is an op, and no part of torch around ops."""
+    return event is not None and OP_NAME.fullmatch(event.name) is not None
+
+
+def engines(recording: Recording) -> set[Thread]:
+    """The threads of autograd's engine: they run nodes, and make none outside of nodes."""
+    run, make = set(), set()
+    for event in recording.host:
+        if event.outer is None and event.kind is OP:
+            if event.name.startswith(NODE):
+                run.add(event.thread)
+            elif event.sequence is not None:
+                make.add(event.thread)
+        elif event.kind is MODULE and event.outer is None:
+            make.add(event.thread)
+    return run - make
+
+
+def is_inside(event: Event | None, outer: Event) -> bool:
+    """Whether ``event`` is ``outer``, or ran inside it."""
+    while event is not None and event is not outer:
+        event = event.outer
+    return event is outer

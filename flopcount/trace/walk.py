@@ -1,0 +1,300 @@
+"""The walk through a recording, event by event, that posts what its ops cost to a ledger."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from flopcount.attribution.phase import RECOMPUTE
+from flopcount.attribution.tree import Place
+from flopcount.cost import ZERO
+from flopcount.formulas import Bill
+from flopcount.report.ledger import Ledger
+from flopcount.report.run import CPU, CallTime, KernelTime, Run
+from flopcount.trace.bills import Answer, Bills
+from flopcount.trace.call import described, shapes_of
+from flopcount.trace.events import OP, RANGE, Arguments, Event, Recording
+from flopcount.trace.kernels import busy, launchers
+from flopcount.trace.places import PROFILER_STEP, Places, is_inside
+
+COVERED = object()
+"""The posting of views, which move nothing: nor does what is inside them."""
+
+COLLECTIVE = re.compile(r"(nccl|gloo|mpi|ucc|xccl|hccl):")
+"""How the names of the ranges begin that torch marks around collectives."""
+
+
+@dataclass(eq=False)
+class Posting:
+    """Calls of one op, with the same arguments, at one place.
+
+    Attributes:
+        calls: how many there were.
+        nanoseconds: how long their kernels ran; on a CPU, how long they took themselves.
+        has_others: of a call whose cost is unknown: whether ops inside it have bills.
+    """
+
+    place: Place
+    bill: Bill
+    arguments: Arguments
+    calls: int = 0
+    nanoseconds: int = 0
+    has_others: bool = False
+
+    @property
+    def is_said(self) -> bool:
+        """Whether it has a row: if others have its work, an op of unknown cost has none."""
+        return self.bill.counted or self.nanoseconds > 0 or not self.has_others
+
+
+class Walk:
+    """Bills the ops of a recording.
+
+    Args:
+        recording: the recording.
+        steps: the steps of the profiler to read, by number; the whole recording if there are none.
+
+    Attributes:
+        ledger: what they cost.
+        uncounted: why ops are uncounted, by their names.
+        run: the time that they took.
+    """
+
+    def __init__(self, recording: Recording, steps: Mapping[int, Event]) -> None:
+        self.ledger = Ledger()
+        self.uncounted: dict[str, str] = {}
+        self.places = Places(recording)
+        self._recording = recording
+        self._steps = [(event.start, event.end) for event in steps.values()]
+        self._bills = Bills()
+        self._postings: dict[Any, Posting] = {}
+        self._macs_of: dict[int, int] = {}  # of the op at an index, with what is inside it
+        self._device_work = list(launchers(recording))
+        self._working = with_outer(host for _, host in self._device_work if host)
+        for index, event in enumerate(recording.host):
+            self._post(index, event)
+        self.run = self._run(tuple(steps))
+        self._fill_ledger()
+
+    def _is_selected(self, event: Event) -> bool:
+        return not self._steps or any(start <= event.start < end for start, end in self._steps)
+
+    def _post(self, index: int, event: Event) -> None:
+        """Post an op, unless it is a kernel of the one around it."""
+        outer = event.outer.posting if event.outer else None
+        is_selected = self._is_selected(event)
+        event.around, event.posting = self.places.around(event, is_selected), outer
+        is_kernel = outer is COVERED or (outer is not None and outer.bill.counted)
+        if is_kernel or event.kind is not OP or event.arguments is None or not is_selected:
+            return
+        answer = self._answer(index)
+        if answer.bill is None:
+            event.posting = COVERED if answer.is_whole else outer
+        elif not self._is_layer(index, answer.bill):
+            place = self.places.place(event, tells_gradients=not answer.makes_tensor)
+            if self._is_stopped(event, place, answer.bill):
+                event.posting = COVERED
+                return
+            event.posting = self._posting(event, place, answer.bill)
+            if outer is not None:
+                outer.has_others = True
+
+    def _is_stopped(self, event: Event, place: Place, bill: Bill) -> bool:
+        """Whether a checkpoint has what it needs when ``event`` begins, and stops it there.
+
+        Its product is recorded, and no kernel of it.
+        """
+        is_seen = bool(self._recording.kernels)  # on a CPU, nothing tells it
+        is_product = place.phase == RECOMPUTE and bill.cost.macs > 0
+        return is_seen and is_product and event not in self._working
+
+    def _posting(self, event: Event, place: Place, bill: Bill) -> Posting:
+        arguments: Any = event.arguments
+        # of an op whose cost is unknown, it may turn out that others have all of its work
+        key = (place, id(bill), id(arguments)) if bill.counted else event
+        posting = self._postings.get(key)
+        if posting is None:
+            posting = self._postings[key] = Posting(place, bill, arguments)
+        posting.calls += 1
+        return posting
+
+    def _answer(self, index: int) -> Answer:
+        """What the op at ``index`` costs."""
+        arguments: Any = self._recording.host[index].arguments
+        return self._bills.of(arguments, lambda: (e.arguments for _, e in self._inside(index)))
+
+    def _is_layer(self, index: int, bill: Bill) -> bool:
+        """Whether the op at ``index`` stands for more than it shows: a transform runs inside it.
+
+        Under ``vmap`` it has the shapes of one sample, and inside are those of all. Under forward
+        differentiation, the product and its tangent are inside.
+        """
+        event = self._recording.host[index]
+        size = largest(event)
+        return bill.counted and (
+            any(e.name == event.name and largest(e) > size for _, e in self._inside(index))
+            or self._macs(index) > all_macs(bill)
+        )
+
+    def _macs(self, index: int) -> int:
+        """The MACs of the op at ``index``, or those inside it if they are more."""
+        if index not in self._macs_of:
+            own, covered, inside = self._answer(index).bill, set(), 0
+            for place, inner in self._inside(index):
+                if inner.outer in covered:
+                    covered.add(inner)
+                elif inner.kind is OP and self._answer(place).is_whole:
+                    covered.add(inner)
+                    inside += self._macs(place)
+            self._macs_of[index] = max(inside, all_macs(own) if own else 0)
+        return self._macs_of[index]
+
+    def _inside(self, index: int) -> Iterator[tuple[int, Any]]:
+        """What ran inside the event at ``index`` and has arguments, with its own index."""
+        host = self._recording.host
+        event = host[index]
+        for place in range(index + 1, len(host)):
+            inner = host[place]
+            if inner.start >= event.end:
+                return
+            if inner.arguments is not None and is_inside(inner, event):
+                yield place, inner
+
+    def _run(self, steps: tuple[int, ...]) -> Run:
+        """The time of all that is selected."""
+        recording, others = self._recording, Counter[str]()
+        work: list[Event] = []
+        kernels: dict[tuple[str, str], list[Event]] = {}
+        for kernel, host in self._device_work:
+            if not (self._is_selected(host) if host else not self._steps):
+                continue
+            work.append(kernel)
+            posting = host.posting if host else None
+            if isinstance(posting, Posting):
+                posting.nanoseconds += kernel.duration
+                kernels.setdefault((kernel.name, posting.bill.op), []).append(kernel)
+            else:
+                others[name_of(kernel, host)] += kernel.duration
+                kernels.setdefault((kernel.name, ""), []).append(kernel)
+        selected = [event for event in recording.host if self._is_selected(event)]
+        devices: dict[Any, list[Event]] = {}
+        for event in work:
+            devices.setdefault(event.lane[0], []).append(event)
+        if not recording.kernels:
+            devices = {CPU: self._host_work()}
+        everything = [*selected, *work]
+        said = [posting for posting in self._postings.values() if posting.is_said]
+        return Run(
+            devices=tuple(device_name(recording, device) for device in devices),
+            steps=steps,
+            span=max(event.end for event in everything) - min(event.start for event in everything),
+            busy=sum(map(busy, devices.values())),
+            work=sum(event.duration for events in devices.values() for event in events),
+            counted=sum(posting.nanoseconds for posting in said if posting.bill.counted),
+            others=dict(others.most_common()),
+            calls=call_times(said),
+            kernels=kernel_times(kernels),
+        )
+
+    def _host_work(self) -> list[Event]:
+        """The ops that are counted, or uncounted, with their own time, where no device has any."""
+        work = []
+        for event in self._recording.host:
+            posting, outer = event.posting, event.outer.posting if event.outer else None
+            if isinstance(posting, Posting) and posting is not outer and not posting.has_others:
+                posting.nanoseconds += event.duration
+                work.append(event)
+        return work
+
+    def _fill_ledger(self) -> None:
+        for posting in self._postings.values():
+            if posting.is_said:
+                bill = posting.bill
+                if not bill.counted:
+                    self.uncounted.setdefault(bill.op, bill.unknown)
+                self.ledger.post(posting.place, bill, posting.calls, posting.nanoseconds)
+
+
+def with_outer(events: Iterable[Event]) -> set[Event]:
+    """``events``, and all around them."""
+    found: set[Event] = set()
+    for event in events:
+        outer: Event | None = event
+        while outer is not None and outer not in found:
+            found.add(outer)
+            outer = outer.outer
+    return found
+
+
+def all_macs(bill: Bill) -> int:
+    """All MACs of a call."""
+    return bill.cost.macs + bill.integer.macs + bill.recompute.macs
+
+
+def largest(event: Event) -> int:
+    """The number of elements of the largest tensor among an op's arguments."""
+    shapes = shapes_of(event.arguments) if event.arguments else ()
+    return max((math.prod(shape) for shape, _ in shapes), default=0)
+
+
+def steps_in(recording: Recording) -> dict[int, Event]:
+    """The steps that the profiler has marked, by their numbers."""
+    steps = {}
+    for event in recording.host:
+        if event.kind is RANGE and (match := PROFILER_STEP.fullmatch(event.name)):
+            steps[int(match[1])] = event
+    return steps
+
+
+def name_of(kernel: Event, host: Event | None) -> str:
+    """What device work of no op is called: the collective, or the part of torch around it."""
+    while host is not None:
+        if host.kind is OP or COLLECTIVE.match(host.name):
+            return host.name
+        host = host.outer
+    return kernel.name
+
+
+def device_name(recording: Recording, device: Any) -> str:
+    """The name of the device with this number, if the file tells."""
+    if device == CPU:
+        return CPU
+    properties = recording.about.get("deviceProperties")
+    known = [item for item in properties or () if isinstance(item, dict) and item.get("name")]
+    names = {item.get("id"): str(item["name"]) for item in known}
+    if len(set(names.values())) == 1:  # AMD's devices have other numbers among kernels
+        return next(iter(names.values()))
+    return names.get(device, f"device {device}")
+
+
+def call_times(postings: list[Posting]) -> tuple[CallTime, ...]:
+    """The calls of each op by their arguments, the longest first."""
+    totals: dict[Any, CallTime] = {}
+    for posting in postings:
+        bill, calls = posting.bill, posting.calls
+        key = bill.op, id(posting.arguments), bill.counted
+        cost = calls * (bill.cost + bill.integer + bill.recompute)
+        known = totals.get(key)
+        totals[key] = CallTime(
+            bill.op,
+            known.arguments if known else described(posting.arguments),
+            calls + (known.calls if known else 0),
+            cost + (known.cost if known else ZERO),
+            posting.nanoseconds + (known.nanoseconds if known else 0),
+            bill.counted,
+        )
+    ordered = sorted(totals.values(), key=lambda call: (-call.nanoseconds, -call.cost.flops))
+    return tuple(ordered)
+
+
+def kernel_times(kernels: Mapping[tuple[str, str], list[Event]]) -> tuple[KernelTime, ...]:
+    """The kernels by name and op, the longest first."""
+    times = [
+        KernelTime(name, op, len(events), sum(event.duration for event in events))
+        for (name, op), events in kernels.items()
+    ]
+    return tuple(sorted(times, key=lambda kernel: -kernel.nanoseconds))
