@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from flopcount.errors import TraceError as TraceError
     from flopcount.errors import UncountedOpError as UncountedOpError
     from flopcount.errors import UncountedOpWarning as UncountedOpWarning
+    from flopcount.errors import UnknownDeviceError as UnknownDeviceError
     from flopcount.errors import UnknownModuleError as UnknownModuleError
     from flopcount.errors import UnknownNameError as UnknownNameError
     from flopcount.errors import UnwatchedProcessWarning as UnwatchedProcessWarning
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from flopcount.formulas import Gradients as Gradients
     from flopcount.formulas import formula as formula
     from flopcount.graph.count_graph import count_graph as count_graph
+    from flopcount.hardware.device import Device as Device
     from flopcount.report.report import Report as Report
     from flopcount.report.tree import ModuleNode as ModuleNode
     from flopcount.trace.read import read_trace as read_trace
@@ -33,6 +35,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Convention": "cost",
     "Cost": "cost",
+    "Device": "hardware.device",
     "FlopCounter": "counter.counter",
     "FlopcountError": "errors",
     "Gradients": "formulas",
@@ -41,6 +44,7 @@ _HOMES = {
     "TraceError": "errors",
     "UncountedOpError": "errors",
     "UncountedOpWarning": "errors",
+    "UnknownDeviceError": "errors",
     "UnknownModuleError": "errors",
     "UnknownNameError": "errors",
     "UnwatchedProcessWarning": "errors",

@@ -10,6 +10,7 @@ __all__ = [
     "TraceError",
     "UncountedOpError",
     "UncountedOpWarning",
+    "UnknownDeviceError",
     "UnknownModuleError",
     "UnknownNameError",
     "UnwatchedProcessWarning",
@@ -41,6 +42,19 @@ class TraceError(FlopcountError):
     ... except flopcount.TraceError as error:
     ...     print(str(error).partition(":")[0])
     README.md
+    """
+
+
+class UnknownDeviceError(FlopcountError):
+    """The peaks of a device are not known, so that nothing can be compared with them.
+
+    >>> import torch, flopcount
+    >>> report = flopcount.count(torch.nn.Linear(8, 2), torch.ones(4, 8))
+    >>> try:
+    ...     report.roofline("Abacus")
+    ... except flopcount.UnknownDeviceError as error:
+    ...     print(str(error).partition(":")[0])
+    the peaks of 'Abacus' are not known
     """
 
 

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "flopcount"
 
 STONES = {"cost", "errors", "torch_private"}
-SOURCES = {"report", "formulas", "attribution"} | STONES
+SOURCES = {"report", "formulas", "attribution", "hardware"} | STONES
 
 ALLOWED = {
     "cost": set(),
@@ -20,7 +20,8 @@ ALLOWED = {
     "torch_private": set(),
     "formulas": STONES,
     "attribution": {"errors", "torch_private"},  # which module runs an op, and never what it costs
-    "report": {"formulas", "attribution"} | STONES,
+    "hardware": {"cost", "errors"},  # and never a report
+    "report": {"formulas", "attribution", "hardware"} | STONES,
     "counter": SOURCES,
     "graph": SOURCES,
     "trace": SOURCES,
@@ -38,6 +39,7 @@ FORBIDDEN = [
     ("flopcount.report", "flopcount.attribution.backward"),
     ("flopcount.report", "flopcount.attribution.thread_state"),
     ("flopcount.report.report", "flopcount.report.render"),  # but by a look-up of its name
+    ("flopcount.report.roofline", "flopcount.report.render"),
     ("flopcount.report.tree", "flopcount.report.report"),
     ("flopcount.formulas.registry", "flopcount.formulas.ops"),
     ("flopcount.formulas.plan", "flopcount.formulas.ops"),

@@ -12,10 +12,12 @@ from typing import Any
 from flopcount.attribution.phase import PHASES
 from flopcount.cost import ZERO, Cost
 from flopcount.errors import UnknownModuleError
+from flopcount.hardware.device import Device
 from flopcount.report import json
 from flopcount.report.diff import Diff
 from flopcount.report.file import write_whole
 from flopcount.report.named import Modules, Named
+from flopcount.report.roofline import Roofline, device_named, roofline
 from flopcount.report.run import Run
 from flopcount.report.tree import Module, ModuleNode, Row, tree_of
 
@@ -198,6 +200,32 @@ class Report:
     def __iter__(self) -> Iterator[str]:
         """The paths of all modules, parents first."""
         return iter(self._nodes)
+
+    def roofline(self, device: Device | str | None = None, *, tf32: bool = False) -> Roofline:
+        """The least time that a device needs for each op and module, beside the time it took.
+
+        >>> import torch, flopcount
+        >>> linear = torch.nn.Linear(8, 8, bias=False)
+        >>> report = flopcount.count(linear, torch.ones(4, 8), backward=False)
+        >>> slow = flopcount.Device("slow", peaks={"float32": 1e6}, bandwidth=1e6)
+        >>> bound = report.roofline(slow).modules[""]
+        >>> bound.compute, bound.memory, bound.by  # 4·8·8 MAC; 64 + 32 + 32 numbers of 4 bytes
+        (0.000512, 0.000512, 'compute')
+
+        Ops of unknown cost, and those whose dtype the device has no peak for, have no bound. See
+        :class:`flopcount.report.roofline.Roofline`; the model is that of Williams, Waterman and
+        Patterson, "Roofline: an insightful visual performance model", 2009.
+
+        Args:
+            device: a known device by its name, or a :class:`flopcount.Device`; by default the one
+                of the recorded run.
+            tf32: whether products of float32 may run as TF32.
+
+        Raises:
+            UnknownDeviceError: the peaks are not known; the message says how to pass them.
+        """
+        found = device_named(device, self.run.devices if self.run else ())
+        return roofline(self.root, self.entries, found, tf32=tf32)
 
     # -- tables
 

@@ -18,6 +18,7 @@ class CallTime:
 
     Attributes:
         op: ``aten.mm``.
+        dtype: in which it worked.
         arguments: their dtypes and shapes: ``bfloat16[8, 16], bfloat16[16, 4]``.
         calls: how many there were.
         cost: what they cost together.
@@ -26,6 +27,7 @@ class CallTime:
     """
 
     op: str
+    dtype: str
     arguments: str
     calls: int
     cost: Cost

@@ -281,6 +281,7 @@ def call_times(postings: list[Posting]) -> tuple[CallTime, ...]:
         known = totals.get(key)
         totals[key] = CallTime(
             bill.op,
+            bill.dtype,
             known.arguments if known else described(posting.arguments),
             calls + (known.calls if known else 0),
             cost + (known.cost if known else ZERO),

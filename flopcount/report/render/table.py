@@ -53,7 +53,10 @@ QUANTITIES = {"MAC": "macs", "FLOP": "flops", "bytes": "bytes"}
 INDENT = {"simple": "  ", "github": "&emsp;", "html": "\u2003"}
 """How each style of table shows a level of modules."""
 
-LEFT = {"module", "type", "phase", "layer type", "op", "dtype", "test", "budget", "budget of"}
+LEFT = {
+    "module", "type", "phase", "layer type", "op", "dtype", "test", "budget", "budget of",
+    "kernel", "arguments", "bound",
+}  # fmt: skip
 """Headers of columns of words; numbers stand on the right."""
 
 OUTSIDE = "(outside modules)"

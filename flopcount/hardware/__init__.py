@@ -1,0 +1,1 @@
+"""Devices as data, and the least time that work takes on them."""
