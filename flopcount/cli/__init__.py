@@ -1,4 +1,5 @@
-"""The command line: ``flopcount MODEL`` prints what a step costs, ``flopcount ops`` lists ops."""
+"""The command line: ``flopcount MODEL`` prints what a step costs, ``flopcount ops`` lists ops, and
+``flopcount trace FILE`` says what a recorded run cost and how long it took."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from flopcount.cli.console import spelling
-from flopcount.cli.parser import count_parser, ops_parser
+from flopcount.cli.parser import count_parser, ops_parser, trace_parser
 from flopcount.errors import FlopcountError
 
 __all__ = ["main"]
@@ -36,6 +37,9 @@ def _run(words: list[str]) -> int:
     if words[:1] == ["ops"]:
         options = ops_parser().parse_args(words[1:])
         from flopcount.cli.ops import run
+    elif words[:1] == ["trace"]:
+        options = trace_parser().parse_args(words[1:])
+        from flopcount.cli.trace import run
     else:
         options = count_parser().parse_args(words)
         from flopcount.cli.count import run  # it imports torch, which --help does without

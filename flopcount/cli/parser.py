@@ -46,13 +46,25 @@ def shape(text: str) -> tuple[tuple[int, ...], str]:
     return tuple(map(int, parts)), dtype or "float32"
 
 
+def steps(text: str) -> list[int]:
+    """``5`` or ``5:8``: numbers of steps, the last left out."""
+    first, colon, last = text.partition(":")
+    if not first.isdecimal() or not (last.isdecimal() if colon else not last):
+        raise argparse.ArgumentTypeError(f"expected a step, 5, or several, 5:8, got {text!r}")
+    numbers = list(range(int(first), int(last))) if colon else [int(first)]
+    if not numbers:
+        raise argparse.ArgumentTypeError(f"there is no step from {first} up to {last}")
+    return numbers
+
+
 def count_parser() -> Parser:
     """The options of ``flopcount MODEL``."""
     parser = Parser(
         prog="flopcount",
         description="Count what a model costs, per module, phase and op: FLOPs, MACs and bytes.",
         epilog="examples: flopcount resnet50 --train · flopcount vit_b_16 --depth 1 · "
-        "flopcount mypackage.models:build --input 128:int64 --batch 8 · flopcount ops --help",
+        "flopcount mypackage.models:build --input 128:int64 --batch 8 · flopcount ops --help · "
+        "flopcount trace --help",
     )
     add = parser.add_argument
     add(
@@ -90,4 +102,29 @@ def ops_parser() -> Parser:
     add = parser.add_argument
     add("name", nargs="?", metavar="NAME", help="an op, such as aten.mm, or a part of its name")
     add("--uncounted", action="store_true", help="only ops that nothing is known about")
+    return parser
+
+
+def trace_parser() -> Parser:
+    """The options of ``flopcount trace``."""
+    parser = Parser(
+        prog="flopcount trace",
+        description="Say what a recorded run cost, how long its device took for it, and how near "
+        "that came to what the device can do.",
+        epilog="record with torch.profiler.profile(record_shapes=True) and export_chrome_trace()",
+    )
+    add = parser.add_argument
+    add("file", metavar="FILE", help="what torch.profiler exported, plain or gzip")
+    add(
+        "--steps",
+        type=steps,
+        metavar="A:B",
+        help="the profiler's steps to read: 5, or 5:8 for 5, 6 and 7 (default: the whole file)",
+    )
+    kinds = ("op", "module", "kernel", "shape")
+    add("--by", choices=kinds, default="op", help="what has a row (default: op)")
+    named = "whose peaks to compare with, such as 'H100 SXM' (default: the one in the file)"
+    add("--device", metavar="NAME", help=named)
+    add("--tf32", action="store_true", help="products of float32 may run as TF32")
+    add("-o", "--output", metavar="OUT", help="write the report, too; its ending is the format")
     return parser
