@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from flopcount.report.report import Report as Report
     from flopcount.report.tree import ModuleNode as ModuleNode
     from flopcount.trace.read import read_trace as read_trace
+    from flopcount.trace.record import record as record
 
 __version__ = "0.1.0"
 
@@ -53,6 +54,7 @@ _HOMES = {
     "count_graph": "graph.count_graph",
     "formula": "formulas",
     "read_trace": "trace.read",
+    "record": "trace.record",
 }
 
 __all__ = sorted(_HOMES)

@@ -10,12 +10,12 @@ from typing import Any
 from torch import nn
 
 from flopcount.attribution.forward import Attribution
+from flopcount.attribution.models import Given, models_by_name
 from flopcount.attribution.tree import ModuleTree
 from flopcount.counter.eager import FORCE_EAGER, captures
 from flopcount.counter.functions import FunctionWatch
 from flopcount.counter.handlers import Handlers
 from flopcount.counter.lifecycle import Lifecycle
-from flopcount.counter.models import Given, models_by_name
 from flopcount.counter.tally import Totals
 from flopcount.errors import (
     UncountedOpWarning,

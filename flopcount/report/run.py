@@ -58,7 +58,7 @@ class Run:
 
     Attributes:
         devices: the names of the devices that worked, ``("CPU",)`` if only the host did.
-        steps: the numbers of the profiler's steps that were read; none if it marked none.
+        steps: the profiler's steps that were read, by number; none if it marked none.
         span: from the first event to the last.
         busy: how long devices ran at least one kernel, all devices together.
         work: how long kernels ran: those at once on several streams add up.

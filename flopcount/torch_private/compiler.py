@@ -100,6 +100,13 @@ def _nothing(*args: Any) -> None:
     pass
 
 
+def unseen_by_compiler(function: Callable[..., Any]) -> Callable[..., Any]:
+    """``function`` as a hook that compiled code does not call, and that is not compiled itself."""
+    hook: Callable[..., Any] = torch.compiler.disable(function)
+    ignore_when_captured(hook)
+    return hook
+
+
 FORWARD_TAG = "is_forward"
 """The ``node.meta["partitioner_tag"]`` of the forward part of a graph with gradients."""
 

@@ -46,6 +46,12 @@ LIST = "TensorList"
 MODULE_NAME = "nn.Module: "
 """How the name of a module's frame begins; other frames of Python are passed over."""
 
+CALL, PART = "flopcount.call:", "flopcount.part:"
+"""How the name of a range begins that marks a call of a module, or of a wrapper around it."""
+
+MODULES = "flopcount"
+"""The key in a recording of the modules that ran, as a report without rows."""
+
 HOW_TO_RECORD = (
     "record it with torch.profiler.profile(record_shapes=True), or with flopcount.record(model)"
 )

@@ -12,7 +12,18 @@ from typing import NamedTuple
 
 from flopcount.attribution.phase import BACKWARD, FORWARD, OPTIMIZER, OTHER, RECOMPUTE
 from flopcount.attribution.tree import ModuleTree, Place, Scope
-from flopcount.trace.events import MODULE, MODULE_NAME, OP, OP_NAME, RANGE, Event, Recording, Thread
+from flopcount.trace.events import (
+    CALL,
+    MODULE,
+    MODULE_NAME,
+    OP,
+    OP_NAME,
+    PART,
+    RANGE,
+    Event,
+    Recording,
+    Thread,
+)
 
 NODE = "autograd::engine::evaluate_function: "
 """How the name of the event begins in which autograd runs a node."""
@@ -52,7 +63,8 @@ class Places:
     def __init__(self, recording: Recording) -> None:
         self.tree = ModuleTree()
         self._threads = recording.threads
-        self._has_modules = any(event.kind is MODULE for event in recording.host)
+        self._is_marked = any(event.name.startswith(CALL) for event in recording.host)
+        self._has_modules = self._is_marked or any(e.kind is MODULE for e in recording.host)
         self._engines = engines(recording)
         self._graph_makers = graph_makers(recording)
         self._has_numbers = any(event.sequence is not None for event in recording.host)
@@ -65,7 +77,9 @@ class Places:
     def around(self, event: Event, is_counted: bool) -> Around:
         """What is open inside ``event``; if that ``is_counted``, its module has one call more."""
         around = event.outer.around if event.outer else self._outside
-        if event.kind is MODULE:
+        if event.name.startswith((CALL, PART)):
+            return self._in_marked(event, around, is_counted)
+        if event.kind is MODULE and not self._is_marked:
             return self._in_module(event, around, is_counted)
         if event.kind is RANGE:
             return self._in_range(event, around, is_counted)
@@ -101,6 +115,20 @@ class Places:
         if is_outside and not records and (self._has_numbers or self._has_modules):
             return around.scope.places[OTHER]
         return around.scope.places[FORWARD]
+
+    def _in_marked(self, event: Event, around: Around, is_counted: bool) -> Around:
+        """Inside a module whose path the recording tells."""
+        is_call = event.name.startswith(CALL)
+        path = event.name.removeprefix(CALL if is_call else PART)
+        scope = self._homes.get(path)
+        if scope is None:
+            scope = self.tree.root
+            for name in path.split("."):
+                scope = scope.children.setdefault(name, Scope(name, scope))
+                scope.params = scope.trainable = None
+            self._homes[path] = scope
+        scope.calls += is_counted and is_call and around.node is None
+        return around._replace(scope=scope, is_again=around.node is not None, is_step=False)
 
     def _in_module(self, event: Event, around: Around, is_counted: bool) -> Around:
         name = event.name.removeprefix(MODULE_NAME)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from os import PathLike
 
 import torch
@@ -11,7 +13,7 @@ import torch
 from flopcount.errors import TraceError, UncountedOpWarning
 from flopcount.report.report import Report
 from flopcount.torch_private.modes import no_autocast, without_modes
-from flopcount.trace.events import Event, Recording, read
+from flopcount.trace.events import MODULES, Event, Recording, read
 from flopcount.trace.walk import Walk, steps_in
 
 
@@ -52,7 +54,26 @@ def read_trace(path: str | PathLike[str], steps: int | Iterable[int] | None = No
         walk = Walk(recording, selected)
     for op, reason in walk.uncounted.items():
         warnings.warn(f"{op} is uncounted: {reason}", UncountedOpWarning, stacklevel=2)
-    return walk.ledger.report(walk.places.tree, run=walk.run)
+    return _with_modules(walk.ledger.report(walk.places.tree, run=walk.run), recording)
+
+
+def _with_modules(report: Report, recording: Recording) -> Report:
+    """The report with what a recording of :func:`flopcount.record` tells of its modules."""
+    if MODULES not in recording.about:
+        return report
+    try:
+        told = Report.from_json(json.dumps(recording.about[MODULES]))
+    except ValueError as error:
+        raise TraceError(f"{recording.name}: its modules are damaged: {error}") from error
+    known = {module.path: module for module in told.modules}
+    modules = tuple(
+        replace(known[module.path], calls=module.calls) if module.path in known else module
+        for module in report.modules
+    )
+    paths = {module.path for module in modules}
+    path = told.model_path if told.model_path in paths else None
+    models = told.models if paths.issuperset(told.models) else ()
+    return replace(report, modules=modules, model_path=path, models=models)
 
 
 def _steps(recording: Recording, steps: int | Iterable[int] | None) -> Mapping[int, Event]:

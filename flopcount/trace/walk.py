@@ -17,7 +17,7 @@ from flopcount.report.ledger import Ledger
 from flopcount.report.run import CPU, CallTime, KernelTime, Run
 from flopcount.trace.bills import Answer, Bills
 from flopcount.trace.call import described, shapes_of
-from flopcount.trace.events import OP, RANGE, Arguments, Event, Recording
+from flopcount.trace.events import CALL, OP, PART, RANGE, Arguments, Event, Recording
 from flopcount.trace.kernels import busy, launchers
 from flopcount.trace.places import PROFILER_STEP, Places, is_inside
 
@@ -77,7 +77,7 @@ class Walk:
         self._working = with_outer(host for _, host in self._device_work if host)
         for index, event in enumerate(recording.host):
             self._post(index, event)
-        self.run = self._run(tuple(steps))
+        self.run = self._run(tuple(steps or steps_in(recording)))
         self._fill_ledger()
 
     def _is_selected(self, event: Event) -> bool:
@@ -253,7 +253,8 @@ def steps_in(recording: Recording) -> dict[int, Event]:
 def name_of(kernel: Event, host: Event | None) -> str:
     """What device work of no op is called: the collective, or the part of torch around it."""
     while host is not None:
-        if host.kind is OP or COLLECTIVE.match(host.name):
+        is_module = host.name.startswith((CALL, PART))
+        if (host.kind is OP and not is_module) or COLLECTIVE.match(host.name):
             return host.name
         host = host.outer
     return kernel.name

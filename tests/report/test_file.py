@@ -40,8 +40,8 @@ class FullDisk:
     def __exit__(self, *exception: Any) -> None:
         self.inner.close()
 
-    def write(self, text: str) -> None:
-        self.inner.write(text[:10])
+    def write(self, data: bytes) -> None:
+        self.inner.write(data[:10])
         self.inner.flush()
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -51,7 +51,7 @@ def full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def open_(path: Path, mode: str = "r", **options: Any) -> Any:
         file = opened(path, mode, **options)
-        return FullDisk(file) if mode == "x" else file  # pytest itself reads others
+        return FullDisk(file) if mode == "xb" else file  # pytest itself reads others
 
     monkeypatch.setattr(Path, "open", open_)
 

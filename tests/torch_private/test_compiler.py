@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import warnings
 from importlib import import_module
 from typing import Any
 
@@ -9,6 +11,7 @@ import pytest
 import torch
 from functorch.compile import aot_function
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 from flopcount.torch_private.autograd import backward_task
 from flopcount.torch_private.compiler import (
@@ -29,6 +32,7 @@ from flopcount.torch_private.compiler import (
     set_stance,
     stance,
     traced_range,
+    unseen_by_compiler,
     untraced,
     without_compiled_autograd,
 )
@@ -307,3 +311,36 @@ def test_compiled_autograd_can_be_switched_off_for_a_while() -> None:
         run()
         assert len(graphs) == 1
     assert not compiles_backward()
+
+
+def test_a_hook_that_is_unseen_is_called_by_eager_code_alone() -> None:
+    """It neither breaks a graph nor becomes one, also where it does what no graph can hold."""
+    calls: list[int] = []
+    lock = threading.Lock()
+
+    def note(*args: Any) -> None:
+        with lock:
+            calls.append(len(calls))
+
+    class Own(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.sin() + 1
+
+    torch._dynamo.reset()
+    own, whole = Own(), torch.compile(nn.Sequential(Own(), nn.ReLU()), backend="eager")
+    own.compile(backend="eager", fullgraph=True)
+    x = torch.ones(2)
+    for model in (own, whole):
+        model(x)
+    torch._dynamo.utils.counters.clear()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        hook = register_module_forward_pre_hook(unseen_by_compiler(note))
+        try:
+            for model in (own, whole, nn.ReLU()):
+                model(x)
+        finally:
+            hook.remove()
+    assert calls
+    assert not torch._dynamo.utils.counters["graph_break"]
+    assert not torch._dynamo.utils.counters["stats"]

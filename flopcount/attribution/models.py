@@ -1,4 +1,4 @@
-"""The models that a counter is given: checked, and each with the name of its root."""
+"""The models that a counter or a recorder is given: checked, each with the name of its root."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from flopcount.attribution.tree import UNATTRIBUTED
 from flopcount.attribution.wrappers import innermost, type_name
 
 Given = nn.Module | Mapping[str, nn.Module] | None
-"""What a counter takes first: a model, or models by their names."""
+"""What these take first: a model, or models by their names."""
 
 
 def models_by_name(model: Given, others: Iterable[nn.Module]) -> dict[str, nn.Module]:

@@ -1,0 +1,202 @@
+"""Record a run here: torch.profiler around a block, with the names of its modules."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from os import PathLike
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from torch import nn
+from torch.nn.modules.module import (
+    register_module_forward_hook,
+    register_module_forward_pre_hook,
+)
+from torch.profiler import ProfilerAction, profile, supported_activities
+
+from flopcount.attribution.models import Given, models_by_name
+from flopcount.attribution.tree import ModuleTree, Place
+from flopcount.errors import FlopcountError
+from flopcount.report.file import writing_whole
+from flopcount.report.ledger import Ledger
+from flopcount.report.report import Report
+from flopcount.torch_private.autograd import backward_task
+from flopcount.torch_private.compiler import unseen_by_compiler
+from flopcount.torch_private.ranges import Range
+from flopcount.trace.events import CALL, MODULES, PART
+from flopcount.trace.read import read_trace
+
+
+def record(
+    model: Given = None,
+    *others: nn.Module,
+    schedule: Callable[[int], ProfilerAction] | None = None,
+) -> Recorder:
+    """Record what runs in a block, and how long its device takes for it.
+
+    >>> import torch, flopcount
+    >>> model = torch.nn.Sequential(torch.nn.Linear(8, 2), torch.nn.ReLU())
+    >>> with flopcount.record(model) as recording:
+    ...     loss = model(torch.ones(4, 8)).sum()
+    ...     loss.backward()
+    >>> report = recording.report()
+    >>> report["0"].total.macs, report["0"].params, report["0"].seconds > 0
+    (128, 18, True)
+
+    torch.profiler runs around the block, and a range around each call of a module, so that rows
+    have the names that a counter gives them. Nothing else is watched: ops run as they do alone,
+    and compiled functions stay compiled. What runs inside a compiled region belongs to the module
+    that is compiled.
+
+    Args:
+        model: a model, or a dict of several by their names, as :class:`flopcount.FlopCounter`
+            takes them. It names the root.
+        others: further models, each of which has a root of its own.
+        schedule: which steps to record, as ``torch.profiler.schedule`` says it. Call
+            ``recording.step()`` at the end of each step. Of several cycles the last one is kept.
+
+    Returns:
+        What to enter, and to ask for ``report()`` and ``save(path)`` afterwards.
+
+    Raises:
+        TypeError, ValueError: the models are not what a counter takes.
+    """
+    named = bool(others) or isinstance(model, Mapping)
+    return Recorder(ModuleTree(models_by_name(model, others), named=named), schedule)
+
+
+class Recorder:
+    """A recording of a block: :func:`record` makes it."""
+
+    def __init__(self, tree: ModuleTree, schedule: Callable[[int], ProfilerAction] | None) -> None:
+        self._tree = tree
+        self._ranges = ModuleRanges(tree)
+        self._profile = profile(
+            activities=supported_activities(),
+            schedule=schedule,
+            on_trace_ready=self._keep,
+            record_shapes=True,
+        )
+        self._folder = tempfile.TemporaryDirectory(prefix="flopcount-")
+        self._path = Path(self._folder.name, "trace.json")
+
+    def __enter__(self) -> Recorder:
+        self._profile.start()
+        self._ranges.open()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._ranges.close()
+        self._name_modules()
+        self._profile.stop()
+
+    def step(self) -> None:
+        """End a step of the ``schedule``."""
+        if self._profile.current_action is ProfilerAction.RECORD_AND_SAVE:
+            self._name_modules()
+        self._profile.step()
+
+    def report(self, steps: int | Iterable[int] | None = None) -> Report:
+        """What the block cost, and how long it took: see :func:`flopcount.read_trace`.
+
+        Args:
+            steps: the profiler's steps to read, by number; by default all that were recorded.
+
+        Raises:
+            FlopcountError: nothing is recorded yet.
+        """
+        return read_trace(self._recorded(), steps)
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write the recording, which :func:`flopcount.read_trace` and trace viewers read.
+
+        Args:
+            path: the file; with the ending ``.gz`` it is compressed. An existing one is replaced
+                once all is written.
+
+        Raises:
+            FlopcountError: nothing is recorded yet.
+            OSError: the file cannot be written.
+        """
+        source = self._recorded()
+        is_zipped = str(path).endswith(".gz")
+        with source.open("rb") as file, writing_whole(path, is_zipped=is_zipped) as target:
+            shutil.copyfileobj(file, target)
+
+    def _recorded(self) -> Path:
+        if not self._path.exists():
+            raise FlopcountError(
+                "nothing is recorded yet: the block is not over, or its schedule has recorded no "
+                "step; call recording.step() at the end of each"
+            )
+        return self._path
+
+    def _keep(self, profiler: Any) -> None:
+        profiler.export_chrome_trace(str(self._path))
+
+    def _name_modules(self) -> None:
+        """Write the modules that ran into the recording: what it tells of them is their names."""
+        modules = Ledger().report(self._tree).to_json()
+        self._profile.add_metadata_json(MODULES, json.dumps(json.loads(modules)))
+
+
+class ModuleRanges:
+    """Marks each call of a module in the recording, with the path of its row."""
+
+    def __init__(self, tree: ModuleTree) -> None:
+        self._tree = tree
+        self._local = threading.local()
+        self._hooks: list[Any] = []
+
+    def open(self) -> None:
+        """Mark from here on."""
+        self._hooks = [
+            register_module_forward_pre_hook(unseen_by_compiler(self._enter)),
+            register_module_forward_hook(unseen_by_compiler(self._exit), always_call=True),
+        ]
+
+    def close(self) -> None:
+        """Mark no longer."""
+        for hook in self._hooks:
+            hook.remove()
+        self._leave(self._stack(), 0)
+
+    def _stack(self) -> list[tuple[nn.Module, Place, Range]]:
+        """The modules that are open in this thread."""
+        stack: list[tuple[nn.Module, Place, Range]] | None
+        stack = getattr(self._local, "stack", None)
+        if stack is None:
+            stack = self._local.stack = []
+        return stack
+
+    def _enter(self, module: nn.Module, inputs: Any) -> None:
+        stack = self._stack()
+        caller = stack[-1][1] if stack else self._tree.root.forward
+        _, place, is_call = self._tree.find(module, caller)
+        if is_call and backward_task() == -1:
+            place.scope.calls += 1
+        marked = Range(f"{CALL if is_call else PART}{place.scope.path}")
+        marked.__enter__()
+        stack.append((module, place, marked))
+
+    def _exit(self, module: nn.Module, inputs: Any, output: Any) -> None:
+        stack = self._stack()
+        places = [place for place, (opened, _, _) in enumerate(stack) if opened is module]
+        if places:  # an exception may have left others open inside it
+            self._leave(stack, places[-1])
+
+    @staticmethod
+    def _leave(stack: list[tuple[nn.Module, Place, Range]], number: int) -> None:
+        """Close the innermost calls, down to this number of open ones."""
+        while len(stack) > number:
+            stack.pop()[2].__exit__(None, None, None)

@@ -1,0 +1,333 @@
+"""Recording a block: the user's names, nothing changed, and compiled functions as they were."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import threading
+import warnings
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch._dynamo.utils import counters
+from torch.profiler import schedule
+from torch.utils.checkpoint import checkpoint
+
+import flopcount
+from flopcount import FlopCounter, FlopcountError, Report
+from tests.hooks import watchers
+from tests.trace.recordings import products
+
+
+def linear() -> nn.Linear:
+    return nn.Linear(8, 8, bias=False)
+
+
+def batch() -> Tensor:
+    return torch.ones(4, 8)
+
+
+P = 4 * 8 * 8
+
+
+class Shared(nn.Module):
+    """A layer with two names, one in a list, and one that a sibling calls by a lambda."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = linear()
+        self.again = self.first
+        self.listed = [linear()]
+        self.inner = nn.ModuleDict({"a": linear()})
+        self.helper = Helper()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.listed[0](self.again(self.first(x)))
+        return self.helper(x, lambda y: self.inner["a"](y))
+
+
+class Helper(nn.Module):
+    """Calls what it is given."""
+
+    def forward(self, x: Tensor, function: Any) -> Tensor:
+        return torch.as_tensor(function(x))
+
+
+class Own(nn.Module):
+    """A module whose forward is no code of torch's, so that torch compiles it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = linear()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x).relu()
+
+
+def nested() -> nn.Module:
+    return nn.Sequential(linear(), nn.Sequential(nn.ReLU(), linear()))
+
+
+class Checkpointed(nn.Module):
+    """A layer that runs again in backward, and one after it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.part, self.head = nn.Sequential(linear(), nn.Tanh()), linear()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(checkpoint(self.part, x, use_reentrant=False))
+
+
+def train(model: nn.Module) -> None:
+    optimizer = torch.optim.Adam(model.parameters())
+    x = batch().requires_grad_()
+    model(x).sum().backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+def recorded(model: nn.Module) -> Report:
+    with flopcount.record(model) as recording:
+        train(model)
+    return recording.report()
+
+
+def table(report: Report) -> dict[str, tuple[Any, ...]]:
+    return {
+        path: (node.type, node.params, node.trainable, node.calls, node.other_paths)
+        for path in report
+        for node in [report[path]]
+    }
+
+
+@pytest.mark.parametrize("make", [nested, Shared, Checkpointed, lambda: nn.LSTM(8, 8)])
+def test_rows_are_those_of_a_counter(make: Any) -> None:
+    model, other = (nn.Sequential(make(), First()) for _ in range(2))
+    report = recorded(model)
+    with FlopCounter(other) as counter:
+        train(other)
+    expected = counter.report()
+    assert table(report) == table(expected)
+    for path in expected:
+        assert products_of(report, path) == products_of(expected, path)
+        flops = {phase: cost.flops for phase, cost in report[path].phases.items()}
+        assert flops == {phase: cost.flops for phase, cost in expected[path].phases.items()}
+    assert report.model_path == expected.model_path
+    assert report.uncounted == expected.uncounted == {}
+
+
+class First(nn.Module):
+    """The output of a recurrent layer, or of any other."""
+
+    def forward(self, outputs: Any) -> Tensor:
+        return torch.as_tensor(outputs[0] if isinstance(outputs, tuple) else outputs)
+
+
+def products_of(report: Report, path: str) -> dict[str, int]:
+    return {phase: cost.macs for phase, cost in report[path].phases.items() if cost.macs}
+
+
+def test_several_models_are_named() -> None:
+    g, d = linear(), linear()
+    with flopcount.record({"G": g, "D": d}) as recording:
+        d(g(batch())).sum().backward()
+    report = recording.report()
+    assert report.models == ("G", "D")
+    assert products_of(report, "G") == {"forward": P, "backward": P}
+    assert products_of(report, "D") == {"forward": P, "backward": 2 * P}
+
+
+def test_without_a_model_roots_have_the_names_of_their_classes() -> None:
+    layers = linear(), linear()
+    with flopcount.record() as recording:
+        layers[1](layers[0](batch()))
+    assert list(recording.report()) == ["", "Linear", "Linear#2"]
+
+
+def test_threads_have_rows_of_their_own_calls() -> None:
+    model = nn.ModuleList([linear(), linear()])
+    with flopcount.record(model) as recording:
+        threads = [threading.Thread(target=layer, args=(batch(),)) for layer in model]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    report = recording.report()
+    # torch records the threads that it knows of
+    assert {report[path].calls for path in ("0", "1") if path in report} <= {1}
+
+
+def test_results_hooks_and_random_numbers_are_as_without() -> None:
+    model = nn.Sequential(linear(), nn.Dropout(), linear())
+    before = watchers()
+    torch.manual_seed(0)
+    expected = model(batch())
+    torch.manual_seed(0)
+    with flopcount.record(model):
+        found = model(batch())
+    assert torch.equal(found, expected)
+    assert watchers() == before
+
+
+def test_an_exception_passes_and_what_ran_is_recorded() -> None:
+    class Fails(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            raise KeyError("mine")
+
+    model = nn.Sequential(linear(), Fails())
+    before = watchers()
+    with pytest.raises(KeyError, match="mine"), flopcount.record(model) as recording:
+        model(batch())
+    assert watchers() == before
+    report = recording.report()
+    assert report["0"].total.macs == P
+    assert report["1"].calls == 1
+
+
+def test_a_module_that_an_exception_left_is_closed() -> None:
+    class Skips(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.head = Fails(), linear()
+
+        def forward(self, x: Tensor) -> Tensor:
+            with suppress(KeyError):
+                x = self.layer(x)
+            return self.head(x)
+
+    class Fails(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = linear()
+
+        def forward(self, x: Tensor) -> Tensor:
+            raise KeyError(self.inner(x))
+
+    model = Skips()
+    with flopcount.record(model) as recording:
+        model(batch())
+    report = recording.report()
+    assert {path: report[path].own.macs for path in report if report[path].own.macs} == {
+        "layer.inner": P,
+        "head": P,
+    }
+
+
+def test_it_is_saved_whole_and_read_again(tmp_path: Path) -> None:
+    model = nested()
+    with flopcount.record(model) as recording:
+        train(model)
+    report = recording.report()
+    for name in ("trace.json", "trace.json.gz"):
+        recording.save(tmp_path / name)
+        assert flopcount.read_trace(tmp_path / name) == report
+    assert json.loads(gzip.decompress((tmp_path / "trace.json.gz").read_bytes()))["traceEvents"]
+    with pytest.raises(OSError, match="nothing was written"):
+        recording.save(tmp_path / "no folder" / "trace.json")
+    assert Report.from_json(report.to_json()) == report
+
+
+def test_steps_of_a_schedule() -> None:
+    """Of six steps the fifth and sixth: each of one more product than the one before."""
+    layer = linear()
+    with flopcount.record(layer, schedule=schedule(wait=3, warmup=1, active=2)) as recording:
+        for step in range(6):
+            for _ in range(step + 1):
+                layer(batch())
+            recording.step()
+    report = recording.report()
+    assert report.run is not None
+    assert (report.run.steps, report.total.macs) == ((4, 5), 11 * P)
+    assert recording.report(steps=5).total.macs == 6 * P
+    assert recording.report(steps=5).model.calls == 6
+
+
+def test_nothing_to_report_says_why() -> None:
+    with (
+        flopcount.record() as recording,
+        pytest.raises(FlopcountError, match="nothing is recorded"),
+    ):
+        recording.report()
+    with flopcount.record(schedule=schedule(wait=5, warmup=1, active=1)) as recording:
+        recording.step()
+    with pytest.raises(FlopcountError, match="its schedule has recorded no step"):
+        recording.save("trace.json")
+
+
+def test_what_is_no_model() -> None:
+    with pytest.raises(TypeError, match=r"model must be a torch\.nn\.Module, got list"):
+        flopcount.record([linear()])
+
+
+@pytest.fixture
+def clean_compiler() -> Any:
+    torch._dynamo.reset()
+    counters.clear()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+    torch._dynamo.reset()
+
+
+@pytest.mark.usefixtures("clean_compiler")
+class TestCompiled:
+    """A compiled function is not compiled anew, and none that is compiled here has a break."""
+
+    def graphs(self) -> tuple[int, int]:
+        return counters["stats"]["unique_graphs"], sum(counters["graph_break"].values())
+
+    def test_one_that_was_compiled_before(self) -> None:
+        model = nested()
+        compiled = torch.compile(model, backend="aot_eager")
+        compiled(batch()).sum().backward()
+        assert self.graphs() == (1, 0)
+        with flopcount.record(compiled) as recording:
+            compiled(batch()).sum().backward()
+        compiled(batch())
+        assert self.graphs() == (1, 0)
+        report = recording.report()
+        assert products(report) == {"forward": 2 * P, "backward": 3 * P}
+        assert report.model.total.macs == 5 * P  # inside, there are no calls of modules
+
+    def test_one_that_is_compiled_inside(self) -> None:
+        """Once more after the block: torch's compiler has seen that modules have hooks in it."""
+        compiled = torch.compile(nested(), backend="aot_eager", fullgraph=True)
+        with flopcount.record(compiled):
+            compiled(batch()).sum().backward()
+            compiled(batch()).sum().backward()
+            assert self.graphs() == (1, 0)
+        compiled(batch()).sum().backward()
+        assert self.graphs() == (2, 0)
+
+    def test_a_compiled_layer_inside_of_a_model(self) -> None:
+        """Whether it was compiled before the block or not."""
+        model = nn.Sequential(linear(), Own())
+        model[1].compile(backend="aot_eager")
+        model(batch()).sum().backward()
+        with flopcount.record(model) as recording:
+            model(batch()).sum().backward()
+        report = recording.report()
+        assert products_of(report, "0") == {"forward": P, "backward": P}
+        assert products_of(report, "1") == {"forward": P, "backward": 2 * P}
+        assert self.graphs() == (1, 0)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an accelerator")
+def test_a_device_has_its_own_time() -> None:
+    model = nn.Sequential(nn.Linear(1024, 1024), nn.ReLU()).cuda()
+    x = torch.ones(512, 1024, device="cuda")
+    with flopcount.record(model) as recording:
+        model(x).sum().backward()
+    report = recording.report()
+    assert report.run is not None
+    assert report.run.devices == (torch.cuda.get_device_name(),)
+    assert report.model.total.macs == 2 * 512 * 1024 * 1024
+    assert 0 < (report["0"].seconds or 0) <= report.run.work / 1e9
+    assert report.run.kernels
