@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -98,6 +99,9 @@ class Version:
         self.is_outdated = False
 
 
+TRITON = "triton:"
+"""How names of kernels of Triton begin."""
+
 version = Version()
 """The state of the rules now."""
 
@@ -134,7 +138,8 @@ def formula(
             (``torch.ops.mylib.op.default``), what ``torch.library.custom_op`` returned, names
             (``"mylib::op"``) for ops that only some builds have, or a
             ``torch.autograd.Function``. A formula also serves the in-place and ``out=`` forms of
-            its op.
+            its op. ``"triton:NAME"``, in which ``*`` stands for anything, is a kernel of Triton in
+            a recorded run: the function takes what the kernel takes, and None as ``out``.
         traffic: counts the bytes, ``traffic(call) -> (read, written)``, of a call with its
             ``args``, its ``kwargs``, its result ``out`` and the arguments that it changes,
             ``mutated``; by default every distinct operand is read and every result written.
@@ -284,6 +289,14 @@ def rule_of(names: Iterable[str], kind: Kind = "dense") -> Rule | None:
     return next((_rules[kind][name] for name in names if name in _rules[kind]), None)
 
 
+def rule_of_kernel(name: str) -> Rule | None:
+    """The rule of a kernel of Triton: that of its name, else of the first pattern that fits it."""
+    rules, key = _rules["dense"], f"{TRITON}{name}"
+    patterns = (pattern for pattern in rules if pattern.startswith(TRITON))
+    fits = (rules[pattern] for pattern in patterns if fnmatchcase(key, pattern))
+    return rules.get(key) or next(fits, None)
+
+
 def formula_of(name: str) -> Formula:
     """The formula of another op, for an op that is made of it.
 
@@ -322,7 +335,7 @@ def op_name(op: Any) -> str:
         return packet_name(op)
     if isinstance(op, OpOverload):
         return f"{packet_name(op)}.{overload_name(op)}"
-    if isinstance(op, str) and "::" in op:
+    if isinstance(op, str) and ("::" in op or op.startswith(TRITON)):
         return op
     if is_function(op):
         return function_name(op)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -10,14 +11,18 @@ import torch
 
 from flopcount.cost import ZERO, Cost
 from flopcount.errors import in_one_line
-from flopcount.formulas import Bill, Decision, Plan, plan_of
+from flopcount.formulas import Bill, Decision, Gradients, Plan, plan_of
+from flopcount.formulas.call import Call
+from flopcount.formulas.plan import ask, bill_of
+from flopcount.formulas.registry import rule_of_kernel
 from flopcount.torch_private.ops import is_composite, parameter_names, returns_tensors
 from flopcount.torch_private.tensors import tensors_in
 from flopcount.trace.call import (
-    Call,
+    MetaCall,
     Unknown,
     call_of,
     dtype_name,
+    operands_of,
     overload_of,
     shapes_of,
     size_of,
@@ -85,8 +90,7 @@ class Bills:
 def _answer(recorded: Arguments, lists: tuple[torch.dtype | None, ...], has_others: bool) -> Answer:
     name = recorded.name.replace("::", ".", 1)
     if recorded.extra == TRITON:
-        moved = Cost(read=size_of(recorded))
-        return _uncounted(f"{TRITON}.{name}", recorded, "it does not tell what it computes", moved)
+        return _kernel(recorded)
     if not OP_NAME.fullmatch(recorded.name):
         return OPENED
     try:
@@ -100,7 +104,23 @@ def _answer(recorded: Arguments, lists: tuple[torch.dtype | None, ...], has_othe
         return _uncounted(name, recorded, str(error))
 
 
-def _billed(plan: Plan, call: Call) -> Answer:
+def _kernel(recorded: Arguments) -> Answer:
+    """The bill of a kernel of Triton: by its formula, or with the bytes that it moves at most.
+
+    Each of its tensors is read or written once. It may look at a part of some.
+    """
+    name = f"{TRITON}.{recorded.name}"
+    if rule := rule_of_kernel(recorded.name):
+        call = Call(operands_of(recorded), {}, None)
+        answer = partial(ask, rule.formula, call) if rule.formula else Gradients
+        bill = bill_of(name, call, rule.traffic, answer)
+        return Answer(bill, bill.counted)
+    key = f"triton:{recorded.name}"
+    reason = f"it does not tell what it computes; @flopcount.formula({key!r}) counts it"
+    return _uncounted(name, recorded, reason, Cost(read=size_of(recorded)))
+
+
+def _billed(plan: Plan, call: MetaCall) -> Answer:
     """The bill of a call that is rebuilt."""
     out = None
     if returns_tensors(call.op):

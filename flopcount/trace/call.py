@@ -70,7 +70,7 @@ class Unknown(Exception):
     """A call cannot be rebuilt: why."""
 
 
-class Call(NamedTuple):
+class MetaCall(NamedTuple):
     """A call on the meta device."""
 
     op: OpOverload
@@ -78,7 +78,7 @@ class Call(NamedTuple):
     kwargs: dict[str, Any]
 
 
-def call_of(recorded: Arguments, list_dtypes: Sequence[Any] = ()) -> Call:
+def call_of(recorded: Arguments, list_dtypes: Sequence[Any] = ()) -> MetaCall:
     """The call that was recorded.
 
     Args:
@@ -106,7 +106,7 @@ def call_of(recorded: Arguments, list_dtypes: Sequence[Any] = ()) -> Call:
                 kwargs[argument.name] = values[place]
         else:
             args.append(values[place])
-    return Call(op, args, kwargs)
+    return MetaCall(op, args, kwargs)
 
 
 def overload_of(recorded: Arguments) -> tuple[OpOverload, Arguments]:
@@ -274,6 +274,20 @@ def _outranks(other: torch.Tensor, value: torch.Tensor) -> bool:
     A counter of steps has no dimension either: ``batches += 1``.
     """
     return other.dim() > 0 or other.dtype != value.dtype or value.dtype is torch.int64
+
+
+def operands_of(recorded: Arguments) -> list[Any]:
+    """What a kernel takes, which no schema tells: tensors on the meta device, and numbers."""
+    operands: list[Any] = []
+    strides = recorded.strides or [None] * len(recorded.dims)
+    values = recorded.values or [""] * len(recorded.dims)
+    items = zip(recorded.dims, recorded.types, strides, values, strict=True)
+    for shape, kind, stride, text in items:
+        if kind in DTYPES:
+            operands.append(_tensor(shape, stride, DTYPES[kind]))
+        else:
+            operands.append(_number(text, "number") if text else None)
+    return operands
 
 
 def shapes_of(recorded: Arguments) -> Iterator[tuple[tuple[int, ...], torch.dtype]]:
