@@ -94,7 +94,9 @@ def without_annotations(thing: Any) -> str:
     return str(inspect.Signature(bare))
 
 
-@pytest.mark.parametrize("name", ["Convention", "Cost", "FlopCounter", "count", "count_graph"])
+@pytest.mark.parametrize(
+    "name", ["Convention", "Cost", "FlopCounter", "count", "count_graph", "read_trace", "record"]
+)
 def test_a_signature_is_as_the_reference_shows_it(name: str) -> None:
     assert f"| `{name}{without_annotations(getattr(flopcount, name))}` |" in REFERENCE
 

@@ -114,7 +114,7 @@ def trace_parser() -> Parser:
         epilog="record with torch.profiler.profile(record_shapes=True) and export_chrome_trace()",
     )
     add = parser.add_argument
-    add("file", metavar="FILE", help="what torch.profiler exported, plain or gzip")
+    add("file", metavar="FILE", help="what torch.profiler exported, or a folder of all ranks")
     add(
         "--steps",
         type=steps,
@@ -126,5 +126,5 @@ def trace_parser() -> Parser:
     named = "whose peaks to compare with, such as 'H100 SXM' (default: the one in the file)"
     add("--device", metavar="NAME", help=named)
     add("--tf32", action="store_true", help="products of float32 may run as TF32")
-    add("-o", "--output", metavar="OUT", help="write the report, too; its ending is the format")
+    add("-o", dest="output", metavar="OUT", help="write the report, too; its ending is the format")
     return parser

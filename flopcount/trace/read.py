@@ -6,18 +6,24 @@ import json
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from os import PathLike
+from os import PathLike, fspath
+from pathlib import Path
 
 import torch
 
 from flopcount.errors import TraceError, UncountedOpWarning
+from flopcount.report.merge import merged
 from flopcount.report.report import Report
 from flopcount.torch_private.modes import no_autocast, without_modes
 from flopcount.trace.events import MODULES, Event, Recording, read
 from flopcount.trace.walk import Walk, steps_in
 
 
-def read_trace(path: str | PathLike[str], steps: int | Iterable[int] | None = None) -> Report:
+def read_trace(
+    path: str | PathLike[str],
+    steps: int | Iterable[int] | None = None,
+    ranks: int | Iterable[int] | None = None,
+) -> Report:
     """Report what a recorded run cost, and how long its devices took for it.
 
     >>> import torch, flopcount, tempfile
@@ -36,25 +42,65 @@ def read_trace(path: str | PathLike[str], steps: int | Iterable[int] | None = No
 
     Args:
         path: what ``torch.profiler.profile(record_shapes=True)`` exported as a Chrome trace, plain
-            or gzip.
+            or gzip; or a folder of such files, one of each rank, whose costs add up.
         steps: the number of the profiler's step to read, or several: those of ``ProfilerStep#5``.
             By default the whole recording.
+        ranks: the rank to read, or several; by default all that there are.
 
     Raises:
         TraceError: the file is no such recording, has no shapes, is damaged or cut off, or has no
-            such step. The message says which, and how to record.
+            such step or rank. The message says which, and how to record.
         OSError: the file cannot be read.
 
     Warns:
         UncountedOpWarning: once for each op whose cost is not known, with the reason.
     """
-    recording = read(path)
+    reports, uncounted, found = [], dict[str, str](), []
+    wanted = None if ranks is None else [ranks] if isinstance(ranks, int) else list(ranks)
+    for file in _files(path):
+        recording = read(file)
+        rank = _rank(recording)
+        found.append(rank)
+        if wanted is None or rank in wanted:
+            report, reasons = _count(recording, steps)
+            reports.append(report)
+            uncounted = {**reasons, **uncounted}
+    missing = [rank for rank in wanted or () if rank not in found]
+    if missing or not reports:
+        have = ", ".join(str(rank) for rank in found if rank is not None) or "none by number"
+        raise TraceError(f"{fspath(path)}: no rank {missing[0] if missing else ''}; it has {have}")
+    for op, reason in uncounted.items():
+        warnings.warn(f"{op} is uncounted: {reason}", UncountedOpWarning, stacklevel=2)
+    return merged(reports)
+
+
+def _files(path: str | PathLike[str]) -> list[Path]:
+    """The file at ``path``, or the recordings in that folder."""
+    folder = Path(path)
+    if not folder.is_dir():
+        return [folder]
+    files = sorted(file for file in folder.iterdir() if file.name.endswith((".json", ".json.gz")))
+    if not files:
+        raise TraceError(f"{folder}: no file in it ends in .json or .json.gz")
+    return files
+
+
+def _rank(recording: Recording) -> int | None:
+    """The rank whose recording it is; None if it does not tell."""
+    about = recording.about.get("distributedInfo")
+    rank = about.get("rank") if isinstance(about, dict) else None
+    return rank if isinstance(rank, int) else None
+
+
+def _count(
+    recording: Recording, steps: int | Iterable[int] | None
+) -> tuple[Report, dict[str, str]]:
+    """The report of one recording, and why ops are uncounted."""
     selected = _steps(recording, steps)
     with without_modes(), no_autocast(), torch.inference_mode(False), torch.no_grad():
         walk = Walk(recording, selected)
-    for op, reason in walk.uncounted.items():
-        warnings.warn(f"{op} is uncounted: {reason}", UncountedOpWarning, stacklevel=2)
-    return _with_modules(walk.ledger.report(walk.places.tree, run=walk.run), recording)
+    report = walk.ledger.report(walk.places.tree, run=walk.run)
+    return _with_modules(report, recording), walk.uncounted
 
 
 def _with_modules(report: Report, recording: Recording) -> Report:

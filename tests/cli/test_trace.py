@@ -60,7 +60,7 @@ def test_the_first_line_says_what_ran_and_how_much_is_counted(
     assert run(recording) == 0
     out = capsys.readouterr().out
     assert out.splitlines()[0] == (
-        "NVIDIA H100 80GB HBM3 · 0.15 ms of device time, 80.0 % of it counted · "
+        "NVIDIA H100 80GB HBM3 · 2 steps · 0.15 ms of device time, 80.0 % of it counted · "
         "busy 0.15 ms, idle 1.75 ms"
     )
     assert out.splitlines()[1] == ("peaks of H100 SXM: float32 67 TFLOP/s, memory 3350 GB/s")

@@ -232,3 +232,44 @@ def test_a_step_that_is_not_there(tmp_path: Path) -> None:
         steps(tmp_path, steps=[])
     with pytest.raises(flopcount.TraceError, match="no step 1; the profiler marked none in it"):
         report(tmp_path, op("aten::mm", 0, 4, A, B), steps=1)
+
+
+@pytest.fixture
+def ranks(tmp_path: Path) -> Path:
+    """Two ranks: one product of 20 µs, and two of 10 µs each."""
+    for rank, times in ((0, [20]), (1, [10, 10])):
+        events: list[Any] = []
+        for place, time in enumerate(times):
+            start = 100 * place
+            events += [op("aten::mm", start, start + 5, A, B), launch(place, start + 1)]
+            events.append(kernel(place, start + 10, start + 10 + time))
+        info = {"rank": rank, "world_size": 2}
+        about = {"deviceProperties": PROPERTIES, "distributedInfo": info}
+        written(tmp_path / f"rank{rank}.json", events, **about)
+    (tmp_path / "notes.txt").write_text("no recording")
+    return tmp_path
+
+
+def test_a_folder_has_a_file_of_each_rank(ranks: Path) -> None:
+    found = flopcount.read_trace(ranks)
+    assert found.total.macs == 3 * 64
+    assert found.entries[0].nanoseconds == 40_000
+    assert found.run is not None
+    assert found.run.devices == ("NVIDIA H100 80GB HBM3",) * 2
+    assert (found.run.span, found.run.busy, found.run.work) == (120_000, 40_000, 40_000)
+    assert [(call.calls, call.nanoseconds) for call in found.run.calls] == [(3, 40_000)]
+    assert [(kernel.calls, kernel.op) for kernel in found.run.kernels] == [(3, "aten.mm")]
+    assert Report.from_json(found.to_json()) == found
+
+
+def test_ranks_are_picked_by_their_numbers(ranks: Path) -> None:
+    assert flopcount.read_trace(ranks, ranks=1).total.macs == 128
+    assert flopcount.read_trace(ranks, ranks=[0, 1]).total.macs == 192
+    assert flopcount.read_trace(ranks / "rank0.json", ranks=0).total.macs == 64
+    with pytest.raises(flopcount.TraceError, match="no rank 2; it has 0, 1"):
+        flopcount.read_trace(ranks, ranks=[0, 2])
+    with pytest.raises(flopcount.TraceError, match="no rank 1; it has 0"):
+        flopcount.read_trace(ranks / "rank0.json", ranks=1)
+    (ranks / "empty").mkdir()
+    with pytest.raises(flopcount.TraceError, match=r"no file in it ends in \.json"):
+        flopcount.read_trace(ranks / "empty")

@@ -97,7 +97,7 @@ def roofline_table(roofline: Roofline) -> str:
         "least ms",
         "ms",
         "of roofline",
-        "bound",
+        "bound by",
     ]
     return tabulated(headers, body)
 
@@ -193,7 +193,7 @@ LINES: dict[str, Callable[[Report, Run, Roofline | None], Lines]] = {
 def _table(headers: list[str], lines: list[Line], run: Run, roofline: Roofline | None) -> str:
     """The table of ``lines``: a column that is empty throughout is left out."""
     columns = ["calls", "MAC", "FLOP", "bytes", "device ms", "share", "TFLOP/s", "GB/s"]
-    columns += ["of roofline", "bound"] if roofline else []
+    columns += ["of roofline", "bound by"] if roofline else []
     body = [
         [*line.labels, *_cells(line, run), *(_reached(line.bound) if roofline else [])]
         for line in lines

@@ -55,7 +55,7 @@ INDENT = {"simple": "  ", "github": "&emsp;", "html": "\u2003"}
 
 LEFT = {
     "module", "type", "phase", "layer type", "op", "dtype", "test", "budget", "budget of",
-    "kernel", "arguments", "bound",
+    "kernel", "arguments", "bound by",
 }  # fmt: skip
 """Headers of columns of words; numbers stand on the right."""
 
