@@ -102,7 +102,7 @@ def call_of(recorded: Arguments, list_dtypes: Sequence[Any] = ()) -> MetaCall:
         elif place >= len(values) or argument.name == "pin_memory":
             continue
         elif argument.kwarg_only:
-            if values[place] is not None:
+            if values[place] is not None or not argument.has_default_value():
                 kwargs[argument.name] = values[place]
         else:
             args.append(values[place])

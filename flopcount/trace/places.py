@@ -31,6 +31,9 @@ NODE = "autograd::engine::evaluate_function: "
 STEP = "Optimizer.step#"
 """How the name of the range begins that torch marks around an optimizer's step."""
 
+NODES_OF_AN_OP = 16
+"""How many nodes one op makes at most: a change in place of a view makes three."""
+
 PROFILER_STEP = re.compile(r"ProfilerStep#(\d+)")
 
 TORCHS_OWN = re.compile(r"ProfilerStep#|Optimizer\.|## |[a-z]+:|enumerate\(")
@@ -70,7 +73,7 @@ class Places:
         self._has_numbers = any(event.sequence is not None for event in recording.host)
         self._outside = Around(self.tree.root)
         self._homes: dict[str, Scope] = {}
-        self._makers: dict[tuple[Thread | None, int], Scope] = {}  # by thread and number of a node
+        self._makers: dict[Thread | None, dict[int, Scope]] = {}  # by the numbers of nodes
         self._records: dict[Thread, bool] = {}  # whether gradients are on
         self._last: dict[Thread, Scope] = {}  # whose node ran last, by thread
 
@@ -87,8 +90,8 @@ class Places:
             if event.name.startswith(NODE):
                 return around._replace(node=event, is_again=False, is_step=False, records=False)
             if event.sequence is not None and not event.forward_thread:
-                self._makers[event.thread, event.sequence] = around.scope
-                self._makers[None, event.sequence] = around.scope
+                for thread in (event.thread, None):  # the last op with a number makes the node
+                    self._makers.setdefault(thread, {})[event.sequence] = around.scope
                 return around if around.records else around._replace(records=True)
         return around
 
@@ -168,8 +171,10 @@ class Places:
         """
         if node.sequence is None:
             return self._last.get(node.thread, self.tree.root)
-        key = self._forward_thread(node), node.sequence
-        scope = self._makers.get(key, self.tree.unattributed)
+        makers = self._makers.get(self._forward_thread(node), {})
+        numbers = range(node.sequence, node.sequence - NODES_OF_AN_OP, -1)
+        found = (makers[number] for number in numbers if number in makers)
+        scope = next(found, self.tree.unattributed)
         self._last[node.thread] = scope
         return scope
 

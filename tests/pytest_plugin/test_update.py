@@ -328,7 +328,7 @@ class TestDamage:
         open_file = Path.open
 
         def refuse(path: Path, mode: str = "r", **options: Any) -> Any:
-            if mode == "x" and path.parent == pytester.path / "__flops__":
+            if mode == "xb" and path.parent == pytester.path / "__flops__":
                 raise PermissionError(13, "Permission denied", str(path))
             return open_file(path, mode, **options)
 

@@ -245,3 +245,24 @@ def test_gradients_with_a_graph_are_backward(stacks: bool) -> None:
         with FlopCounter() as counter:
             penalty()
     assert report.phases == counter.report().phases
+
+
+def test_a_change_in_place_of_a_view_makes_several_nodes() -> None:
+    """Its op has the number of the first alone: the slices, and a view of what they become."""
+    model, other = (nn.Sequential(nn.Linear(8, 8), InPlaceOnView()) for _ in range(2))
+    with flopcount.record(model) as recording:
+        model(torch.ones(4, 8)).sum().backward()
+    with FlopCounter(other) as counter:
+        other(torch.ones(4, 8)).sum().backward()
+    report, expected = recording.report(), counter.report()
+    assert list(report) == list(expected)
+    for path in expected:
+        assert report[path].phases["backward"] == expected[path].phases["backward"]
+
+
+class InPlaceOnView(nn.Module):
+    """Scales a view, and so what it is a view of."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x.flatten(0).mul_(2)
+        return x
