@@ -69,7 +69,7 @@ class Bills:
         key = id(recorded), lists  # equal arguments are one object, which the recording keeps
         answer = self._answers.get(key)
         if answer is None:
-            has_others = next(iter(inside()), None) is not None
+            has_others = any(map(_computes, inside()))
             answer = self._answers[key] = _answer(recorded, lists, has_others)
         self._dtypes.update(answer.shapes)
         return answer
@@ -98,10 +98,20 @@ def _answer(recorded: Arguments, lists: tuple[torch.dtype | None, ...], has_othe
         if plan.decision is Decision.VIEW:
             return Answer(None, is_whole=True)
         if plan.decision is Decision.COMPOSITE or (has_others and is_composite(plan.func)):
-            return OPENED  # some have a formula, too: in inference mode a counter sees them whole
+            # some have a formula, too: in inference mode, or on one device, they run whole
+            return OPENED
         return _billed(plan, call_of(recorded, lists))
     except Unknown as error:
         return _uncounted(name, recorded, str(error))
+
+
+def _computes(recorded: Arguments) -> bool:
+    """Whether an op does more than to make, view or copy tensors, as far as is known."""
+    try:
+        plan = plan_of(overload_of(recorded)[0])
+    except Unknown:
+        return False
+    return plan.decision not in (Decision.FREE, Decision.VIEW)
 
 
 def _kernel(recorded: Arguments) -> Answer:

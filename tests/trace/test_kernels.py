@@ -273,3 +273,21 @@ def test_ranks_are_picked_by_their_numbers(ranks: Path) -> None:
     (ranks / "empty").mkdir()
     with pytest.raises(flopcount.TraceError, match=r"no file in it ends in \.json"):
         flopcount.read_trace(ranks / "empty")
+
+
+def test_a_composite_op_that_has_a_kernel_here_is_whole(tmp_path: Path) -> None:
+    """Inside it a tensor is made, and nothing computed: 4 x 8 squares, sums, roots, products."""
+    made = op("aten::empty", 2, 3, "[4, 8]", 6)
+    made["args"]["Input type"] = ["ScalarList", "Scalar"]
+    norm = op("aten::_fused_rms_norm", 0, 9, A, "[8]", [8], 1e-5)
+    norm["args"]["Input type"] = ["float", "ScalarList", "float", "Scalar"]
+    found = report(tmp_path, norm, made, launch(1, 5), kernel(1, 20, 30))
+    (row,) = found.entries
+    assert (row.op, row.uncounted, row.nanoseconds) == ("aten._fused_rms_norm", 0, 10_000)
+    assert row.cost.flops > 4 * 32
+    linear = op("aten::linear", 0, 9, A, [2, 8], [2])
+    inner = op("aten::addmm", 2, 6, [2], A, B, 1, 1)
+    found = report(tmp_path, linear, inner, launch(1, 5), kernel(1, 20, 30))
+    assert [row.op for row in found.entries] == ["aten.addmm"]
+    found = report(tmp_path, linear, launch(1, 5), kernel(1, 20, 30))
+    assert [row.op for row in found.entries] == ["aten.linear"]
