@@ -22,6 +22,7 @@ BENCHMARKS = {
     "overhead": "what counting costs in time: a step under each tool, and pytest with the plugin",
     "regression": "what the last changes cost in time: steps now beside those of another commit",
     "scaling": "how counting grows with depth, steps and modules, to a trillion parameters",
+    "traces": "recordings of accelerators beside another tool; how long reading and recording take",
     "peers": "which of ten tools counts what right, and at what cost",
 }
 
