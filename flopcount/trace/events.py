@@ -46,6 +46,9 @@ LIST = "TensorList"
 MODULE_NAME = "nn.Module: "
 """How the name of a module's frame begins; other frames of Python are passed over."""
 
+INSTANCE = re.compile(r"(?P<type>.*)_\d+")
+"""What follows: the class, and the number of the instance."""
+
 CALL, PART = "flopcount.call:", "flopcount.part:"
 """How the name of a range begins that marks a call of a module, or of a wrapper around it."""
 

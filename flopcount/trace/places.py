@@ -8,12 +8,14 @@ in which its node was made: to that of the last op with the node's number.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from flopcount.attribution.phase import BACKWARD, FORWARD, OPTIMIZER, OTHER, RECOMPUTE
 from flopcount.attribution.tree import ModuleTree, Place, Scope
 from flopcount.trace.events import (
     CALL,
+    INSTANCE,
     MODULE,
     MODULE_NAME,
     OP,
@@ -39,8 +41,6 @@ PROFILER_STEP = re.compile(r"ProfilerStep#(\d+)")
 TORCHS_OWN = re.compile(r"ProfilerStep#|Optimizer\.|## |[a-z]+:|enumerate\(")
 """How the names of ranges begin that torch marks itself: they are no parts of a model."""
 
-INSTANCE = re.compile(r"(?P<type>.*)_\d+")
-
 
 class Around(NamedTuple):
     """What is open around an event, on its thread.
@@ -61,10 +61,16 @@ class Around(NamedTuple):
 
 
 class Places:
-    """Tells the place of each event, in the order of a recording."""
+    """Tells the place of each event, in the order of a recording.
 
-    def __init__(self, recording: Recording) -> None:
+    Args:
+        recording: the recording.
+        paths: the paths of modules that the user has told, by their names in the recording.
+    """
+
+    def __init__(self, recording: Recording, paths: Mapping[str, str]) -> None:
         self.tree = ModuleTree()
+        self._paths = paths
         self._threads = recording.threads
         self._is_marked = any(event.name.startswith(CALL) for event in recording.host)
         self._has_modules = self._is_marked or any(e.kind is MODULE for e in recording.host)
@@ -123,6 +129,12 @@ class Places:
         """Inside a module whose path the recording tells."""
         is_call = event.name.startswith(CALL)
         path = event.name.removeprefix(CALL if is_call else PART)
+        scope = self._scope_at(path)
+        scope.calls += is_counted and is_call and around.node is None
+        return around._replace(scope=scope, is_again=around.node is not None, is_step=False)
+
+    def _scope_at(self, path: str) -> Scope:
+        """The row at a path."""
         scope = self._homes.get(path)
         if scope is None:
             scope = self.tree.root
@@ -130,13 +142,15 @@ class Places:
                 scope = scope.children.setdefault(name, Scope(name, scope))
                 scope.params = scope.trainable = None
             self._homes[path] = scope
-        scope.calls += is_counted and is_call and around.node is None
-        return around._replace(scope=scope, is_again=around.node is not None, is_step=False)
+        return scope
 
     def _in_module(self, event: Event, around: Around, is_counted: bool) -> Around:
         name = event.name.removeprefix(MODULE_NAME)
-        match = INSTANCE.fullmatch(name)
-        scope = self._scope(name, match["type"] if match else name, around.scope)
+        if name in self._paths:
+            scope = self._scope_at(self._paths[name])
+        else:
+            match = INSTANCE.fullmatch(name)
+            scope = self._scope(name, match["type"] if match else name, around.scope)
         scope.calls += is_counted and around.node is None
         return around._replace(scope=scope, is_again=around.node is not None, is_step=False)
 

@@ -8,14 +8,19 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from os import PathLike, fspath
 from pathlib import Path
+from typing import cast
 
 import torch
+from torch import nn
 
+from flopcount.attribution.wrappers import innermost, type_name
 from flopcount.errors import TraceError, UncountedOpWarning
 from flopcount.report.merge import merged
 from flopcount.report.report import Report
+from flopcount.report.tree import Module
 from flopcount.torch_private.modes import no_autocast, without_modes
 from flopcount.trace.events import MODULES, Event, Recording, read
+from flopcount.trace.naming import parameters_of, paths_of
 from flopcount.trace.walk import Walk, steps_in
 
 
@@ -23,6 +28,8 @@ def read_trace(
     path: str | PathLike[str],
     steps: int | Iterable[int] | None = None,
     ranks: int | Iterable[int] | None = None,
+    *,
+    model: nn.Module | None = None,
 ) -> Report:
     """Report what a recorded run cost, and how long its devices took for it.
 
@@ -46,10 +53,13 @@ def read_trace(
         steps: the number of the profiler's step to read, or several: those of ``ProfilerStep#5``.
             By default the whole recording.
         ranks: the rank to read, or several; by default all that there are.
+        model: the model that ran, or one like it on the meta device. Modules have the names that
+            they have in it, and their parameters, where the order of calls and the shapes agree.
+            A recording of :func:`flopcount.record` has them already.
 
     Raises:
         TraceError: the file is no such recording, has no shapes, is damaged or cut off, or has no
-            such step or rank. The message says which, and how to record.
+            such step, rank or model. The message says which, and how to record.
         OSError: the file cannot be read.
 
     Warns:
@@ -62,7 +72,7 @@ def read_trace(
         rank = _rank(recording)
         found.append(rank)
         if wanted is None or rank in wanted:
-            report, reasons = _count(recording, steps)
+            report, reasons = _count(recording, steps, model)
             reports.append(report)
             uncounted = {**reasons, **uncounted}
     missing = [rank for rank in wanted or () if rank not in found]
@@ -93,14 +103,38 @@ def _rank(recording: Recording) -> int | None:
 
 
 def _count(
-    recording: Recording, steps: int | Iterable[int] | None
+    recording: Recording, steps: int | Iterable[int] | None, model: nn.Module | None
 ) -> tuple[Report, dict[str, str]]:
     """The report of one recording, and why ops are uncounted."""
     selected = _steps(recording, steps)
+    is_named = model is None or MODULES in recording.about
+    paths = {} if is_named else paths_of(recording, cast(nn.Module, model))
     with without_modes(), no_autocast(), torch.inference_mode(False), torch.no_grad():
-        walk = Walk(recording, selected)
+        walk = Walk(recording, selected, paths)
     report = walk.ledger.report(walk.places.tree, run=walk.run)
+    if paths:
+        report = _with_names(report, innermost(cast(nn.Module, model)))
     return _with_modules(report, recording), walk.uncounted
+
+
+def _with_names(report: Report, model: nn.Module) -> Report:
+    """The report with the classes and parameters of the modules that are in ``model``."""
+    root = type_name(model)
+
+    def told(module: Module) -> Module:
+        if module.path == root:
+            return described(module, model)
+        name = module.path.removeprefix(f"{root}.")
+        held = dict(model.named_modules(remove_duplicate=False))
+        return described(module, held[name]) if name in held and name != module.path else module
+
+    return replace(report, modules=tuple(map(told, report.modules)), model_path=root)
+
+
+def described(module: Module, held: nn.Module) -> Module:
+    """The row of a module, with its class and its parameters."""
+    params, trainable = parameters_of(held)
+    return replace(module, type=type_name(held), params=params, trainable=trainable)
 
 
 def _with_modules(report: Report, recording: Recording) -> Report:

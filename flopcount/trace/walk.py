@@ -57,6 +57,7 @@ class Walk:
     Args:
         recording: the recording.
         steps: the steps of the profiler to read, by number; the whole recording if there are none.
+        paths: the paths of modules that the user has told, by their names in the recording.
 
     Attributes:
         ledger: what they cost.
@@ -64,10 +65,12 @@ class Walk:
         run: the time that they took.
     """
 
-    def __init__(self, recording: Recording, steps: Mapping[int, Event]) -> None:
+    def __init__(
+        self, recording: Recording, steps: Mapping[int, Event], paths: Mapping[str, str]
+    ) -> None:
         self.ledger = Ledger()
         self.uncounted: dict[str, str] = {}
-        self.places = Places(recording)
+        self.places = Places(recording, paths)
         self._recording = recording
         self._steps = [(event.start, event.end) for event in steps.values()]
         self._bills = Bills()
