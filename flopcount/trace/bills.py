@@ -27,10 +27,7 @@ from flopcount.trace.call import (
     shapes_of,
     size_of,
 )
-from flopcount.trace.events import LIST, OP_NAME, Arguments
-
-TRITON = "triton"
-"""The backend of kernels whose dims inductor writes into a recording."""
+from flopcount.trace.events import CPP, LIST, OP_NAME, TRITON, Arguments
 
 Dtypes = Mapping[tuple[int, ...], torch.dtype]
 """The dtypes of tensors by their shapes."""
@@ -89,6 +86,8 @@ class Bills:
 
 def _answer(recorded: Arguments, lists: tuple[torch.dtype | None, ...], has_others: bool) -> Answer:
     name = recorded.name.replace("::", ".", 1)
+    if recorded.extra == CPP:
+        return _uncounted(f"inductor.{name}", recorded, "a fused kernel tells no shapes")
     if recorded.extra == TRITON:
         return _kernel(recorded)
     if not OP_NAME.fullmatch(recorded.name):

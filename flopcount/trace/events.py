@@ -40,6 +40,12 @@ KINDS = {
 OP_NAME = re.compile(r"\w+::\w+")
 """What ops are called. Other events on the host are parts of torch around ops."""
 
+TRITON, CPP = "triton", "cpp"
+"""What inductor compiles kernels for: a device, and the CPU."""
+
+FUSED = re.compile(r"(graph_\d+_)?cpp_fused_\w+")
+"""Kernels of the CPU, which inductor records without their arguments, if it is told to."""
+
 LIST = "TensorList"
 """The type of a list of tensors."""
 
@@ -237,6 +243,9 @@ class _Reader:
             event.forward_thread = args.get("Fwd thread id") or 0
             if "Input Dims" in args or "Input dims" in args:
                 event.arguments = self._arguments(event.name, args)
+            elif FUSED.fullmatch(event.name):
+                told = {"Input Dims": [], "kernel_backend": CPP}
+                event.arguments = self._arguments(event.name, told)
         self.recording.host.append(event)
 
     def _arguments(self, name: str, args: dict[str, Any]) -> Arguments:
