@@ -225,22 +225,22 @@ class _Reader:
         start, duration = float(raw["ts"]), float(raw["dur"])
         if duration < 0 or not math.isfinite(start + duration):
             raise ValueError(f"{raw['name']} takes {duration} µs from {start} on")
-        thread = raw.get("pid"), raw.get("tid")
         # torch writes microseconds with three digits
         start, end = round(1000 * start), round(1000 * start) + round(1000 * duration)
-        event = Event(kind, str(raw["name"]), start, end, thread)
+        event = Event(kind, str(raw["name"]), start, end, _thread(raw))
         args = raw.get("args") or {}
-        event.external = args.get("External id", args.get("external id"))
+        event.external = _number(args.get("External id", args.get("external id")))
         if kind is KERNEL:
-            event.correlation = args.get("correlation")
-            event.lane = args.get("device", raw.get("pid")), args.get("stream", raw.get("tid"))
+            event.correlation = _number(args.get("correlation"))
+            device, stream = args.get("device", raw.get("pid")), args.get("stream", raw.get("tid"))
+            event.lane = _name(device), _name(stream)
             self.recording.kernels.append(event)
             return
         if kind is LAUNCH:
-            event.correlation = args.get("correlation")
+            event.correlation = _number(args.get("correlation"))
         elif kind is not MODULE:
-            event.sequence = args.get("Sequence number") if kind is OP else None
-            event.forward_thread = args.get("Fwd thread id") or 0
+            event.sequence = _number(args.get("Sequence number")) if kind is OP else None
+            event.forward_thread = _number(args.get("Fwd thread id")) or 0
             if "Input Dims" in args or "Input dims" in args:
                 event.arguments = self._arguments(event.name, args)
             elif FUSED.fullmatch(event.name):
@@ -249,18 +249,21 @@ class _Reader:
         self.recording.host.append(event)
 
     def _arguments(self, name: str, args: dict[str, Any]) -> Arguments:
-        dims = args.get("Input Dims", args.get("Input dims"))
-        types = args.get("Input type", ())
+        dims: Any = args.get("Input Dims", args.get("Input dims"))
+        types = args.get("Input type", [""] * len(dims))
         strides, values = args.get("Input Strides"), args.get("Concrete Inputs")
         extra = str(args.get("kernel_backend", ""))
         key = name, repr(dims), repr(types), repr(strides), repr(values), extra
         arguments = self.known.get(key)
         if arguments is None:
+            for told in (types, strides, values):
+                if told is not None and (not isinstance(told, list) or len(told) != len(dims)):
+                    raise ValueError("it has another number of shapes than of what else it tells")
             arguments = Arguments(
                 name,
-                _tuples(dims),
+                _shapes(dims),
                 tuple(kind if isinstance(kind, str) else LIST for kind in types),
-                None if strides is None else _tuples(strides),
+                None if strides is None else _shapes(strides),
                 None if values is None else tuple(map(str, values)),
                 extra,
             )
@@ -268,11 +271,11 @@ class _Reader:
         return arguments
 
     def _add_flow(self, raw: dict[str, Any]) -> None:
-        thread = raw.get("pid"), raw.get("tid")
+        flow, thread = _name(raw["id"]), _thread(raw)
         if raw["ph"] == "s":
-            self.flows[raw["id"]] = thread
+            self.flows[flow] = thread
         elif raw["ph"] == "f":
-            self.ends.append((raw["id"], thread, round(1000 * float(raw["ts"]))))
+            self.ends.append((flow, thread, round(1000 * float(raw["ts"]))))
 
     def finish(self) -> None:
         """Check that there are ops with shapes; sort, and put events inside one another."""
@@ -327,5 +330,36 @@ def _nest(events: list[Event]) -> None:
         stack.append(event)
 
 
-def _tuples(value: Any) -> Any:
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+def _thread(raw: dict[str, Any]) -> Thread:
+    return _name(raw.get("pid")), _name(raw.get("tid"))
+
+
+def _name(value: Any) -> Any:
+    """A number or a word that something is called by, if it is one."""
+    if isinstance(value, (list, dict)):
+        raise ValueError(f"{value!r} is neither a number nor a word")
+    return value
+
+
+def _number(value: Any) -> int | None:
+    """A whole number, if it is one, or none."""
+    if value is not None and type(value) is not int:
+        raise ValueError(f"{value!r} is no whole number")
+    return value
+
+
+def _shapes(items: Any) -> tuple[Any, ...]:
+    """Shapes, or strides: a list of numbers for each tensor, and of such for a list of tensors."""
+
+    def shape(item: Any) -> tuple[Any, ...]:
+        if not isinstance(item, list):
+            raise ValueError(f"{item!r} is no shape")
+        if any(isinstance(part, list) for part in item):
+            return tuple(map(shape, item))
+        if any(type(part) is not int or not 0 <= part < 1 << 62 for part in item):
+            raise ValueError(f"{item!r} is no shape")
+        return tuple(item)
+
+    if not isinstance(items, list):
+        raise ValueError(f"{items!r} are no shapes")
+    return tuple(map(shape, items))
