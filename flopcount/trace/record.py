@@ -6,6 +6,7 @@ import json
 import shutil
 import tempfile
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Mapping
 from os import PathLike
 from pathlib import Path
@@ -82,8 +83,9 @@ class Recorder:
             on_trace_ready=self._keep,
             record_shapes=True,
         )
-        self._folder = tempfile.TemporaryDirectory(prefix="flopcount-")
-        self._path = Path(self._folder.name, "trace.json")
+        folder = tempfile.mkdtemp(prefix="flopcount-")
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        self._path = Path(folder, "trace.json")
 
     def __enter__(self) -> Recorder:
         self._profile.start()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
 import json
 import threading
@@ -331,3 +332,15 @@ def test_a_device_has_its_own_time() -> None:
     assert report.model.total.macs == 2 * 512 * 1024 * 1024
     assert 0 < (report["0"].seconds or 0) <= report.run.work / 1e9
     assert report.run.kernels
+
+
+def test_its_file_goes_with_it() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with flopcount.record() as recording:
+            batch() + 1
+        path = recording._path
+        assert path.exists()
+        del recording
+        gc.collect()
+    assert not path.parent.exists()
