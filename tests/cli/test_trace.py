@@ -78,6 +78,8 @@ def test_by_op(recording: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert table["aten.add"][-4:] == ["629", "18.8", "%", "memory"]
     assert table["mylib.gather"][:2] == ["*", "float32"]
     assert table["mylib.gather"][-2:] == ["13.3", "%"]
+    # in 140 µs, at least 64.1 for the product and 7.5 for the sum
+    assert table["total"][-4:] == ["360", "51.2", "%", "compute"]
 
 
 def test_by_module_kernel_and_shape(recording: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -85,6 +87,7 @@ def test_by_module_kernel_and_shape(recording: Path, capsys: pytest.CaptureFixtu
     table = rows(capsys.readouterr().out)
     assert table["Net_0"][:2] == ["*", "2"]
     assert table["Linear_0"][:3] == ["2", "2.147", "G"]
+    assert table["total"][:2] == ["2.147", "G"]
     assert run(recording, "--by", "kernel") == 0
     table = rows(capsys.readouterr().out)
     assert table["sgemm_128x128"] == ["aten.mm", "2", "0.080", "53.3", "%"]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from flopcount.cost import ZERO, Cost
 from flopcount.hardware.roofline import bound_of
-from flopcount.report.render.table import INDENT, label_of, quantity, tabulated
+from flopcount.report.render.table import INDENT, OUTSIDE, label_of, quantity, tabulated
 
 if TYPE_CHECKING:
     from flopcount.hardware.device import Device
@@ -137,6 +137,7 @@ def _by_op(report: Report, run: Run, roofline: Roofline | None) -> Lines:
             label = f"{op} *" if key in unknown else op
             if costs[key] or times[key]:
                 yield Line([label, dtype], calls[key], costs[key], times[key], bound)
+        yield _total(report, ["total", ""], roofline)
 
     return ["op", "dtype"], lines()
 
@@ -152,8 +153,19 @@ def _by_module(report: Report, run: Run, roofline: Roofline | None) -> Lines:
             time = round(1e9 * (node.seconds or 0))
             yield Line([label], node.calls, node.total, time, bound)
             waiting += [(child, level + 1) for child in reversed(node.children)]
+        own = report.root.rows
+        if own:
+            time = sum(row.nanoseconds or 0 for row in own)
+            yield Line([OUTSIDE], 0, report.root.own, time)
+        yield _total(report, ["total"], roofline)
 
     return ["module"], lines()
+
+
+def _total(report: Report, labels: list[str], roofline: Roofline | None) -> Line:
+    """All ops together."""
+    time = sum(row.nanoseconds or 0 for row in report.entries)
+    return Line(labels, 0, report.total, time, roofline.total if roofline else None)
 
 
 def _by_kernel(report: Report, run: Run, roofline: Roofline | None) -> Lines:
