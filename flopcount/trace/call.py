@@ -195,7 +195,8 @@ def _value(recorded: Arguments, place: int, parameter: Any, dtypes: Iterator[Any
     if kind == LIST:
         is_optional = base == "List[Optional[Tensor]]"
         shapes = recorded.dims[place]
-        if not shapes:
+        lists = zip(recorded.types, recorded.dims, strict=True)
+        if not any(dims for other, dims in lists if other == LIST):
             raise Unknown("a list of its tensors is empty in the recording, as long lists are")
         strides = recorded.strides[place] if recorded.strides else [None] * len(shapes)
         listed = [(*item, next(dtypes)) for item in zip(shapes, strides, strict=True)]

@@ -281,12 +281,12 @@ class _Reader:
         """Check that there are ops with shapes; sort, and put events inside one another."""
         recording = self.recording
         ops = [event for event in recording.host if event.kind is OP]
-        if not ops:
+        if not ops and MODULES not in recording.about:
             raise TraceError(
                 f"{recording.name}: no op of torch is in it: it is no recording of torch.profiler, "
                 f"or one without the CPU's activities; {HOW_TO_RECORD}"
             )
-        if not self.known:
+        if not self.known and MODULES not in recording.about:
             raise TraceError(f"{recording.name}: it has no shapes; {HOW_TO_RECORD}")
         recording.host.sort(key=_order)
         _nest(recording.host)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from typing import NamedTuple
+from urllib.parse import unquote
 
 from flopcount.attribution.phase import BACKWARD, FORWARD, OPTIMIZER, OTHER, RECOMPUTE
 from flopcount.attribution.tree import ModuleTree, Place, Scope
@@ -72,7 +73,7 @@ class Places:
         self.tree = ModuleTree()
         self._paths = paths
         self._threads = recording.threads
-        self._is_marked = any(event.name.startswith(CALL) for event in recording.host)
+        self._is_marked = any(event.name.startswith((CALL, PART)) for event in recording.host)
         self._has_modules = self._is_marked or any(e.kind is MODULE for e in recording.host)
         self._engines = engines(recording)
         self._graph_makers = graph_makers(recording)
@@ -128,7 +129,7 @@ class Places:
     def _in_marked(self, event: Event, around: Around, is_counted: bool) -> Around:
         """Inside a module whose path the recording tells."""
         is_call = event.name.startswith(CALL)
-        path = event.name.removeprefix(CALL if is_call else PART)
+        path = unquote(event.name.removeprefix(CALL if is_call else PART))
         scope = self._scope_at(path)
         scope.calls += is_counted and is_call and around.node is None
         return around._replace(scope=scope, is_again=around.node is not None, is_step=False)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from os import PathLike, fspath
 from pathlib import Path
 from typing import cast
+from urllib.parse import unquote
 
 import torch
 from torch import nn
@@ -142,8 +142,8 @@ def _with_modules(report: Report, recording: Recording) -> Report:
     if MODULES not in recording.about:
         return report
     try:
-        told = Report.from_json(json.dumps(recording.about[MODULES]))
-    except ValueError as error:
+        told = Report.from_json(unquote(recording.about[MODULES]))
+    except (TypeError, ValueError) as error:
         raise TraceError(f"{recording.name}: its modules are damaged: {error}") from error
     known = {module.path: module for module in told.modules}
     modules = tuple(

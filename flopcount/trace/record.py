@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
 import threading
@@ -12,6 +11,7 @@ from os import PathLike
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+from urllib.parse import quote
 
 from torch import nn
 from torch.nn.modules.module import (
@@ -28,7 +28,7 @@ from flopcount.report.ledger import Ledger
 from flopcount.report.report import Report
 from flopcount.torch_private.autograd import backward_task
 from flopcount.torch_private.compiler import unseen_by_compiler
-from flopcount.torch_private.ranges import Range
+from flopcount.torch_private.ranges import Range, is_recording
 from flopcount.trace.events import CALL, MODULES, PART
 from flopcount.trace.read import read_trace
 
@@ -59,7 +59,8 @@ def record(
             takes them. It names the root.
         others: further models, each of which has a root of its own.
         schedule: which steps to record, as ``torch.profiler.schedule`` says it. Call
-            ``recording.step()`` at the end of each step. Of several cycles the last one is kept.
+            ``recording.step()`` at the end of each step. Of several cycles the last whole one is
+            kept.
 
     Returns:
         What to enter, and to ask for ``report()`` and ``save(path)`` afterwards.
@@ -86,8 +87,14 @@ class Recorder:
         folder = tempfile.mkdtemp(prefix="flopcount-")
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         self._path = Path(folder, "trace.json")
+        self._is_leaving = False
 
     def __enter__(self) -> Recorder:
+        if self._is_leaving or is_recording():
+            raise FlopcountError(
+                "torch.profiler is recording here already, or this recorder has recorded: enter "
+                "another flopcount.record(…) once the block before is over"
+            )
         self._profile.start()
         self._ranges.open()
         return self
@@ -99,6 +106,7 @@ class Recorder:
         traceback: TracebackType | None,
     ) -> None:
         self._ranges.close()
+        self._is_leaving = True
         self._name_modules()
         self._profile.stop()
 
@@ -144,12 +152,15 @@ class Recorder:
         return self._path
 
     def _keep(self, profiler: Any) -> None:
+        if self._is_leaving and self._path.exists():
+            return  # the schedule has begun another cycle, which is not whole
         profiler.export_chrome_trace(str(self._path))
 
     def _name_modules(self) -> None:
         """Write the modules that ran into the recording: what it tells of them is their names."""
         modules = Ledger().report(self._tree).to_json()
-        self._profile.add_metadata_json(MODULES, json.dumps(json.loads(modules)))
+        # torch escapes neither quotes nor letters beyond ASCII
+        self._profile.add_metadata_json(MODULES, f'"{quote(modules)}"')
 
 
 class ModuleRanges:
@@ -187,7 +198,7 @@ class ModuleRanges:
         _, place, is_call = self._tree.find(module, caller)
         if is_call and backward_task() == -1:
             place.scope.calls += 1
-        marked = Range(f"{CALL if is_call else PART}{place.scope.path}")
+        marked = Range(f"{CALL if is_call else PART}{quote(place.scope.path)}")
         marked.__enter__()
         stack.append((module, place, marked))
 

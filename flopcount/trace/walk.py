@@ -11,10 +11,11 @@ from typing import Any
 
 from flopcount.attribution.phase import RECOMPUTE
 from flopcount.attribution.tree import Place
-from flopcount.cost import ZERO
+from flopcount.cost import ZERO, Cost
 from flopcount.formulas import Bill
 from flopcount.report.ledger import Ledger
 from flopcount.report.run import CPU, CallTime, KernelTime, Run
+from flopcount.torch_private.ops import overloads_named
 from flopcount.trace.bills import Answer, Bills
 from flopcount.trace.call import described, shapes_of
 from flopcount.trace.events import CALL, OP, PART, RANGE, Arguments, Event, Recording
@@ -22,7 +23,10 @@ from flopcount.trace.kernels import busy, launchers
 from flopcount.trace.places import PROFILER_STEP, Places, is_inside
 
 COVERED = object()
-"""The posting of views, which move nothing: nor does what is inside them."""
+"""The posting of views, which move nothing, nor does what is inside them; and of compilation."""
+
+COMPILING = "(dynamo_timed)"
+"""How the names of events end in which torch compiles: ops inside run on tensors without data."""
 
 COLLECTIVE = re.compile(r"(nccl|gloo|mpi|ucc|xccl|hccl):")
 """How the names of the ranges begin that torch marks around collectives."""
@@ -35,7 +39,7 @@ class Posting:
     Attributes:
         calls: how many there were.
         nanoseconds: how long their kernels ran; on a CPU, how long they took themselves.
-        has_others: of a call whose cost is unknown: whether ops inside it have bills.
+        inside: of a call whose cost is unknown: what the ops inside it cost.
     """
 
     place: Place
@@ -43,12 +47,16 @@ class Posting:
     arguments: Arguments
     calls: int = 0
     nanoseconds: int = 0
-    has_others: bool = False
+    inside: Cost = ZERO
 
     @property
     def is_said(self) -> bool:
-        """Whether it has a row: if others have its work, an op of unknown cost has none."""
-        return self.bill.counted or self.nanoseconds > 0 or not self.has_others
+        """Whether it has a row: if others have its work, an op of unknown cost has none.
+
+        An op that torch knows may call others to prepare its work. They have it if they multiply.
+        """
+        others = self.inside.macs if overloads_named(self.arguments.name) else self.inside.flops
+        return self.bill.counted or self.nanoseconds > 0 or not others
 
 
 class Walk:
@@ -89,6 +97,8 @@ class Walk:
     def _post(self, index: int, event: Event) -> None:
         """Post an op, unless it is a kernel of the one around it."""
         outer = event.outer.posting if event.outer else None
+        if event.name.endswith(COMPILING):
+            outer = COVERED
         is_selected = self._is_selected(event)
         event.around, event.posting = self.places.around(event, is_selected), outer
         is_kernel = outer is COVERED or (outer is not None and outer.bill.counted)
@@ -104,7 +114,7 @@ class Walk:
                 return
             event.posting = self._posting(event, place, answer.bill)
             if outer is not None:
-                outer.has_others = True
+                outer.inside += answer.bill.cost
 
     def _is_stopped(self, event: Event, place: Place, bill: Bill) -> bool:
         """Whether a checkpoint has what it needs when ``event`` begins, and stops it there.
@@ -194,7 +204,8 @@ class Walk:
         return Run(
             devices=tuple(device_name(recording, device) for device in devices),
             steps=steps,
-            span=max(event.end for event in everything) - min(event.start for event in everything),
+            span=max((event.end for event in everything), default=0)
+            - min((event.start for event in everything), default=0),
             busy=sum(map(busy, devices.values())),
             work=sum(event.duration for events in devices.values() for event in events),
             counted=sum(posting.nanoseconds for posting in said if posting.bill.counted),
@@ -208,7 +219,7 @@ class Walk:
         work = []
         for event in self._recording.host:
             posting, outer = event.posting, event.outer.posting if event.outer else None
-            if isinstance(posting, Posting) and posting is not outer and not posting.has_others:
+            if isinstance(posting, Posting) and posting is not outer and posting.is_said:
                 posting.nanoseconds += event.duration
                 work.append(event)
         return work

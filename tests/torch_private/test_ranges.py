@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from flopcount.torch_private.ranges import Range
+from flopcount.torch_private.ranges import Range, is_recording
 
 
 def test_a_range_is_around_the_ops_that_run_inside_it(tmp_path: Path) -> None:
@@ -27,3 +27,10 @@ def test_a_range_is_around_the_ops_that_run_inside_it(tmp_path: Path) -> None:
 def test_it_does_nothing_where_nobody_records() -> None:
     with Range("mine"):
         assert torch.ones(2).sum() == 2
+
+
+def test_whether_the_profiler_records() -> None:
+    assert not is_recording()
+    with profile(activities=[ProfilerActivity.CPU]):
+        assert is_recording()
+    assert not is_recording()

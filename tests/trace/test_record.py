@@ -19,7 +19,7 @@ from torch.profiler import schedule
 from torch.utils.checkpoint import checkpoint
 
 import flopcount
-from flopcount import FlopCounter, FlopcountError, Report
+from flopcount import Cost, FlopCounter, FlopcountError, Report
 from tests.hooks import watchers
 from tests.trace.recordings import products
 
@@ -261,6 +261,85 @@ def test_nothing_to_report_says_why() -> None:
         recording.save("trace.json")
 
 
+@pytest.mark.parametrize("name", ['a"b', "ü", "a\\b", "a\nb", "模", "a b", "%41"])
+def test_names_of_modules_may_have_any_letters(name: str) -> None:
+    """torch writes names into the file as they are, quotes and all."""
+    model = nn.ModuleDict({name: linear()})
+    with flopcount.record(model) as recording:
+        model[name](batch())
+    report = recording.report()
+    assert report[name].total.macs == P
+    assert (report[name].type, report[name].params) == ("Linear", 64)
+
+
+@pytest.mark.parametrize(("steps", "products"), [(2, 1), (3, 5), (4, 5), (5, 5), (6, 11)])
+def test_the_last_whole_cycle_of_a_schedule_is_kept(steps: int, products: int) -> None:
+    """Step n has n products; of each three, the second and the third are recorded."""
+    layer = linear()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with flopcount.record(layer, schedule=schedule(wait=1, warmup=0, active=2)) as recording:
+            for step in range(steps):
+                for _ in range(step + 1):
+                    layer(batch())
+                recording.step()
+    if steps == 2:
+        products = 2  # a part of the first cycle is more than nothing
+    assert recording.report().total.macs == products * P
+
+
+def test_an_empty_block_has_an_empty_report() -> None:
+    with flopcount.record(linear()) as recording:
+        pass
+    report = recording.report()
+    assert (report.total, report.uncounted) == (Cost(), {})
+    assert report.run is not None
+    assert report.run.work == 0
+
+
+def test_two_recordings_at_once_are_refused() -> None:
+    """torch's profiler would end the process."""
+    with flopcount.record() as recording:
+        with pytest.raises(FlopcountError, match="recording here already"), flopcount.record():
+            pass
+        with pytest.raises(FlopcountError, match="recording here already"), recording:
+            pass
+        batch() + 1
+    assert recording.report().total.arith == 32
+    with pytest.raises(FlopcountError, match="this recorder has recorded"), recording:
+        pass
+    with torch.profiler.profile(), pytest.raises(FlopcountError, match="recording here already"):
+        flopcount.record().__enter__()
+
+
+def test_a_fused_optimizer_is_counted() -> None:
+    """Its list of greatest averages is empty, since nobody asked for them."""
+    model, other = linear(), linear()
+    reports = []
+    for layer in (model, other):
+        optimizer = torch.optim.Adam(layer.parameters(), fused=True)
+        layer(batch()).sum().backward()
+        if layer is model:
+            with flopcount.record(layer) as recording:
+                optimizer.step()
+            reports.append(recording.report())
+        else:
+            with FlopCounter(layer) as counter:
+                optimizer.step()
+            reports.append(counter.report())
+    report, expected = reports
+    assert report.uncounted == {}
+    op = "aten._fused_adam_"
+    assert report.by_operator()[op].flops == expected.by_operator()[op].flops > 0
+
+
+def test_an_op_of_unknown_cost_is_named_though_it_prepares_by_others() -> None:
+    with flopcount.record() as recording:
+        torch.unique(torch.arange(9.0))
+        torch.linalg.lstsq(torch.eye(4), torch.eye(4))
+    assert {"aten._unique2", "aten.linalg_lstsq"} <= set(recording.report().uncounted)
+
+
 def test_what_is_no_model() -> None:
     with pytest.raises(TypeError, match=r"model must be a torch\.nn\.Module, got list"):
         flopcount.record([linear()])
@@ -299,10 +378,13 @@ class TestCompiled:
     def test_one_that_is_compiled_inside(self) -> None:
         """Once more after the block: torch's compiler has seen that modules have hooks in it."""
         compiled = torch.compile(nested(), backend="aot_eager", fullgraph=True)
-        with flopcount.record(compiled):
+        with flopcount.record(compiled) as recording:
             compiled(batch()).sum().backward()
             compiled(batch()).sum().backward()
             assert self.graphs() == (1, 0)
+        # what torch runs on tensors without data while it compiles is none of the program
+        assert products(recording.report()) == {"forward": 4 * P, "backward": 6 * P}
+        assert list(recording.report()) == ["<block>", ""]
         compiled(batch()).sum().backward()
         assert self.graphs() == (2, 0)
 
