@@ -222,6 +222,7 @@ class Report:
             tf32: whether products of float32 may run as TF32.
 
         Raises:
+            TypeError: ``device`` is neither a device nor a name.
             UnknownDeviceError: the peaks are not known; the message says how to pass them.
         """
         found = device_named(device, self.run.devices if self.run else ())

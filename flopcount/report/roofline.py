@@ -81,10 +81,13 @@ def device_named(device: Device | str | None, recorded: tuple[str, ...]) -> Devi
     """The device with this name, or the one that ``recorded`` names.
 
     Raises:
+        TypeError: ``device`` is neither a device nor a name.
         UnknownDeviceError: none is known by the name, or several devices or none were recorded.
     """
     if isinstance(device, Device):
         return device
+    if device is not None and not isinstance(device, str):
+        raise TypeError(f"expected a flopcount.Device or a name, got {device!r}")
     names = set(recorded) if device is None else {device}
     if len(names) != 1:
         what = f"these devices were recorded: {', '.join(sorted(names))}" if names else "no device"

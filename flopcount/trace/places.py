@@ -97,8 +97,11 @@ class Places:
             if event.name.startswith(NODE):
                 return around._replace(node=event, is_again=False, is_step=False, records=False)
             if event.sequence is not None and not event.forward_thread:
+                scope = around.scope
+                if around.node is not None and not around.is_again:
+                    scope = self._maker(around.node)  # the gradient's own graph
                 for thread in (event.thread, None):  # the last op with a number makes the node
-                    self._makers.setdefault(thread, {})[event.sequence] = around.scope
+                    self._makers.setdefault(thread, {})[event.sequence] = scope
                 return around if around.records else around._replace(records=True)
         return around
 

@@ -67,6 +67,8 @@ def read_trace(
     """
     reports, uncounted, found = [], dict[str, str](), []
     wanted = None if ranks is None else [ranks] if isinstance(ranks, int) else list(ranks)
+    if wanted == []:
+        raise TraceError(f"{fspath(path)}: no rank was asked for")
     for file in _files(path):
         recording = read(file)
         rank = _rank(recording)

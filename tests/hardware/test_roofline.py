@@ -72,5 +72,7 @@ def test_an_unknown_device_says_how_to_pass_its_peaks() -> None:
     report = flopcount.count(nn.Linear(8, 8), torch.ones(4, 8))
     with pytest.raises(UnknownDeviceError, match=r"'Abacus' are not known: pass flopcount.Device"):
         report.roofline("Abacus")
+    with pytest.raises(TypeError, match=r"expected a flopcount\.Device or a name, got 3"):
+        report.roofline(3)
     with pytest.raises(UnknownDeviceError, match=r"no device: name one, as in roofline"):
         report.roofline()

@@ -270,6 +270,8 @@ def test_ranks_are_picked_by_their_numbers(ranks: Path) -> None:
         flopcount.read_trace(ranks, ranks=[0, 2])
     with pytest.raises(flopcount.TraceError, match="no rank 1; it has 0"):
         flopcount.read_trace(ranks / "rank0.json", ranks=1)
+    with pytest.raises(flopcount.TraceError, match="no rank was asked for"):
+        flopcount.read_trace(ranks, ranks=[])
     (ranks / "empty").mkdir()
     with pytest.raises(flopcount.TraceError, match=r"no file in it ends in \.json"):
         flopcount.read_trace(ranks / "empty")

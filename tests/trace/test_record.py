@@ -134,6 +134,23 @@ def products_of(report: Report, path: str) -> dict[str, int]:
     return {phase: cost.macs for phase, cost in report[path].phases.items() if cost.macs}
 
 
+def test_gradients_of_gradients_belong_to_the_module_of_the_gradient() -> None:
+    def penalty(model: nn.Module) -> None:
+        x = batch().requires_grad_()
+        (gradient,) = torch.autograd.grad(model(x).square().sum(), x, create_graph=True)
+        gradient.square().sum().backward()
+
+    model, other = (nn.Sequential(linear(), nn.Tanh(), linear()) for _ in range(2))
+    with flopcount.record(model) as recording:
+        penalty(model)
+    with FlopCounter(other) as counter:
+        penalty(other)
+    report, expected = recording.report(), counter.report()
+    assert {path: products_of(report, path) for path in report} == {
+        path: products_of(expected, path) for path in expected
+    }
+
+
 def test_several_models_are_named() -> None:
     g, d = linear(), linear()
     with flopcount.record({"G": g, "D": d}) as recording:
