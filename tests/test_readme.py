@@ -152,6 +152,7 @@ def test_commands_print_what_is_shown(
     assert program == "flopcount"
     if any(argument.endswith(".json.gz") for argument in arguments):
         if not os.environ.get("FLOPCOUNT_TRACES"):
+            # Recordings of accelerators are too large for the repository.
             pytest.skip("FLOPCOUNT_TRACES names no folder")
         monkeypatch.chdir(os.environ["FLOPCOUNT_TRACES"])
     with contextlib.suppress(SystemExit):  # --help

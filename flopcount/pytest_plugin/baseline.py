@@ -108,7 +108,7 @@ def _counts(root: ModuleNode) -> dict[str, int]:
     counts: dict[str, int] = {}
     for node, path in nodes:
         counts[f"calls of {path}"] = node.calls
-        counts[f"parameters of {path}"] = node.params or 0
+        counts[f"parameters of {path}"] = node.params or 0  # known of a model that ran here
     for node, path in nodes:
         for row in node.rows:
             what = f"calls of {row.op} ({row.dtype}, {row.phase} of {path})"

@@ -86,9 +86,9 @@ class Bills:
 
 def _answer(recorded: Arguments, lists: tuple[torch.dtype | None, ...], has_others: bool) -> Answer:
     name = recorded.name.replace("::", ".", 1)
-    if recorded.extra == CPP:
+    if recorded.backend == CPP:
         return _uncounted(f"inductor.{name}", recorded, "a fused kernel tells no shapes")
-    if recorded.extra == TRITON:
+    if recorded.backend == TRITON:
         return _kernel(recorded)
     if not OP_NAME.fullmatch(recorded.name):
         return OPENED

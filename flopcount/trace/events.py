@@ -80,7 +80,7 @@ class Arguments:
             nothing for all else.
         strides: likewise; None where they were not recorded.
         values: numbers as text; None where they were not recorded.
-        extra: what else a compiled kernel tells about itself.
+        backend: what compiled a kernel of a compiled program, ``triton`` or ``cpp``; else empty.
     """
 
     name: str
@@ -88,7 +88,7 @@ class Arguments:
     types: tuple[str, ...]
     strides: tuple[Any, ...] | None
     values: tuple[str, ...] | None
-    extra: str = ""
+    backend: str = ""
 
     def second_half(self) -> Arguments:
         """The second half of them."""
@@ -252,20 +252,20 @@ class _Reader:
         dims: Any = args.get("Input Dims", args.get("Input dims"))
         types = args.get("Input type", [""] * len(dims))
         strides, values = args.get("Input Strides"), args.get("Concrete Inputs")
-        extra = str(args.get("kernel_backend", ""))
-        key = name, repr(dims), repr(types), repr(strides), repr(values), extra
+        backend = str(args.get("kernel_backend", ""))
+        key = name, repr(dims), repr(types), repr(strides), repr(values), backend
         arguments = self.known.get(key)
         if arguments is None:
             for told in (types, strides, values):
                 if told is not None and (not isinstance(told, list) or len(told) != len(dims)):
-                    raise ValueError("it has another number of shapes than of what else it tells")
+                    raise ValueError("its numbers of shapes, dtypes, strides and values differ")
             arguments = Arguments(
                 name,
                 _shapes(dims),
                 tuple(kind if isinstance(kind, str) else LIST for kind in types),
                 None if strides is None else _shapes(strides),
                 None if values is None else tuple(map(str, values)),
-                extra,
+                backend,
             )
             self.known[key] = arguments
         return arguments

@@ -25,7 +25,7 @@ LARGEST = 1 << 26
 GZIP = b"\x1f\x8b"
 """The first bytes of a gzip file."""
 
-SPACE = re.compile(r"[ \t\r\n\ufeff]*")
+VISIBLE = re.compile(r"[^ \t\r\n\ufeff]")
 
 TRUNCATED = "it ends in the middle: the run or the copy was interrupted before all was written"
 
@@ -66,7 +66,8 @@ class _Text:
     def next(self) -> str:
         """The next character that is not a space, which stays the next; none at the end."""
         while True:
-            self._at = SPACE.match(self._window, self._at).end()  # type: ignore[union-attr]
+            found = VISIBLE.search(self._window, self._at)
+            self._at = found.start() if found else len(self._window)
             if self._at < len(self._window) or not self._read():
                 return self._window[self._at : self._at + 1]
 

@@ -111,10 +111,3 @@ def _fits(instance: Instance, module: nn.Module) -> bool:
 
 def _seen(shape: tuple[int, ...], shapes: Iterable[tuple[int, ...]]) -> bool:
     return shape in shapes or shape[::-1] in shapes
-
-
-def parameters_of(module: nn.Module) -> tuple[int, int]:
-    """The number of parameters of ``module``, and how many of them require gradients."""
-    parameters = list(module.parameters())
-    trainable = sum(p.numel() for p in parameters if p.requires_grad)
-    return sum(p.numel() for p in parameters), trainable

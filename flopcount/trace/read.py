@@ -13,6 +13,7 @@ from urllib.parse import unquote
 import torch
 from torch import nn
 
+from flopcount.attribution.parameters import Parameters
 from flopcount.attribution.wrappers import innermost, type_name
 from flopcount.errors import TraceError, UncountedOpWarning
 from flopcount.report.merge import merged
@@ -20,7 +21,7 @@ from flopcount.report.report import Report
 from flopcount.report.tree import Module
 from flopcount.torch_private.modes import no_autocast, without_modes
 from flopcount.trace.events import MODULES, Event, Recording, read
-from flopcount.trace.naming import parameters_of, paths_of
+from flopcount.trace.naming import paths_of
 from flopcount.trace.walk import Walk, steps_in
 
 
@@ -122,12 +123,12 @@ def _count(
 def _with_names(report: Report, model: nn.Module) -> Report:
     """The report with the classes and parameters of the modules that are in ``model``."""
     root = type_name(model)
+    held = dict(model.named_modules(remove_duplicate=False))
 
     def told(module: Module) -> Module:
         if module.path == root:
             return described(module, model)
         name = module.path.removeprefix(f"{root}.")
-        held = dict(model.named_modules(remove_duplicate=False))
         return described(module, held[name]) if name in held and name != module.path else module
 
     return replace(report, modules=tuple(map(told, report.modules)), model_path=root)
@@ -135,7 +136,7 @@ def _with_names(report: Report, model: nn.Module) -> Report:
 
 def described(module: Module, held: nn.Module) -> Module:
     """The row of a module, with its class and its parameters."""
-    params, trainable = parameters_of(held)
+    params, trainable = Parameters().count(held)
     return replace(module, type=type_name(held), params=params, trainable=trainable)
 
 

@@ -110,14 +110,16 @@ def test_where_launches_are_not_recorded_kernels_name_their_op(tmp_path: Path) -
     assert report(tmp_path, product, work).entries[0].nanoseconds == 10_000
 
 
+CALLED = op("aten::mm", 2, 5, A, B), launch(1, 3), kernel(1, 30, 40)
+"""A product that another op calls, and its kernel of 10 µs."""
+
+
 def test_an_uncounted_op_keeps_the_time_that_is_its_own(tmp_path: Path) -> None:
     """Of 30 µs in a library's op, 10 µs are of a product that it calls."""
     found = report(
         tmp_path,
         op("mylib::attention", 0, 20, A),
-        op("aten::mm", 2, 5, A, B),
-        launch(1, 3),
-        kernel(1, 30, 40),
+        *CALLED,
         launch(2, 10),
         kernel(2, 40, 60, "flash"),
     )
@@ -131,13 +133,7 @@ def test_an_uncounted_op_keeps_the_time_that_is_its_own(tmp_path: Path) -> None:
 
 def test_an_op_that_leaves_its_work_to_others_is_none(tmp_path: Path) -> None:
     """All of its kernels are those of a product: nothing of it is uncounted."""
-    found = report(
-        tmp_path,
-        op("mylib::linear", 0, 20, A),
-        op("aten::mm", 2, 5, A, B),
-        launch(1, 3),
-        kernel(1, 30, 40),
-    )
+    found = report(tmp_path, op("mylib::linear", 0, 20, A), *CALLED)
     assert (found.uncounted, found.total.macs) == ({}, 64)
 
 

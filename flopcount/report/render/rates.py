@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from flopcount.cost import ZERO, Cost
 from flopcount.hardware.roofline import bound_of
-from flopcount.report.render.table import INDENT, OUTSIDE, label_of, quantity, tabulated
+from flopcount.report.render.table import INDENT, OUTSIDE, label_of, percent, quantity, tabulated
 
 if TYPE_CHECKING:
     from flopcount.hardware.device import Device
@@ -21,9 +21,6 @@ ENDINGS = ()  # it needs to know by what, so that a file has the other tables
 
 WIDTH = 60
 """Characters of names of kernels, and of arguments, that are shown."""
-
-KINDS = ("op", "module", "kernel", "shape")
-"""By what the tables can be."""
 
 
 @dataclass(frozen=True)
@@ -60,10 +57,11 @@ def headline(run: Run, roofline: Roofline | None) -> str:
     names = dict.fromkeys(run.devices)
     number = f"{len(run.devices)} × " if len(run.devices) > len(names) else ""
     steps = f"step {run.steps[0]}" if len(run.steps) == 1 else f"{len(run.steps)} steps"
+    counted = percent(run.counted, run.work) or "0 %"
     parts = [
         f"{number}{', '.join(names)}",
         *([steps] if run.steps else []),
-        f"{milliseconds(run.work)} of device time, {_share(run.counted, run.work)} of it counted",
+        f"{milliseconds(run.work)} of device time, {counted} of it counted",
         f"busy {milliseconds(run.busy)}, idle {milliseconds(run.idle)}",
     ]
     return "\n".join([" · ".join(parts), *([peaks(roofline)] if roofline else [])])
@@ -224,7 +222,7 @@ def _cells(line: Line, run: Run) -> list[str]:
         quantity(cost.flops),
         quantity(cost.bytes),
         f"{line.nanoseconds / 1e6:.3f}" if line.nanoseconds else "",
-        _share(line.nanoseconds, run.work) if line.nanoseconds else "",
+        percent(line.nanoseconds, run.work) if line.nanoseconds else "",
         *((f"{rate:.3g}" if rate < 100 else f"{rate:.0f}") if rate else "" for rate in rates),
     ]
 
@@ -258,7 +256,3 @@ def shortened(name: str) -> str:
 def milliseconds(nanoseconds: int) -> str:
     """``nanoseconds`` in milliseconds."""
     return f"{nanoseconds / 1e6:.4g} ms"
-
-
-def _share(part: int, whole: int) -> str:
-    return f"{100 * part / whole:.1f} %" if whole else "0 %"

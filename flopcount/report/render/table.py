@@ -149,7 +149,7 @@ def cell(name: str, node: ModuleNode, report: Report) -> str:
     if isinstance(value, str):
         return value
     if name in WHOLES:
-        return _share(value, WHOLES[name](report))
+        return percent(value, WHOLES[name](report))
     if isinstance(value, float):
         return f"{value:.2f}" if value else ""
     return quantity(value)
@@ -164,7 +164,7 @@ def ratio(phases: dict[str, Cost]) -> float:
 def phase_table(report: Report, style: str) -> str:
     """One row a phase that ran."""
     body = [
-        [phase, *_quantities(cost), _share(cost.flops, report.total.flops)]
+        [phase, *_quantities(cost), percent(cost.flops, report.total.flops)]
         for phase, cost in report.phases.items()
         if cost
     ]
@@ -206,7 +206,7 @@ def op_table(report: Report, style: str) -> str:
     for (op, dtype), cost in ordered:
         if cost:
             label = f"{op} *" if op in report.uncounted else op
-            share = _share(cost.flops, report.total.flops)
+            share = percent(cost.flops, report.total.flops)
             number = str(calls[op, dtype] or "")  # none for parts of calls in another dtype
             body.append([label, dtype, number, *_quantities(cost), share])
     return tabulated(["op", "dtype", "calls", *QUANTITIES, "share"], body, style)
@@ -273,7 +273,8 @@ def _quantities(cost: Cost) -> list[str]:
     return [quantity(getattr(cost, reading)) for reading in QUANTITIES.values()]
 
 
-def _share(part: float, whole: int) -> str:
+def percent(part: float, whole: int) -> str:
+    """The share of ``whole`` that ``part`` is; empty where there is no whole."""
     return f"{100 * part / whole:.1f} %" if whole else ""
 
 
