@@ -38,12 +38,14 @@ DTYPES = {
     "c10::qint8": torch.qint8,
     "c10::quint8": torch.quint8,
     "c10::qint32": torch.qint32,
+    "c10::Float8_e4m3fn": torch.float8_e4m3fn,
+    "c10::Float8_e4m3fnuz": torch.float8_e4m3fnuz,
+    "c10::Float8_e5m2": torch.float8_e5m2,
+    "c10::Float8_e5m2fnuz": torch.float8_e5m2fnuz,
+    "c10::Float8_e8m0fnu": torch.float8_e8m0fnu,
+    "c10::Float4_e2m1fn_x2": torch.float4_e2m1fn_x2,
 }
 """The dtypes of the names that C++ compilers have for them."""
-
-for _name in ("e4m3fn", "e4m3fnuz", "e5m2", "e5m2fnuz", "e8m0fnu"):
-    DTYPES[f"c10::Float8_{_name}"] = getattr(torch, f"float8_{_name}")
-DTYPES["c10::Float4_e2m1fn_x2"] = torch.float4_e2m1fn_x2
 
 NUMBERED = (
     "uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64",

@@ -7,12 +7,15 @@ module whose name is known, the instances of a class are the modules of that cla
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from torch import nn
 
+from flopcount.attribution.parameters import Parameters
 from flopcount.attribution.wrappers import innermost, type_name
 from flopcount.errors import TraceError
+from flopcount.report.report import Report
+from flopcount.report.tree import Module
 from flopcount.trace.call import shapes_of
 from flopcount.trace.events import INSTANCE, MODULE, MODULE_NAME, Event, Recording
 
@@ -42,6 +45,25 @@ def paths_of(recording: Recording, model: nn.Module) -> dict[str, str]:
         have = f"of these classes: {known}" if known else "none: record with with_stack=True"
         raise TraceError(f"{recording.name}: no call of {kind} is recorded; modules are {have}")
     return dict(_found(first, root, type_name(root)))
+
+
+def named_after(model: nn.Module, report: Report) -> Report:
+    """``report``, whose modules have these paths, with the classes and parameters of ``model``."""
+    root = innermost(model)
+    start = type_name(root)
+    held = {
+        f"{start}.{name}".removesuffix("."): inner
+        for name, inner in root.named_modules(remove_duplicate=False)
+    }
+
+    def told(row: Module) -> Module:
+        if row.path not in held:
+            return row
+        params, trainable = Parameters().count(held[row.path])
+        kind = type_name(held[row.path])
+        return replace(row, type=kind, params=params, trainable=trainable)
+
+    return replace(report, modules=tuple(map(told, report.modules)), model_path=start)
 
 
 def instances_in(recording: Recording) -> dict[str, Instance]:

@@ -13,15 +13,12 @@ from urllib.parse import unquote
 import torch
 from torch import nn
 
-from flopcount.attribution.parameters import Parameters
-from flopcount.attribution.wrappers import innermost, type_name
 from flopcount.errors import TraceError, UncountedOpWarning
 from flopcount.report.merge import merged
 from flopcount.report.report import Report
-from flopcount.report.tree import Module
 from flopcount.torch_private.modes import no_autocast, without_modes
 from flopcount.trace.events import MODULES, Event, Recording, read
-from flopcount.trace.naming import paths_of
+from flopcount.trace.naming import named_after, paths_of
 from flopcount.trace.walk import Walk, steps_in
 
 
@@ -61,21 +58,20 @@ def read_trace(
     Raises:
         TraceError: the file is no such recording, has no shapes, is damaged or cut off, or has no
             such step, rank or model. The message says which, and how to record.
+        TypeError: ``steps`` or ``ranks`` are not whole numbers.
         OSError: the file cannot be read.
 
     Warns:
         UncountedOpWarning: once for each op whose cost is not known, with the reason.
     """
     reports, uncounted, found = [], dict[str, str](), []
-    wanted = None if ranks is None else [ranks] if isinstance(ranks, int) else list(ranks)
-    if wanted == []:
-        raise TraceError(f"{fspath(path)}: no rank was asked for")
+    wanted, wanted_steps = _numbers(ranks, "ranks"), _numbers(steps, "steps")
     for file in _files(path):
         recording = read(file)
         rank = _rank(recording)
         found.append(rank)
         if wanted is None or rank in wanted:
-            report, reasons = _count(recording, steps, model)
+            report, reasons = _count(recording, wanted_steps, model)
             reports.append(report)
             uncounted = {**reasons, **uncounted}
     missing = [rank for rank in wanted or () if rank not in found]
@@ -105,8 +101,20 @@ def _rank(recording: Recording) -> int | None:
     return rank if isinstance(rank, int) else None
 
 
+def _numbers(asked: int | Iterable[int] | None, what: str) -> list[int] | None:
+    """The numbers that are asked for; None for all that there are."""
+    if asked is None:
+        return None
+    numbers = list(asked) if isinstance(asked, Iterable) else [asked]
+    if not all(isinstance(number, int) for number in numbers):
+        raise TypeError(f"{what} are whole numbers, as in {what}=range(5, 8); got {asked!r}")
+    if not numbers:
+        raise TraceError(f"no {what} were asked for: {asked!r} is empty")
+    return numbers
+
+
 def _count(
-    recording: Recording, steps: int | Iterable[int] | None, model: nn.Module | None
+    recording: Recording, steps: list[int] | None, model: nn.Module | None
 ) -> tuple[Report, dict[str, str]]:
     """The report of one recording, and why ops are uncounted."""
     selected = _steps(recording, steps)
@@ -116,28 +124,8 @@ def _count(
         walk = Walk(recording, selected, paths)
     report = walk.ledger.report(walk.places.tree, run=walk.run)
     if paths:
-        report = _with_names(report, innermost(cast(nn.Module, model)))
+        report = named_after(cast(nn.Module, model), report)
     return _with_modules(report, recording), walk.uncounted
-
-
-def _with_names(report: Report, model: nn.Module) -> Report:
-    """The report with the classes and parameters of the modules that are in ``model``."""
-    root = type_name(model)
-    held = dict(model.named_modules(remove_duplicate=False))
-
-    def told(module: Module) -> Module:
-        if module.path == root:
-            return described(module, model)
-        name = module.path.removeprefix(f"{root}.")
-        return described(module, held[name]) if name in held and name != module.path else module
-
-    return replace(report, modules=tuple(map(told, report.modules)), model_path=root)
-
-
-def described(module: Module, held: nn.Module) -> Module:
-    """The row of a module, with its class and its parameters."""
-    params, trainable = Parameters().count(held)
-    return replace(module, type=type_name(held), params=params, trainable=trainable)
 
 
 def _with_modules(report: Report, recording: Recording) -> Report:
@@ -159,15 +147,12 @@ def _with_modules(report: Report, recording: Recording) -> Report:
     return replace(report, modules=modules, model_path=path, models=models)
 
 
-def _steps(recording: Recording, steps: int | Iterable[int] | None) -> Mapping[int, Event]:
+def _steps(recording: Recording, steps: list[int] | None) -> Mapping[int, Event]:
     """The events of the steps that are asked for."""
     if steps is None:
         return {}
     known = steps_in(recording)
-    wanted = [steps] if isinstance(steps, int) else list(steps)
-    if missing := [step for step in wanted if step not in known]:
+    if missing := [step for step in steps if step not in known]:
         have = f"it has {', '.join(map(str, known))}" if known else "the profiler marked none in it"
         raise TraceError(f"{recording.name}: no step {missing[0]}; {have}")
-    if not wanted:
-        raise TraceError(f"{recording.name}: no step was asked for")
-    return {step: known[step] for step in wanted}
+    return {step: known[step] for step in steps}

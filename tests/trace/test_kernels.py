@@ -224,10 +224,17 @@ def test_steps_are_picked_by_their_numbers(tmp_path: Path, wanted: Any, products
 def test_a_step_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(flopcount.TraceError, match="no step 8; it has 5, 6, 7"):
         steps(tmp_path, steps=[7, 8])
-    with pytest.raises(flopcount.TraceError, match="no step was asked for"):
+    with pytest.raises(flopcount.TraceError, match="no steps were asked for"):
         steps(tmp_path, steps=[])
     with pytest.raises(flopcount.TraceError, match="no step 1; the profiler marked none in it"):
         report(tmp_path, op("aten::mm", 0, 4, A, B), steps=1)
+
+
+@pytest.mark.parametrize("numbers", [2.0, [5, "6"], "56", object()])
+@pytest.mark.parametrize("name", ["steps", "ranks"])
+def test_steps_and_ranks_are_whole_numbers(tmp_path: Path, name: str, numbers: Any) -> None:
+    with pytest.raises(TypeError, match=rf"{name} are whole numbers, as in {name}=range\(5, 8\)"):
+        flopcount.read_trace(tmp_path, **{name: numbers})
 
 
 @pytest.fixture
@@ -266,7 +273,7 @@ def test_ranks_are_picked_by_their_numbers(ranks: Path) -> None:
         flopcount.read_trace(ranks, ranks=[0, 2])
     with pytest.raises(flopcount.TraceError, match="no rank 1; it has 0"):
         flopcount.read_trace(ranks / "rank0.json", ranks=1)
-    with pytest.raises(flopcount.TraceError, match="no rank was asked for"):
+    with pytest.raises(flopcount.TraceError, match="no ranks were asked for"):
         flopcount.read_trace(ranks, ranks=[])
     (ranks / "empty").mkdir()
     with pytest.raises(flopcount.TraceError, match=r"no file in it ends in \.json"):

@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING
 
 from flopcount.cost import ZERO, Cost
 from flopcount.hardware.roofline import bound_of
-from flopcount.report.render.table import INDENT, OUTSIDE, label_of, percent, quantity, tabulated
+from flopcount.report.render.table import (
+    INDENT,
+    OUTSIDE,
+    label_of,
+    op_totals,
+    percent,
+    quantity,
+    starred,
+    tabulated,
+)
 
 if TYPE_CHECKING:
     from flopcount.hardware.device import Device
@@ -118,23 +127,12 @@ Lines = tuple[list[str], Iterable[Line]]
 
 
 def _by_op(report: Report, run: Run, roofline: Roofline | None) -> Lines:
-    calls: dict[tuple[str, str], int] = {}
-    costs: dict[tuple[str, str], Cost] = {}
-    times: dict[tuple[str, str], int] = {}
-    unknown = {(row.op, row.dtype) for row in report.entries if row.uncounted}
-    for row in report.entries:
-        key = row.op, row.dtype
-        calls[key] = calls.get(key, 0) + row.calls
-        costs[key] = costs.get(key, ZERO) + row.cost
-        times[key] = times.get(key, 0) + (row.nanoseconds or 0)
-
     def lines() -> Iterator[Line]:
-        for key in sorted(costs, key=lambda key: -times[key]):
-            op, dtype = key
-            bound = roofline.ops[key] if roofline else None
-            label = f"{op} *" if key in unknown else op
-            if costs[key] or times[key]:
-                yield Line([label, dtype], calls[key], costs[key], times[key], bound)
+        for total in sorted(op_totals(report), key=lambda total: -total.nanoseconds):
+            bound = roofline.ops[total.op, total.dtype] if roofline else None
+            if total.cost or total.nanoseconds:
+                labels = [total.label, total.dtype]
+                yield Line(labels, total.calls, total.cost, total.nanoseconds, bound)
         yield _total(report, ["total", ""], roofline)
 
     return ["op", "dtype"], lines()
@@ -146,8 +144,8 @@ def _by_module(report: Report, run: Run, roofline: Roofline | None) -> Lines:
         while waiting:
             node, level = waiting.pop()
             bound = roofline.modules[node.path] if roofline else None
-            star = " *" if any(r.uncounted for inner in node.walk() for r in inner.rows) else ""
-            label = f"{INDENT['simple'] * level}{label_of(node)}{star}"
+            rows = (row for inner in node.walk() for row in inner.rows)
+            label = starred(f"{INDENT['simple'] * level}{label_of(node)}", rows)
             time = round(1e9 * (node.seconds or 0))
             yield Line([label], node.calls, node.total, time, bound)
             waiting += [(child, level + 1) for child in reversed(node.children)]

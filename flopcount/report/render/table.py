@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tabulate import tabulate
 
@@ -15,7 +15,7 @@ from flopcount.report.tree import sum_rows
 if TYPE_CHECKING:
     from flopcount.report.diff import Diff
     from flopcount.report.report import Report
-    from flopcount.report.tree import ModuleNode
+    from flopcount.report.tree import ModuleNode, Row
 
 ENDINGS = (".txt",)
 
@@ -111,8 +111,7 @@ def module_table(
     body: list[list[str]] = []
 
     def add(label: str, node: ModuleNode) -> None:
-        if any(row.uncounted for inner in node.walk() for row in inner.rows):
-            label += " *"
+        label = starred(label, (row for inner in node.walk() for row in inner.rows))
         body.append([label, *(cell(name, node, report) for name in names)])
 
     def add_below(node: ModuleNode, level: int) -> None:
@@ -195,21 +194,48 @@ def layer_type_table(report: Report, style: str) -> str:
 
 def op_table(report: Report, style: str) -> str:
     """One row an op and the dtype that it worked in, the most expensive first."""
-    calls: dict[tuple[str, str], int] = {}
-    costs: dict[tuple[str, str], Cost] = {}
-    for row in report.entries:
-        key = row.op, row.dtype
-        calls[key] = calls.get(key, 0) + row.calls
-        costs[key] = costs.get(key, ZERO) + row.cost
-    ordered = sorted(costs.items(), key=lambda item: (-item[1].flops, -item[1].bytes))
+    totals = sorted(op_totals(report), key=lambda total: (-total.cost.flops, -total.cost.bytes))
     body = []
-    for (op, dtype), cost in ordered:
-        if cost:
-            label = f"{op} *" if op in report.uncounted else op
-            share = percent(cost.flops, report.total.flops)
-            number = str(calls[op, dtype] or "")  # none for parts of calls in another dtype
-            body.append([label, dtype, number, *_quantities(cost), share])
+    for total in totals:
+        if total.cost:
+            share = percent(total.cost.flops, report.total.flops)
+            number = str(total.calls or "")  # none for parts of calls in another dtype
+            body.append([total.label, total.dtype, number, *_quantities(total.cost), share])
     return tabulated(["op", "dtype", "calls", *QUANTITIES, "share"], body, style)
+
+
+class OpTotal(NamedTuple):
+    """All calls of one op in one dtype; ``label`` is its name, with a star if it is uncounted."""
+
+    op: str
+    dtype: str
+    label: str
+    calls: int
+    cost: Cost
+    nanoseconds: int
+
+
+def op_totals(report: Report) -> list[OpTotal]:
+    """The calls of each op and dtype together."""
+    rows: dict[tuple[str, str], list[Row]] = {}
+    for row in report.entries:
+        rows.setdefault((row.op, row.dtype), []).append(row)
+    return [
+        OpTotal(
+            op,
+            dtype,
+            starred(op, some),
+            sum(row.calls for row in some),
+            sum((row.cost for row in some), ZERO),
+            sum(row.nanoseconds or 0 for row in some),
+        )
+        for (op, dtype), some in rows.items()
+    ]
+
+
+def starred(label: str, rows: Iterable[Row]) -> str:
+    """``label``, with a star if one of ``rows`` is of unknown cost."""
+    return f"{label} *" if any(row.uncounted for row in rows) else label
 
 
 def omissions(report: Report) -> str:
