@@ -18,6 +18,8 @@ NAMES = {
     "NVIDIA H100 NVL": 835.5,
     "NVIDIA H200": 989.5,
     "NVIDIA GH200 480GB": 989.5,
+    "NVIDIA GH200 120GB": 989.5,
+    "NVIDIA GH200 144G HBM3e": 989.5,
     "NVIDIA H800": 989.5,
     "NVIDIA B200": 2250,
     "NVIDIA GB200": 2500,
@@ -26,6 +28,10 @@ NAMES = {
     "NVIDIA A100-PCIE-40GB": 312,
     "NVIDIA A100 80GB PCIe": 312,
     "NVIDIA A100-PG509-200": 312,
+    "NVIDIA PG509-210": 312,
+    "A100-SXM4-40GB": 312,
+    "NVIDIA A800-SXM4-80GB": 312,
+    "NVIDIA A800 80GB PCIe": 312,
     "NVIDIA A40": 149.7,
     "NVIDIA A30": 165,
     "NVIDIA A10": 125,
@@ -39,8 +45,10 @@ NAMES = {
     "NVIDIA GeForce RTX 5090": 209.5,
     "AMD Instinct MI300X": 1307.4,
     "AMD Instinct MI300X VF": 1307.4,
+    "AMD Instinct MI300X OAM": 1307.4,
     "AMD Instinct MI250X": 191.5,
     "AMD Instinct MI350X": 2309.6,
+    "AMD Instinct MI355X": 2516.6,
 }
 """What drivers call devices, and their TFLOP/s of dense products in bfloat16."""
 
@@ -63,7 +71,9 @@ def test_a_driver_s_name_has_its_own_row(name: str) -> None:
         "NVIDIA H100",
         "NVIDIA A100",
         "NVIDIA GeForce RTX 4090 Laptop GPU",
+        "NVIDIA A100-SXM4-40GB MIG 1g.5gb",  # a seventh of one
         "AMD Instinct MI300A",
+        "AMD Instinct MI250X / MI250",  # either
         "H100",
         "cpu",
         "",
