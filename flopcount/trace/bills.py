@@ -104,6 +104,12 @@ def _answer(recorded: Arguments, lists: tuple[torch.dtype | None, ...], has_othe
         return _uncounted(name, recorded, str(error))
 
 
+def bill_of_function(recorded: Arguments) -> Answer:
+    """The bill of a ``torch.autograd.Function`` that launches kernels itself."""
+    reason = "it runs kernels of its own, and a recording does not tell what they compute"
+    return _uncounted(recorded.name, recorded, reason, Cost(read=size_of(recorded)))
+
+
 def _computes(recorded: Arguments) -> bool:
     """Whether an op does more than to make, view or copy tensors, as far as is known."""
     try:

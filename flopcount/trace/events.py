@@ -151,6 +151,11 @@ class Event:
         return self.end - self.start
 
 
+def is_op(event: Event | None) -> bool:
+    """Whether ``event`` is an op, and no part of torch around ops."""
+    return event is not None and OP_NAME.fullmatch(event.name) is not None
+
+
 @dataclass
 class Recording:
     """A recording in memory: what counting needs of it.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from flopcount.trace.events import LAUNCH, OP, Event, Recording
+from flopcount.trace.events import LAUNCH, OP, Event, Recording, is_op
 
 
 def launchers(recording: Recording) -> Iterator[tuple[Event, Event | None]]:
@@ -21,6 +21,23 @@ def launchers(recording: Recording) -> Iterator[tuple[Event, Event | None]]:
         if launch is not None and launch.outer is None:  # frames of its thread are missing
             launch = ops.get(launch.external, launch)
         yield kernel, launch or ops.get(kernel.external)
+
+
+def functions_with_kernels(work: Iterable[tuple[Event, Event | None]]) -> set[Event]:
+    """The Functions, and runs of their nodes, that launched device work with no op between."""
+    found = set()
+    for _, host in work:
+        event = host
+        while event is not None and event.kind is not OP:
+            event = event.outer
+        if event is not None and is_function(event):
+            found.add(event)
+    return found
+
+
+def is_function(event: Event) -> bool:
+    """Whether ``event`` is the call of a ``torch.autograd.Function``, or the run of its node."""
+    return event.arguments is not None and not event.arguments.backend and not is_op(event)
 
 
 def busy(events: Iterable[Event]) -> int:

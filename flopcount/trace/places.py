@@ -20,12 +20,12 @@ from flopcount.trace.events import (
     MODULE,
     MODULE_NAME,
     OP,
-    OP_NAME,
     PART,
     RANGE,
     Event,
     Recording,
     Thread,
+    is_op,
 )
 
 NODE = "autograd::engine::evaluate_function: "
@@ -217,11 +217,6 @@ def graph_makers(recording: Recording) -> set[Event]:
         if node is not None:
             nodes[event] = node
     return {node for node, records in last.items() if records and node not in nesting}
-
-
-def is_op(event: Event | None) -> bool:
-    """Whether ``event`` is an op, and no part of torch around ops."""
-    return event is not None and OP_NAME.fullmatch(event.name) is not None
 
 
 def engines(recording: Recording) -> set[Thread]:

@@ -16,10 +16,10 @@ from flopcount.formulas import Bill
 from flopcount.report.ledger import Ledger
 from flopcount.report.run import CPU, CallTime, KernelTime, Run
 from flopcount.torch_private.ops import overloads_named
-from flopcount.trace.bills import Answer, Bills
+from flopcount.trace.bills import Answer, Bills, bill_of_function
 from flopcount.trace.call import described, shapes_of
 from flopcount.trace.events import CALL, OP, PART, RANGE, Arguments, Event, Recording
-from flopcount.trace.kernels import busy, launchers
+from flopcount.trace.kernels import busy, functions_with_kernels, launchers
 from flopcount.trace.places import PROFILER_STEP, Places, is_inside
 
 COVERED = object()
@@ -85,6 +85,7 @@ class Walk:
         self._postings: dict[Any, Posting] = {}
         self._macs_of: dict[int, int] = {}  # of the op at an index, with what is inside it
         self._device_work = list(launchers(recording))
+        self._with_kernels = functions_with_kernels(self._device_work)
         self._working = with_outer(host for _, host in self._device_work if host)
         for index, event in enumerate(recording.host):
             self._post(index, event)
@@ -137,7 +138,10 @@ class Walk:
 
     def _answer(self, index: int) -> Answer:
         """What the op at ``index`` costs."""
-        arguments: Any = self._recording.host[index].arguments
+        event = self._recording.host[index]
+        arguments: Any = event.arguments
+        if event in self._with_kernels:
+            return bill_of_function(arguments)
         return self._bills.of(arguments, lambda: (e.arguments for _, e in self._inside(index)))
 
     def _is_layer(self, index: int, bill: Bill) -> bool:

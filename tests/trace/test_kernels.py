@@ -10,7 +10,7 @@ import pytest
 import flopcount
 from flopcount import Report
 from flopcount.report.run import KernelTime
-from tests.trace.recordings import annotation, event, kernel, launch, op, written
+from tests.trace.recordings import annotation, event, kernel, launch, module, node, op, written
 
 A, B = [4, 8], [8, 2]
 PROPERTIES = [{"id": 0, "name": "NVIDIA H100 80GB HBM3"}, {"id": 1, "name": "NVIDIA A10"}]
@@ -102,6 +102,40 @@ def test_work_of_no_op_has_the_name_of_what_is_around_it(tmp_path: Path) -> None
     }
     assert (found.run.work, found.run.counted) == (46_000, 10_000)
     assert sum(time.nanoseconds for time in found.run.kernels if not time.op) == 36_000
+
+
+def test_a_function_that_launches_kernels_is_named_in_its_module(tmp_path: Path) -> None:
+    """A Function runs a kernel of its own and a product; a second one only a product."""
+    inputs = {"Input Dims": [A, []], "Input type": ["float", "Scalar"]}
+    grads = {"Input Dims": [A], "Input type": ["float"], "Sequence number": 7, "Fwd thread id": 1}
+    found = report(
+        tmp_path,
+        module("Norm_0", 0, 40),
+        event("cpu_op", "FastNorm", 2, 20, **inputs, **{"Sequence number": 7}),
+        launch(1, 3),
+        kernel(1, 100, 130, "_norm_kernel"),
+        op("aten::mm", 8, 12, A, B, **{"Sequence number": 7}),
+        launch(2, 9),
+        kernel(2, 130, 140),
+        event("cpu_op", "OfOps", 22, 36, **inputs),
+        op("aten::mm", 24, 32, A, B, **{"Sequence number": 8}),
+        launch(3, 26),
+        kernel(3, 140, 150),
+        node("FastNormBackward", 50, 70, **{"Sequence number": 7, "Fwd thread id": 1}),
+        event("cpu_op", "FastNormBackward", 52, 68, **grads),
+        launch(4, 54),
+        kernel(4, 150, 190, "_norm_backward_kernel"),
+    )
+    assert found.uncounted == {"FastNorm": 1, "FastNormBackward": 1}
+    rows = {(row.module, row.phase, row.op): row for row in found.entries}
+    assert {key: (row.nanoseconds, row.cost.macs) for key, row in rows.items()} == {
+        ("Norm_0", "forward", "FastNorm"): (30_000, 0),
+        ("Norm_0", "forward", "aten.mm"): (20_000, 2 * 64),
+        ("Norm_0", "backward", "FastNormBackward"): (40_000, 0),
+    }
+    assert rows["Norm_0", "forward", "FastNorm"].cost.read == 4 * 32
+    assert found.run is not None
+    assert (found.run.work, found.run.counted, found.run.others) == (90_000, 20_000, {})
 
 
 def test_where_launches_are_not_recorded_kernels_name_their_op(tmp_path: Path) -> None:

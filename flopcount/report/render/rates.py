@@ -28,6 +28,12 @@ if TYPE_CHECKING:
 
 ENDINGS = ()  # it needs to know by what, so that a file has the other tables
 
+NO_PEAKS = (
+    "its peaks are not known: name a known device by --device, "
+    "or pass your own in Python, report.roofline(flopcount.Device(…))"
+)
+"""What is said of a device, or of several, that no percentage is given for."""
+
 WIDTH = 60
 """Characters of names of kernels, and of arguments, that are shown."""
 
@@ -73,7 +79,7 @@ def headline(run: Run, roofline: Roofline | None) -> str:
         f"{milliseconds(run.work)} of device time, {counted} of it counted",
         f"busy {milliseconds(run.busy)}, idle {milliseconds(run.idle)}",
     ]
-    return "\n".join([" · ".join(parts), *([peaks(roofline)] if roofline else [])])
+    return "\n".join([" · ".join(parts), peaks(roofline) if roofline else NO_PEAKS])
 
 
 def peaks(roofline: Roofline) -> str:
