@@ -13,8 +13,9 @@ import torch
 from torch import nn
 
 import flopcount
-from flopcount import FlopCounter, FlopcountError, Report
+from flopcount import FlopCounter, FlopcountError
 from flopcount.cli import torchvision_models
+from tests.trace.recordings import flops
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -39,16 +40,6 @@ def seed() -> None:
     np.random.seed(0)
 
 
-def flops(report: Report) -> dict[tuple[str, str], int]:
-    """FLOPs by phase and op."""
-    sums: dict[tuple[str, str], int] = {}
-    for row in report.entries:
-        op = row.op.removesuffix("_")  # autograd adds up in place where no mode is open
-        if row.cost.flops and op not in REASONS:
-            sums[row.phase, op] = sums.get((row.phase, op), 0) + row.cost.flops
-    return sums
-
-
 def assert_recorded_as_counted(
     make: Callable[[], nn.Module], step: Callable[[Any], Any], but: Collection[str] = ()
 ) -> None:
@@ -71,8 +62,9 @@ def assert_recorded_as_counted(
         assert report[path].params == expected[path].params
         assert report[path].calls == expected[path].calls
     ours, theirs = flops(report), flops(expected)
-    assert {key: ours[key] for key in ours if key[1] not in but} == {
-        key: theirs[key] for key in theirs if key[1] not in but
+    left_out = {*REASONS, *but}
+    assert {key: ours[key] for key in ours if key[1] not in left_out} == {
+        key: theirs[key] for key in theirs if key[1] not in left_out
     }
 
 
@@ -82,6 +74,47 @@ def one_thread() -> Any:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+def with_step(model: nn.Module, *inputs: Any) -> None:
+    """A training step, of which the optimizer is a part."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    output = model(*inputs)
+    getattr(output, "last_hidden_state", output).sum().backward()
+    optimizer.step()
+
+
+def test_the_readmes_block() -> None:
+    def made() -> nn.Module:
+        return nn.Sequential(nn.Linear(64, 256), nn.GELU(), nn.Linear(256, 10))
+
+    assert_recorded_as_counted(made, lambda model: with_step(model, torch.randn(32, 64)))
+
+
+def test_the_readmes_resnet() -> None:
+    models = torchvision_or_skip()
+    inputs = torch.randn(1, 3, 224, 224)
+    assert_recorded_as_counted(models.resnet50, lambda model: with_step(model, inputs))
+
+
+def test_the_readmes_bert() -> None:
+    """The README counts eight sequences on the meta device; here one runs."""
+    transformers = pytest.importorskip("transformers")
+    configuration = transformers.BertConfig(attn_implementation="sdpa")
+    inputs = torch.zeros(1, 128, dtype=torch.int64)
+    made = partial(transformers.AutoModel.from_config, configuration)
+    assert_recorded_as_counted(made, lambda model: with_step(model, inputs))
+
+
+def torchvision_or_skip() -> Any:
+    """The models of torchvision. The core works without it; CI installs both."""
+    try:
+        torchvision_models.load()
+    except FlopcountError:
+        pytest.skip("needs torchvision")
+    import torchvision
+
+    return torchvision.models
 
 
 def architectures() -> Any:
@@ -140,10 +173,7 @@ FAMILIES: dict[str, tuple[int, dict[str, Any]]] = {
 def test_families_of_torchvision(name: str) -> None:
     """A training step on two images."""
     size, options = FAMILIES[name]
-    try:
-        torchvision_models.load()
-    except FlopcountError:
-        pytest.skip("needs torchvision")  # the core works without it; CI installs both
+    models = torchvision_or_skip()
     made: Callable[[], nn.Module]
     if name == "maxvit_t":
         from torchvision.models.maxvit import MaxVit
@@ -152,9 +182,7 @@ def test_families_of_torchvision(name: str) -> None:
         whole = {**options, **parts, "stochastic_depth_prob": 0.0, "num_classes": 10}
         made = partial(MaxVit, **whole)
     else:
-        from torchvision.models import get_model
-
-        made = partial(get_model, name, weights=None, **options)
+        made = partial(models.get_model, name, weights=None, **options)
     assert_recorded_as_counted(
         lambda: made().train(), lambda model: model(torch.ones(2, 3, size, size)).sum().backward()
     )

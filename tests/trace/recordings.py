@@ -83,6 +83,19 @@ def written(path: Path, events: Iterable[Any], **about: Any) -> Path:
     return path
 
 
+def flops(report: Report) -> dict[tuple[str, str], int]:
+    """FLOPs by phase and op, without ops that have none.
+
+    Autograd adds gradients up in place where no mode is open.
+    """
+    sums: dict[tuple[str, str], int] = {}
+    for row in report.entries:
+        if row.cost.flops:
+            key = row.phase, row.op.removesuffix("_")
+            sums[key] = sums.get(key, 0) + row.cost.flops
+    return sums
+
+
 def products(report: Report) -> dict[str, int]:
     """MACs by phase, without phases that have none."""
     return {phase: cost.macs for phase, cost in report.phases.items() if cost.macs}
