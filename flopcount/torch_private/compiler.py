@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from types import CodeType
 from typing import Any
 
 import torch
 from torch._functorch import eager_transforms
+from torch.utils.hooks import RemovableHandle
 
 
 @contextmanager
@@ -105,6 +106,36 @@ def unseen_by_compiler(function: Callable[..., Any]) -> Callable[..., Any]:
     hook: Callable[..., Any] = torch.compiler.disable(function)
     ignore_when_captured(hook)
     return hook
+
+
+def around_compilation(begin: Callable[[], None], end: Callable[[], None]) -> Callable[[], None]:
+    """Call ``begin`` before torch's compiler reads code, and ``end`` after it, until told to stop.
+
+    What is returned stops it.
+    """
+    handler: Any = torch._dynamo.callback.callback_handler
+
+    def before(_: Any) -> None:
+        begin()
+
+    def after(_: Any) -> None:
+        end()
+
+    def stop() -> None:
+        if before in handler.start_callbacks:  # a reset of the compiler forgets them
+            handler.remove_start_callback(before)
+            handler.remove_end_callback(after)
+
+    handler.register_start_callback(before)
+    handler.register_end_callback(after)
+    return stop
+
+
+def has_global_hooks(but: Iterable[RemovableHandle] = ()) -> bool:
+    """Whether forwards of all modules have hooks, besides these. Compiled code depends on which."""
+    modules, known = torch.nn.modules.module, {handle.id for handle in but}
+    hooks = (*modules._global_forward_pre_hooks, *modules._global_forward_hooks)
+    return any(number not in known for number in hooks)
 
 
 FORWARD_TAG = "is_forward"

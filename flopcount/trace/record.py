@@ -27,7 +27,11 @@ from flopcount.report.file import writing_whole
 from flopcount.report.ledger import Ledger
 from flopcount.report.report import Report
 from flopcount.torch_private.autograd import backward_task
-from flopcount.torch_private.compiler import unseen_by_compiler
+from flopcount.torch_private.compiler import (
+    around_compilation,
+    has_global_hooks,
+    unseen_by_compiler,
+)
 from flopcount.torch_private.ranges import Range, is_recording
 from flopcount.trace.events import CALL, MODULES, PART
 from flopcount.trace.read import read_trace
@@ -173,15 +177,33 @@ class ModuleRanges:
 
     def open(self) -> None:
         """Mark from here on."""
-        self._hooks = [
-            register_module_forward_pre_hook(unseen_by_compiler(self._enter)),
-            register_module_forward_hook(unseen_by_compiler(self._exit), always_call=True),
-        ]
+        self._hook()
+        self._stop_hiding = around_compilation(self._hide, self._hook)
+
+    def _hook(self) -> None:
+        if not self._hooks:
+            self._hooks = [
+                register_module_forward_pre_hook(unseen_by_compiler(self._enter)),
+                register_module_forward_hook(unseen_by_compiler(self._exit), always_call=True),
+            ]
+
+    def _unhook(self) -> None:
+        while self._hooks:
+            self._hooks.pop().remove()
+
+    def _hide(self) -> None:
+        """Let torch's compiler see no hooks: what it compiles then serves after the block, too.
+
+        If there are hooks of others, it sees ours beside them. What it compiled for theirs alone
+        would not serve inside the block.
+        """
+        if not has_global_hooks(but=self._hooks):
+            self._unhook()
 
     def close(self) -> None:
         """Mark no longer."""
-        for hook in self._hooks:
-            hook.remove()
+        self._stop_hiding()
+        self._unhook()
         self._leave(self._stack(), 0)
 
     def _stack(self) -> list[tuple[nn.Module, Place, Range]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import warnings
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -11,7 +12,10 @@ import pytest
 import torch
 from functorch.compile import aot_function
 from torch import Tensor, nn
-from torch.nn.modules.module import register_module_forward_pre_hook
+from torch.nn.modules.module import (
+    register_module_forward_hook,
+    register_module_forward_pre_hook,
+)
 
 from flopcount.torch_private.autograd import backward_task
 from flopcount.torch_private.compiler import (
@@ -19,11 +23,13 @@ from flopcount.torch_private.compiler import (
     GRADIENTS,
     NO_MODULE,
     UNBACKED,
+    around_compilation,
     compiles_backward,
     dimension_names,
     expression,
     forget_compiled,
     forward_code,
+    has_global_hooks,
     ignore_when_captured,
     is_compiling_for_op,
     is_graph_of_torchs_own,
@@ -311,6 +317,47 @@ def test_compiled_autograd_can_be_switched_off_for_a_while() -> None:
         run()
         assert len(graphs) == 1
     assert not compiles_backward()
+
+
+def test_what_is_called_around_a_compilation() -> None:
+    """Before the code is read, and once it is compiled, be it for a graph or in vain."""
+    called: list[str] = []
+    torch._dynamo.reset()
+    stop = around_compilation(partial(called.append, "begin"), partial(called.append, "end"))
+
+    def backend(graph: Any, inputs: Any) -> Any:
+        called.append("compile")
+        return graph
+
+    compiled = torch.compile(lambda x: 2 * x, backend=backend)
+    compiled(torch.ones(2))
+    assert called == ["begin", "compile", "end"]
+    compiled(torch.ones(2))
+    assert called == ["begin", "compile", "end"]
+    called.clear()
+
+    def failing(graph: Any, inputs: Any) -> Any:
+        raise ValueError("no backend")
+
+    with pytest.raises(Exception, match="no backend"):
+        torch.compile(lambda x: x + 1, backend=failing)(torch.ones(2))
+    assert called == ["begin", "end"]
+    stop()
+    torch.compile(lambda x: x + 2, backend="eager")(torch.ones(2))
+    assert called == ["begin", "end"]
+    stop = around_compilation(partial(called.append, "begin"), partial(called.append, "end"))
+    torch._dynamo.reset()
+    stop()
+
+
+def test_hooks_on_all_modules_are_seen() -> None:
+    assert not has_global_hooks()
+    for register in (register_module_forward_pre_hook, register_module_forward_hook):
+        handle = register(lambda *args: None)
+        assert has_global_hooks()
+        assert not has_global_hooks(but=[handle])
+        handle.remove()
+        assert not has_global_hooks()
 
 
 def test_a_hook_that_is_unseen_is_called_by_eager_code_alone() -> None:

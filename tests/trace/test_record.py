@@ -15,11 +15,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch._dynamo.utils import counters
+from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.profiler import schedule
 from torch.utils.checkpoint import checkpoint
 
 import flopcount
 from flopcount import Cost, FlopCounter, FlopcountError, Report
+from flopcount.torch_private.compiler import has_global_hooks, unseen_by_compiler
 from tests.hooks import watchers
 from tests.trace.recordings import products
 
@@ -393,7 +395,6 @@ class TestCompiled:
         assert report.model.total.macs == 5 * P  # inside, there are no calls of modules
 
     def test_one_that_is_compiled_inside(self) -> None:
-        """Once more after the block: torch's compiler has seen that modules have hooks in it."""
         compiled = torch.compile(nested(), backend="aot_eager", fullgraph=True)
         with flopcount.record(compiled) as recording:
             compiled(batch()).sum().backward()
@@ -403,7 +404,61 @@ class TestCompiled:
         assert products(recording.report()) == {"forward": 4 * P, "backward": 6 * P}
         assert list(recording.report()) == ["<block>", ""]
         compiled(batch()).sum().backward()
-        assert self.graphs() == (2, 0)
+        with flopcount.record(compiled):
+            compiled(batch()).sum().backward()
+        assert self.graphs() == (1, 0)
+
+    def test_parts_that_are_compiled_inside_the_calls_of_modules(self) -> None:
+        """A break divides the model's own forward: its second part is compiled in its call."""
+
+        class Broken(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.first, self.second = linear(), linear()
+
+            def forward(self, x: Tensor) -> Tensor:
+                x = self.first(x)
+                torch._dynamo.graph_break()
+                return self.second(x)
+
+        model = nn.Sequential(nn.ReLU(), Broken(), nn.ReLU())
+        model[1].compile(backend="aot_eager")
+        with flopcount.record(model) as recording:
+            model(batch())
+            graphs, breaks = self.graphs()
+            model(batch())
+        model(batch())
+        assert self.graphs() == (graphs, breaks) == (2, 1)
+        report = recording.report()
+        assert products_of(report, "1") == {"forward": 4 * P}
+        assert [report[name].calls for name in "012"] == [2, 2, 2]
+
+    def test_one_that_is_compiled_beside_hooks_of_others(self) -> None:
+        """Once with theirs and ours, and once with theirs alone; not at each call."""
+        calls: list[nn.Module] = []
+        hook = unseen_by_compiler(lambda module, inputs: calls.append(module))
+        handle = register_module_forward_pre_hook(hook)
+        try:
+            compiled = torch.compile(nested(), backend="aot_eager")
+            with flopcount.record(compiled) as recording:
+                for _ in range(3):
+                    compiled(batch()).sum().backward()
+            assert self.graphs() == (1, 0)
+            compiled(batch()).sum().backward()
+            assert self.graphs() == (2, 0)
+        finally:
+            handle.remove()
+        assert calls
+        assert products(recording.report()) == {"forward": 6 * P, "backward": 9 * P}
+
+    def test_a_reset_of_the_compiler_inside(self) -> None:
+        compiled = torch.compile(nested(), backend="aot_eager")
+        with flopcount.record(compiled) as recording:
+            compiled(batch())
+            torch._dynamo.reset()
+            compiled(batch())
+        assert products(recording.report()) == {"forward": 4 * P}
+        assert not has_global_hooks()
 
     def test_a_compiled_layer_inside_of_a_model(self) -> None:
         """Whether it was compiled before the block or not."""
