@@ -15,7 +15,12 @@ from flopcount.formulas import Bill, Decision, Gradients, Plan, plan_of
 from flopcount.formulas.call import Call
 from flopcount.formulas.plan import ask, bill_of
 from flopcount.formulas.registry import rule_of_kernel
-from flopcount.torch_private.ops import is_composite, parameter_names, returns_tensors
+from flopcount.torch_private.ops import (
+    is_composite,
+    overloads_named,
+    parameter_names,
+    returns_tensors,
+)
 from flopcount.torch_private.tensors import tensors_in
 from flopcount.trace.call import (
     MetaCall,
@@ -51,6 +56,7 @@ class Answer(NamedTuple):
 
 
 OPENED = Answer(None, is_whole=False)
+"""That of an op which costs what the ops inside it cost."""
 
 
 class Bills:
@@ -101,6 +107,9 @@ def _answer(recorded: Arguments, lists: tuple[torch.dtype | None, ...], has_othe
             return OPENED
         return _billed(plan, call_of(recorded, lists))
     except Unknown as error:
+        overloads = overloads_named(recorded.name)
+        if overloads and all(map(is_composite, overloads)):
+            return OPENED
         return _uncounted(name, recorded, str(error))
 
 

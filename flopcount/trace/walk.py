@@ -16,7 +16,7 @@ from flopcount.formulas import Bill
 from flopcount.report.ledger import Ledger
 from flopcount.report.run import CPU, CallTime, KernelTime, Run
 from flopcount.torch_private.ops import overloads_named
-from flopcount.trace.bills import Answer, Bills, bill_of_function
+from flopcount.trace.bills import OPENED, Answer, Bills, bill_of_function
 from flopcount.trace.call import described, shapes_of
 from flopcount.trace.events import CALL, OP, PART, RANGE, Arguments, Event, Recording
 from flopcount.trace.kernels import busy, functions_with_kernels, launchers
@@ -27,6 +27,9 @@ COVERED = object()
 
 COMPILING = "(dynamo_timed)"
 """How the names of events end in which torch compiles: ops inside run on tensors without data."""
+
+SUBCLASS = "PythonSubclass"
+"""The name of the event inside an op whose arguments are of a subclass: it calls other ops."""
 
 COLLECTIVE = re.compile(r"(nccl|gloo|mpi|ucc|xccl|hccl):")
 """How the names of the ranges begin that torch marks around collectives."""
@@ -86,6 +89,7 @@ class Walk:
         self._macs_of: dict[int, int] = {}  # of the op at an index, with what is inside it
         self._device_work = list(launchers(recording))
         self._with_kernels = functions_with_kernels(self._device_work)
+        self._of_subclass = {e.outer for e in recording.host if e.name == SUBCLASS}
         self._working = with_outer(host for _, host in self._device_work if host)
         for index, event in enumerate(recording.host):
             self._post(index, event)
@@ -140,6 +144,8 @@ class Walk:
         """What the op at ``index`` costs."""
         event = self._recording.host[index]
         arguments: Any = event.arguments
+        if event in self._of_subclass:
+            return OPENED
         if event in self._with_kernels:
             return bill_of_function(arguments)
         return self._bills.of(arguments, lambda: (e.arguments for _, e in self._inside(index)))

@@ -98,4 +98,9 @@ def flops(report: Report) -> dict[tuple[str, str], int]:
 
 def products(report: Report) -> dict[str, int]:
     """MACs by phase, without phases that have none."""
-    return {phase: cost.macs for phase, cost in report.phases.items() if cost.macs}
+    return products_of(report, "<block>")
+
+
+def products_of(report: Report, path: str) -> dict[str, int]:
+    """Those of a module."""
+    return {phase: cost.macs for phase, cost in report[path].phases.items() if cost.macs}

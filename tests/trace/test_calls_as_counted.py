@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 import torch
 from torch.nn import functional
+from torch.testing._internal.two_tensor import TwoTensor
 
 from flopcount import FlopCounter
-from tests.trace.recordings import recorded
+from tests.trace.recordings import flops, recorded
 
 
 def ones(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -104,6 +105,23 @@ def test_it_costs_what_a_counter_counts(name: str) -> None:
         op: cost.flops for op, cost in theirs.items() if cost.flops
     }
     assert report.total.bytes == expected.total.bytes
+
+
+def test_a_subclass_of_tensors_costs_what_it_calls() -> None:
+    """A tensor of two tensors runs each op twice; one of rows of different lengths, on all rows."""
+    two = TwoTensor(ones(4, 8), ones(4, 8))
+    layer = torch.nn.Linear(8, 8)
+    report = recorded(lambda: functional.gelu(layer(two)).sum())
+    with FlopCounter() as counter:
+        functional.gelu(layer(two)).sum()
+    assert flops(report) == flops(counter.report())
+    assert report.total.macs == 2 * 4 * 8 * 8
+
+    rows = torch.nested.nested_tensor([ones(2, 8), ones(3, 8)], layout=torch.jagged)
+    model = torch.nn.Sequential(layer, torch.nn.LayerNorm(8), torch.nn.ReLU())
+    report = recorded(lambda: model(rows).values().sum())
+    assert report.uncounted == {}
+    assert flops(report) == flops(recorded(lambda: model(ones(5, 8)).sum()))
 
 
 def test_a_product_and_its_tangents() -> None:

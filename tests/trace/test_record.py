@@ -1,4 +1,4 @@
-"""Recording a block: the user's names, nothing changed, and compiled functions as they were."""
+"""Recording a block: the user's names, and nothing changed."""
 
 from __future__ import annotations
 
@@ -14,27 +14,14 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch._dynamo.utils import counters
-from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.profiler import schedule
 from torch.utils.checkpoint import checkpoint
 
 import flopcount
 from flopcount import Cost, FlopCounter, FlopcountError, Report
-from flopcount.torch_private.compiler import has_global_hooks, unseen_by_compiler
 from tests.hooks import watchers
-from tests.trace.recordings import products
-
-
-def linear() -> nn.Linear:
-    return nn.Linear(8, 8, bias=False)
-
-
-def batch() -> Tensor:
-    return torch.ones(4, 8)
-
-
-P = 4 * 8 * 8
+from tests.trace.models import P, batch, linear, nested
+from tests.trace.recordings import products_of
 
 
 class Shared(nn.Module):
@@ -58,21 +45,6 @@ class Helper(nn.Module):
 
     def forward(self, x: Tensor, function: Any) -> Tensor:
         return torch.as_tensor(function(x))
-
-
-class Own(nn.Module):
-    """A module whose forward is no code of torch's, so that torch compiles it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = linear()
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.layer(x).relu()
-
-
-def nested() -> nn.Module:
-    return nn.Sequential(linear(), nn.Sequential(nn.ReLU(), linear()))
 
 
 class Checkpointed(nn.Module):
@@ -130,10 +102,6 @@ class First(nn.Module):
 
     def forward(self, outputs: Any) -> Tensor:
         return torch.as_tensor(outputs[0] if isinstance(outputs, tuple) else outputs)
-
-
-def products_of(report: Report, path: str) -> dict[str, int]:
-    return {phase: cost.macs for phase, cost in report[path].phases.items() if cost.macs}
 
 
 def test_gradients_of_gradients_belong_to_the_module_of_the_gradient() -> None:
@@ -362,115 +330,6 @@ def test_an_op_of_unknown_cost_is_named_though_it_prepares_by_others() -> None:
 def test_what_is_no_model() -> None:
     with pytest.raises(TypeError, match=r"model must be a torch\.nn\.Module, got list"):
         flopcount.record([linear()])
-
-
-@pytest.fixture
-def clean_compiler() -> Any:
-    torch._dynamo.reset()
-    counters.clear()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-    torch._dynamo.reset()
-
-
-@pytest.mark.usefixtures("clean_compiler")
-class TestCompiled:
-    """A compiled function is not compiled anew, and none that is compiled here has a break."""
-
-    def graphs(self) -> tuple[int, int]:
-        return counters["stats"]["unique_graphs"], sum(counters["graph_break"].values())
-
-    def test_one_that_was_compiled_before(self) -> None:
-        model = nested()
-        compiled = torch.compile(model, backend="aot_eager")
-        compiled(batch()).sum().backward()
-        assert self.graphs() == (1, 0)
-        with flopcount.record(compiled) as recording:
-            compiled(batch()).sum().backward()
-        compiled(batch())
-        assert self.graphs() == (1, 0)
-        report = recording.report()
-        assert products(report) == {"forward": 2 * P, "backward": 3 * P}
-        assert report.model.total.macs == 5 * P  # inside, there are no calls of modules
-
-    def test_one_that_is_compiled_inside(self) -> None:
-        compiled = torch.compile(nested(), backend="aot_eager", fullgraph=True)
-        with flopcount.record(compiled) as recording:
-            compiled(batch()).sum().backward()
-            compiled(batch()).sum().backward()
-            assert self.graphs() == (1, 0)
-        # what torch runs on tensors without data while it compiles is none of the program
-        assert products(recording.report()) == {"forward": 4 * P, "backward": 6 * P}
-        assert list(recording.report()) == ["<block>", ""]
-        compiled(batch()).sum().backward()
-        with flopcount.record(compiled):
-            compiled(batch()).sum().backward()
-        assert self.graphs() == (1, 0)
-
-    def test_parts_that_are_compiled_inside_the_calls_of_modules(self) -> None:
-        """A break divides the model's own forward: its second part is compiled in its call."""
-
-        class Broken(nn.Module):
-            def __init__(self) -> None:
-                super().__init__()
-                self.first, self.second = linear(), linear()
-
-            def forward(self, x: Tensor) -> Tensor:
-                x = self.first(x)
-                torch._dynamo.graph_break()
-                return self.second(x)
-
-        model = nn.Sequential(nn.ReLU(), Broken(), nn.ReLU())
-        model[1].compile(backend="aot_eager")
-        with flopcount.record(model) as recording:
-            model(batch())
-            graphs, breaks = self.graphs()
-            model(batch())
-        model(batch())
-        assert self.graphs() == (graphs, breaks) == (2, 1)
-        report = recording.report()
-        assert products_of(report, "1") == {"forward": 4 * P}
-        assert [report[name].calls for name in "012"] == [2, 2, 2]
-
-    def test_one_that_is_compiled_beside_hooks_of_others(self) -> None:
-        """Once with theirs and ours, and once with theirs alone; not at each call."""
-        calls: list[nn.Module] = []
-        hook = unseen_by_compiler(lambda module, inputs: calls.append(module))
-        handle = register_module_forward_pre_hook(hook)
-        try:
-            compiled = torch.compile(nested(), backend="aot_eager")
-            with flopcount.record(compiled) as recording:
-                for _ in range(3):
-                    compiled(batch()).sum().backward()
-            assert self.graphs() == (1, 0)
-            compiled(batch()).sum().backward()
-            assert self.graphs() == (2, 0)
-        finally:
-            handle.remove()
-        assert calls
-        assert products(recording.report()) == {"forward": 6 * P, "backward": 9 * P}
-
-    def test_a_reset_of_the_compiler_inside(self) -> None:
-        compiled = torch.compile(nested(), backend="aot_eager")
-        with flopcount.record(compiled) as recording:
-            compiled(batch())
-            torch._dynamo.reset()
-            compiled(batch())
-        assert products(recording.report()) == {"forward": 4 * P}
-        assert not has_global_hooks()
-
-    def test_a_compiled_layer_inside_of_a_model(self) -> None:
-        """Whether it was compiled before the block or not."""
-        model = nn.Sequential(linear(), Own())
-        model[1].compile(backend="aot_eager")
-        model(batch()).sum().backward()
-        with flopcount.record(model) as recording:
-            model(batch()).sum().backward()
-        report = recording.report()
-        assert products_of(report, "0") == {"forward": P, "backward": P}
-        assert products_of(report, "1") == {"forward": P, "backward": 2 * P}
-        assert self.graphs() == (1, 0)
 
 
 @pytest.mark.gpu
