@@ -36,6 +36,8 @@ from flopcount.torch_private.ranges import Range, is_recording
 from flopcount.trace.events import CALL, MODULES, PART
 from flopcount.trace.read import read_trace
 
+RECORD, RECORD_AND_SAVE = ProfilerAction.RECORD, ProfilerAction.RECORD_AND_SAVE
+
 
 def record(
     model: Given = None,
@@ -91,14 +93,18 @@ class Recorder:
         folder = tempfile.mkdtemp(prefix="flopcount-")
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         self._path = Path(folder, "trace.json")
-        self._is_leaving = False
+        self._is_entered = self._is_leaving = False
+        self._is_cut_off = False  # whether another profiler has ended the recording
 
     def __enter__(self) -> Recorder:
-        if self._is_leaving or is_recording():
+        if self._is_leaving:
+            raise FlopcountError("this recorder has recorded: enter another flopcount.record(…)")
+        if is_recording():
             raise FlopcountError(
-                "torch.profiler is recording here already, or this recorder has recorded: enter "
-                "another flopcount.record(…) once the block before is over"
+                "torch.profiler is recording here already, and can do so once at a time: enter "
+                "flopcount.record(…) once that block is over"
             )
+        self._is_entered = True
         self._profile.start()
         self._ranges.open()
         return self
@@ -111,14 +117,16 @@ class Recorder:
     ) -> None:
         self._ranges.close()
         self._is_leaving = True
-        self._name_modules()
-        self._profile.stop()
+        self._finish()
+        if not self._is_cut_off:  # there is nothing to stop, and to write it ends the process
+            self._profile.stop()
 
     def step(self) -> None:
         """End a step of the ``schedule``."""
-        if self._profile.current_action is ProfilerAction.RECORD_AND_SAVE:
-            self._name_modules()
-        self._profile.step()
+        if self._profile.current_action is RECORD_AND_SAVE:
+            self._finish()
+        if not self._is_cut_off:
+            self._profile.step()
 
     def report(self, steps: int | Iterable[int] | None = None) -> Report:
         """What the block cost, and how long it took: see :func:`flopcount.read_trace`.
@@ -149,19 +157,27 @@ class Recorder:
 
     def _recorded(self) -> Path:
         if not self._path.exists():
-            raise FlopcountError(
-                "nothing is recorded yet: the block is not over, or its schedule has recorded no "
-                "step; call recording.step() at the end of each"
-            )
+            raise FlopcountError(f"nothing is recorded: {self._why_not()}")
         return self._path
+
+    def _why_not(self) -> str:
+        if not self._is_entered:
+            return "enter it, with flopcount.record(model) as recording: …"
+        if self._is_cut_off:
+            return "another torch.profiler began in the block, and ended this recording"
+        if not self._is_leaving:
+            return "the block is not over"
+        return "its schedule has recorded no step; call recording.step() at the end of each"
 
     def _keep(self, profiler: Any) -> None:
         if self._is_leaving and self._path.exists():
             return  # the schedule has begun another cycle, which is not whole
         profiler.export_chrome_trace(str(self._path))
 
-    def _name_modules(self) -> None:
+    def _finish(self) -> None:
         """Write the modules that ran into the recording: what it tells of them is their names."""
+        records = self._profile.current_action in (RECORD, RECORD_AND_SAVE)
+        self._is_cut_off = records and not is_recording()
         modules = Ledger().report(self._tree).to_json()
         # torch escapes neither quotes nor letters beyond ASCII
         self._profile.add_metadata_json(MODULES, f'"{quote(modules)}"')

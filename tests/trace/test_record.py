@@ -295,6 +295,12 @@ def test_two_recordings_at_once_are_refused() -> None:
     assert recording.report().total.arith == 32
     with pytest.raises(FlopcountError, match="this recorder has recorded"), recording:
         pass
+    with flopcount.record() as recording, torch.profiler.profile():
+        batch() + 1
+    with pytest.raises(FlopcountError, match="another torch.profiler began in the block"):
+        recording.report()
+    with pytest.raises(FlopcountError, match=r"nothing is recorded: enter it, with flopcount"):
+        flopcount.record().report()
     with torch.profiler.profile(), pytest.raises(FlopcountError, match="recording here already"):
         flopcount.record().__enter__()
 
