@@ -38,7 +38,8 @@ class Device:
         peaks: FLOP/s of products by what they are computed in: ``float64``, ``float32``, ``tf32``,
             ``float16``, ``bfloat16``, ``float8``, ``int8``. None is assumed for those left out.
         bandwidth: bytes/s of its memory; None if it is not known.
-        vector: FLOP/s of other arithmetic in float32; None if it is not known.
+        vector: FLOP/s of other arithmetic in float32. If it is not known, such arithmetic takes
+            no time: memory bounds it on most devices.
         source: where the figures come from.
 
     Raises:
@@ -77,7 +78,7 @@ class Device:
         return self.peaks.get(kind)
 
     def compute_seconds(self, cost: Cost, dtype: str, *, tf32: bool = False) -> float | None:
-        """The least time for the arithmetic of ``cost``; None if a peak for it is not known.
+        """The least time for the arithmetic of ``cost``; None if its products' peak is not known.
 
         Products run at the peak of their dtype, and all else at the vector units' peak, at once.
 
@@ -93,7 +94,7 @@ class Device:
         """
         products, others = cost.matmul_flops, cost.flops - cost.matmul_flops
         peak = self.peak(dtype, tf32=tf32)
-        if (products and peak is None) or (others and not products and self.vector is None):
+        if products and peak is None:
             return None
         seconds = products / peak if peak and products else 0.0
         return max(seconds, others / self.vector if self.vector else 0.0)

@@ -16,6 +16,8 @@ COMPUTE, MEMORY = "compute", "memory"
 class Bound:
     """The least time for some work, and the time that it took.
 
+    Of several ops, those without a known bound have no part in any of these times.
+
     Attributes:
         cost: the work.
         compute: seconds for its arithmetic; None if a peak is not known.
@@ -50,29 +52,26 @@ def bound_of(
     tf32: bool = False,
 ) -> Bound:
     """The bound of ops that run one after another: each cost, its dtype, and its seconds."""
-    cost = ZERO
-    compute: list[float | None] = []
-    memory: list[float | None] = []
-    measured = []
-    for part, dtype, seconds in work:
-        cost += part
-        compute.append(device.compute_seconds(part, dtype, tf32=tf32))
-        memory.append(device.memory_seconds(part))
-        measured += [seconds] if seconds is not None else []
-    least = [
-        None if one is None or other is None else max(one, other)
-        for one, other in zip(compute, memory, strict=True)
-    ]
+    parts = [_bound(device, *part, tf32=tf32) for part in work]
+    known = [part for part in parts if part.least is not None] or parts
+    measured = [part.measured for part in known if part.measured is not None]
     return Bound(
-        cost, _sum(compute), _sum(memory), _sum(least), sum(measured) if measured else None
+        sum((part.cost for part in parts), ZERO),
+        compute=_sum(part.compute for part in known),
+        memory=_sum(part.memory for part in known),
+        least=_sum(part.least for part in known),
+        measured=sum(measured) if measured else None,
     )
+
+
+def _bound(device: Device, cost: Cost, dtype: str, measured: float | None, *, tf32: bool) -> Bound:
+    compute, memory = device.compute_seconds(cost, dtype, tf32=tf32), device.memory_seconds(cost)
+    least = None if compute is None or memory is None else max(compute, memory)
+    return Bound(cost, compute, memory, least, measured)
 
 
 def _sum(seconds: Iterable[float | None]) -> float | None:
     """All together; None if one is not known."""
-    total = 0.0
-    for part in seconds:
-        if part is None:
-            return None
-        total += part
-    return total
+    times = list(seconds)
+    known = [time for time in times if time is not None]
+    return sum(known) if len(known) == len(times) else None

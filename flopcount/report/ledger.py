@@ -44,13 +44,16 @@ class Ledger:
             nanoseconds=nanoseconds,
         )
         self.add(row)
+        of_parts = None if nanoseconds is None else 0  # their time is in the row above
         if bill.integer:  # products of integers in an op that works on floats too
             cost = calls * bill.integer
             split = {place.gradient: cost} if place.gradient else {}
-            self.add(Row(row.module, row.phase, row.op, INTEGER, 0, cost, split))
+            integers = Row(row.module, row.phase, row.op, INTEGER, 0, cost, split)
+            self.add(replace(integers, nanoseconds=of_parts))
         if bill.recompute:  # a fused backward repeats forward work
             cost = calls * bill.recompute
-            self.add(Row(row.module, RECOMPUTE, row.op, row.dtype, calls=0, cost=cost))
+            again = Row(row.module, RECOMPUTE, row.op, row.dtype, calls=0, cost=cost)
+            self.add(replace(again, nanoseconds=of_parts))
 
     def add(self, row: Row) -> None:
         """Add a row."""

@@ -47,8 +47,10 @@ def _merged_runs(runs: Sequence[Run]) -> Run | None:
     return Run(
         devices=tuple(device for run in runs for device in run.devices),
         steps=tuple(sorted({step for run in runs for step in run.steps})),
+        is_whole=all(run.is_whole for run in runs),
         span=max(run.span for run in runs),
         busy=sum(run.busy for run in runs),
+        idle=sum(run.idle for run in runs),
         work=sum(run.work for run in runs),
         counted=sum(run.counted for run in runs),
         others=dict(others.most_common()),

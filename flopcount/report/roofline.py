@@ -32,8 +32,9 @@ class Roofline:
         tf32: whether products of float32 count as TF32.
         ops: the :class:`flopcount.hardware.roofline.Bound` of each op and dtype. One of unknown
             cost has none.
-        modules: of each module with its children, by its path, its ops one after another.
-        total: of all ops, likewise. What is not known takes no time here.
+        modules: of each module with its children, by its path, its ops one after another. Ops
+            without a bound have no part in it, nor has the time that they took.
+        total: of all ops, likewise.
     """
 
     device: Device
@@ -60,6 +61,9 @@ def roofline(root: ModuleNode, entries: Iterable[Row], device: Device, *, tf32: 
         work = ((row.cost, row.dtype, _seconds(row)) for row in some)
         return bound_of(device, work, tf32=tf32)
 
+    def of_counted(some: Iterable[Row]) -> Bound:
+        return bound(row for row in some if not row.uncounted)
+
     return Roofline(
         device=device,
         tf32=tf32,
@@ -70,10 +74,10 @@ def roofline(root: ModuleNode, entries: Iterable[Row], device: Device, *, tf32: 
             for key, some in rows.items()
         },
         modules=Modules(
-            (path, bound(row for inner in node.walk() for row in inner.rows))
+            (path, of_counted(row for inner in node.walk() for row in inner.rows))
             for path, node in nodes.items()
         ),
-        total=bound(row for some in rows.values() for row in some),
+        total=of_counted(row for some in rows.values() for row in some),
     )
 
 

@@ -59,8 +59,10 @@ class Run:
     Attributes:
         devices: the names of the devices that worked, ``("CPU",)`` if only the host did.
         steps: the profiler's steps that were read, by number; none if it marked none.
+        is_whole: whether all was read, and not only these steps.
         span: from the first event to the last.
         busy: how long devices ran at least one kernel, all devices together.
+        idle: how long in this span devices ran nothing, be it of these steps or of others.
         work: how long kernels ran: those at once on several streams add up.
         counted: the part of ``work`` in ops whose cost is known.
         others: the part of ``work`` in no op, by name: what was launched before the recording,
@@ -71,18 +73,15 @@ class Run:
 
     devices: tuple[str, ...]
     steps: tuple[int, ...]
+    is_whole: bool
     span: int
     busy: int
+    idle: int
     work: int
     counted: int
     others: Mapping[str, int] = field(default_factory=dict)
-    calls: tuple[CallTime, ...] = ()
-    kernels: tuple[KernelTime, ...] = ()
-
-    @property
-    def idle(self) -> int:
-        """How long devices did nothing."""
-        return max(0, self.span * len(self.devices) - self.busy)
+    calls: tuple[CallTime, ...] = field(default=(), repr=False)
+    kernels: tuple[KernelTime, ...] = field(default=(), repr=False)
 
 
 def read_run(document: dict[str, Any] | None) -> Run | None:

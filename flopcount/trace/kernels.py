@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 
 from flopcount.trace.events import LAUNCH, OP, Event, Recording, is_op
@@ -40,11 +41,12 @@ def is_function(event: Event) -> bool:
     return event.arguments is not None and not event.arguments.backend and not is_op(event)
 
 
-def busy(events: Iterable[Event]) -> int:
-    """How long at least one of ``events`` ran: overlaps count once."""
-    total, until = 0, -1
+def busy(events: Iterable[Event], since: float = -math.inf, until: float = math.inf) -> int:
+    """How long at least one of ``events`` ran, in a span of time: overlaps count once."""
+    total = 0
     for event in sorted(events, key=lambda event: event.start):
-        if event.end > until:
-            total += event.end - max(event.start, until)
-            until = event.end
+        start, end = max(event.start, since), min(event.end, until)
+        if end > start:
+            total += int(end - start)
+            since = end
     return total

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -204,19 +205,19 @@ class Walk:
                 others[name_of(kernel, host)] += kernel.duration
                 kernels.setdefault((kernel.name, ""), []).append(kernel)
         selected = [event for event in recording.host if self._is_selected(event)]
-        devices: dict[Any, list[Event]] = {}
-        for event in work:
-            devices.setdefault(event.lane[0], []).append(event)
-        if not recording.kernels:
-            devices = {CPU: self._host_work()}
+        devices = by_device(work) if recording.kernels else {CPU: self._host_work()}
+        running = by_device(recording.kernels) if recording.kernels else devices
         everything = [*selected, *work]
+        start = min((event.start for event in everything), default=0)
+        end = max((event.end for event in everything), default=0)
         said = [posting for posting in self._postings.values() if posting.is_said]
         return Run(
             devices=tuple(device_name(recording, device) for device in devices),
             steps=steps,
-            span=max((event.end for event in everything), default=0)
-            - min((event.start for event in everything), default=0),
+            is_whole=not self._steps,
+            span=end - start,
             busy=sum(map(busy, devices.values())),
+            idle=sum(end - start - busy(running[device], start, end) for device in devices),
             work=sum(event.duration for events in devices.values() for event in events),
             counted=sum(posting.nanoseconds for posting in said if posting.bill.counted),
             others=dict(others.most_common()),
@@ -243,6 +244,14 @@ class Walk:
                 self.ledger.post(posting.place, bill, posting.calls, posting.nanoseconds)
 
 
+def by_device(work: Iterable[Event]) -> dict[Any, list[Event]]:
+    """Device work by the device that ran it."""
+    devices: dict[Any, list[Event]] = {}
+    for event in work:
+        devices.setdefault(event.lane[0], []).append(event)
+    return devices
+
+
 def with_outer(events: Iterable[Event]) -> set[Event]:
     """``events``, and all around them."""
     found: set[Event] = set()
@@ -266,11 +275,17 @@ def largest(event: Event) -> int:
 
 
 def steps_in(recording: Recording) -> dict[int, Event]:
-    """The steps that the profiler has marked, by their numbers."""
+    """The steps that the profiler has marked, by their numbers.
+
+    It marks the next step before it knows whether there is one.
+    """
+    starts = [event.start for event in recording.host if event.kind is OP]
     steps = {}
     for event in recording.host:
         if event.kind is RANGE and (match := PROFILER_STEP.fullmatch(event.name)):
-            steps[int(match[1])] = event
+            place = bisect_left(starts, event.start)
+            if place < len(starts) and starts[place] < event.end:
+                steps[int(match[1])] = event
     return steps
 
 

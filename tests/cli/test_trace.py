@@ -60,8 +60,8 @@ def test_the_first_line_says_what_ran_and_how_much_is_counted(
     assert run(recording) == 0
     out = capsys.readouterr().out
     assert out.splitlines()[0] == (
-        "NVIDIA H100 80GB HBM3 · 2 steps · 0.15 ms of device time, 80.0 % of it counted · "
-        "busy 0.15 ms, idle 1.75 ms"
+        "NVIDIA H100 80GB HBM3 · whole recording with 2 steps (4, 5) · "
+        "0.15 ms of device time, 80.0 % of it counted · busy 0.15 ms, idle 1.75 ms"
     )
     assert out.splitlines()[1] == ("peaks of H100 SXM: float32 67 TFLOP/s, memory 3350 GB/s")
     assert "in no op: Memcpy HtoD (0.01 ms)" in out
@@ -78,8 +78,8 @@ def test_by_op(recording: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert table["aten.add"][-4:] == ["629", "18.8", "%", "memory"]
     assert table["mylib.gather"][:2] == ["*", "float32"]
     assert table["mylib.gather"][-2:] == ["13.3", "%"]
-    # in 140 µs, at least 64.1 for the product and 7.5 for the sum
-    assert table["total"][-4:] == ["360", "51.2", "%", "compute"]
+    # counted ops took 120 µs, at least 64.1 for the product and 7.5 for the sum
+    assert table["total"][-4:] == ["360", "59.7", "%", "compute"]
 
 
 def test_by_module_kernel_and_shape(recording: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -103,7 +103,8 @@ def test_steps(recording: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert run(recording, "--steps", words) == 0
         out = capsys.readouterr().out
         assert rows(out)["aten.mm"][1] == calls
-        assert ("step 4" if calls == "1" else "2 steps") in out.splitlines()[0]
+        expected = "step 4" if calls == "1" else "2 steps (4, 5)"
+        assert out.startswith(f"NVIDIA H100 80GB HBM3 · {expected} · ")
 
 
 def test_another_device(recording: Path, capsys: pytest.CaptureFixture[str]) -> None:

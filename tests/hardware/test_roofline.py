@@ -11,7 +11,7 @@ from torch import nn
 import flopcount
 from flopcount import Cost, Device, UnknownDeviceError
 from flopcount.hardware.roofline import bound_of
-from tests.trace.recordings import kernel, launch, op, written
+from tests.trace.recordings import kernel, launch, module, op, written
 
 DEVICE = Device("mine", {"float32": 1e6, "tf32": 8e6}, bandwidth=1e6, vector=5e5)
 """A FLOP takes a microsecond in products, two in others; a byte takes one."""
@@ -36,6 +36,19 @@ def test_what_is_not_known_has_no_bound() -> None:
     assert unknown.reached is None
     nothing = bound_of(DEVICE, [])
     assert (nothing.least, nothing.by, nothing.reached) == (0.0, None, None)
+
+
+def test_what_is_not_known_has_no_part_in_a_sum() -> None:
+    """Neither its least time, nor the time that it took."""
+    product, other = (Cost(macs=500), "float32", 4e-3), (Cost(macs=1), "bfloat16", 1.0)
+    both = bound_of(DEVICE, [product, other])
+    assert (both.least, both.measured, both.reached) == (1e-3, 4e-3, 0.25)
+    assert both.cost.macs == 501
+    alone = bound_of(DEVICE, [other])
+    assert (alone.least, alone.measured) == (None, 1.0)
+    elementwise = Device("no vector units", {"float32": 1e6}, bandwidth=1e6)
+    bound = bound_of(elementwise, [(Cost(arith=10**9, read=800), "float32", 1.6e-3)])
+    assert (bound.least, bound.by, bound.reached) == (8e-4, "memory", 0.5)
 
 
 def test_a_report_has_a_bound_for_each_op_and_module() -> None:
@@ -66,6 +79,29 @@ def test_a_recorded_run_has_its_own_device_and_time(tmp_path: Path) -> None:
     assert bound.least == pytest.approx(2 * 4096**3 / 67e12)
     assert bound.measured == 0.004
     assert bound.reached == pytest.approx(0.5128, abs=1e-4)
+
+
+def test_the_time_of_uncounted_ops_has_no_part_in_totals(tmp_path: Path) -> None:
+    """A product at 51.28 % of the peak, and an op of another library that takes as long."""
+    square = [4096, 4096]
+    events = [
+        module("Net_0", 0, 30),
+        op("aten::mm", 1, 5, square, square),
+        launch(1, 2),
+        kernel(1, 10, 4010),
+        op("mylib::gather", 10, 15, square),
+        launch(2, 11),
+        kernel(2, 5000, 9000),
+    ]
+    properties = [{"id": 0, "name": "NVIDIA H100 80GB HBM3"}]
+    path = written(tmp_path / "trace.json", events, deviceProperties=properties)
+    report = flopcount.read_trace(path)
+    roofline = report.roofline()
+    assert report.model.seconds == 0.008
+    for bound in (roofline.total, roofline.modules[""]):
+        assert bound.measured == 0.004
+        assert bound.reached == pytest.approx(0.5128, abs=1e-4)
+    assert roofline.ops["mylib.gather", "float32"].reached is None
 
 
 def test_an_unknown_device_says_how_to_pass_its_peaks() -> None:

@@ -255,6 +255,27 @@ def test_steps_are_picked_by_their_numbers(tmp_path: Path, wanted: Any, products
     assert ("of an earlier step" in found.run.others) == (wanted is None)
 
 
+def test_a_device_that_works_for_another_step_is_not_idle(tmp_path: Path) -> None:
+    """Step 2 lasts from 100 to 260; until 130 its device works for step 1, from 250 for step 3."""
+    events: list[Any] = []
+    for step, start, first, last in ((1, 0, 10, 130), (2, 100, 140, 240), (3, 200, 250, 300)):
+        events += [
+            annotation(f"ProfilerStep#{step}", start, start + 100),
+            op("aten::mm", start, start + 9, A, B),
+            launch(step, start + 1),
+            kernel(step, first, last),
+        ]
+    events += [op("aten::view", 195, 260, A), annotation("ProfilerStep#4", 300, 301)]
+    run = report(tmp_path, *events, steps=2).run
+    assert run is not None
+    assert (run.span, run.busy, run.idle) == (160_000, 100_000, 20_000)
+    run = report(tmp_path, *events).run
+    assert run is not None
+    assert (run.span, run.busy, run.idle) == (301_000, 270_000, 31_000)
+    assert run.steps == (1, 2, 3)  # in a fourth nothing ran
+    assert run.is_whole
+
+
 def test_a_step_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(flopcount.TraceError, match="no step 8; it has 5, 6, 7"):
         steps(tmp_path, steps=[7, 8])

@@ -297,7 +297,7 @@ def test_two_recordings_at_once_are_refused() -> None:
         pass
     with flopcount.record() as recording, torch.profiler.profile():
         batch() + 1
-    with pytest.raises(FlopcountError, match="another torch.profiler began in the block"):
+    with pytest.raises(FlopcountError, match=r"another torch\.profiler began in the block"):
         recording.report()
     with pytest.raises(FlopcountError, match=r"nothing is recorded: enter it, with flopcount"):
         flopcount.record().report()

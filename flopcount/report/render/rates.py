@@ -71,15 +71,23 @@ def headline(run: Run, roofline: Roofline | None) -> str:
     """The device, the steps, how much of its time is counted, and how busy it was."""
     names = dict.fromkeys(run.devices)
     number = f"{len(run.devices)} × " if len(run.devices) > len(names) else ""
-    steps = f"step {run.steps[0]}" if len(run.steps) == 1 else f"{len(run.steps)} steps"
     counted = percent(run.counted, run.work) or "0 %"
     parts = [
         f"{number}{', '.join(names)}",
-        *([steps] if run.steps else []),
+        *([steps_of(run)] if run.steps else []),
         f"{milliseconds(run.work)} of device time, {counted} of it counted",
         f"busy {milliseconds(run.busy)}, idle {milliseconds(run.idle)}",
     ]
     return "\n".join([" · ".join(parts), peaks(roofline) if roofline else NO_PEAKS])
+
+
+def steps_of(run: Run) -> str:
+    """How many of the profiler's steps were read, and which."""
+    first, last = run.steps[0], run.steps[-1]
+    is_range = len(run.steps) > 2 and run.steps == tuple(range(first, last + 1))
+    which = f"{first} to {last}" if is_range else ", ".join(map(str, run.steps))
+    words = f"step {first}" if len(run.steps) == 1 else f"{len(run.steps)} steps ({which})"
+    return f"whole recording with {words}" if run.is_whole else words
 
 
 def peaks(roofline: Roofline) -> str:
