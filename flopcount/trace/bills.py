@@ -59,6 +59,15 @@ OPENED = Answer(None, is_whole=False)
 """That of an op which costs what the ops inside it cost."""
 
 
+GRAPH_OF_KERNELS = Arguments("inductor::graph", (), (), None, None, CPP)
+"""What stands for the fused kernels of a graph that were not recorded."""
+
+UNRECORDED = (
+    "fused kernels of the CPU are not recorded; torch._inductor.config.cpp.enable_kernel_profile = "
+    "True, before it compiles, names them"
+)
+
+
 class Bills:
     """The bills of recorded calls. A call that was recorded before is known by its arguments."""
 
@@ -92,6 +101,8 @@ class Bills:
 
 def _answer(recorded: Arguments, lists: tuple[torch.dtype | None, ...], has_others: bool) -> Answer:
     name = recorded.name.replace("::", ".", 1)
+    if recorded is GRAPH_OF_KERNELS:
+        return _uncounted(name, recorded, UNRECORDED)
     if recorded.backend == CPP:
         return _uncounted(f"inductor.{name}", recorded, "a fused kernel tells no shapes")
     if recorded.backend == TRITON:

@@ -46,6 +46,9 @@ TRITON, CPP = "triton", "cpp"
 FUSED = re.compile(r"(graph_\d+_)?cpp_fused_\w+")
 """Kernels of the CPU, which inductor records without their arguments, if it is told to."""
 
+GRAPH = re.compile(r"## Call CompiledFxGraph \w+ ##")
+"""What inductor calls the range around a graph that it compiled."""
+
 LIST = "TensorList"
 """The type of a list of tensors."""
 

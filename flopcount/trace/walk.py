@@ -17,9 +17,9 @@ from flopcount.formulas import Bill
 from flopcount.report.ledger import Ledger
 from flopcount.report.run import CPU, CallTime, KernelTime, Run
 from flopcount.torch_private.ops import overloads_named
-from flopcount.trace.bills import OPENED, Answer, Bills, bill_of_function
+from flopcount.trace.bills import GRAPH_OF_KERNELS, OPENED, Answer, Bills, bill_of_function
 from flopcount.trace.call import described, shapes_of
-from flopcount.trace.events import CALL, OP, PART, RANGE, Arguments, Event, Recording
+from flopcount.trace.events import CALL, CPP, GRAPH, OP, PART, RANGE, Arguments, Event, Recording
 from flopcount.trace.kernels import busy, functions_with_kernels, launchers
 from flopcount.trace.places import PROFILER_STEP, Places, is_inside
 
@@ -59,8 +59,10 @@ class Posting:
 
         An op that torch knows may call others to prepare its work. They have it if they multiply.
         """
+        if self.bill.counted or self.nanoseconds > 0 or self.arguments.backend:
+            return True
         others = self.inside.macs if overloads_named(self.arguments.name) else self.inside.flops
-        return self.bill.counted or self.nanoseconds > 0 or not others
+        return not others
 
 
 class Walk:
@@ -90,6 +92,8 @@ class Walk:
         self._macs_of: dict[int, int] = {}  # of the op at an index, with what is inside it
         self._device_work = list(launchers(recording))
         self._with_kernels = functions_with_kernels(self._device_work)
+        for graph in [] if recording.kernels else graphs_without_kernels(recording):
+            graph.arguments = GRAPH_OF_KERNELS
         self._of_subclass = {e.outer for e in recording.host if e.name == SUBCLASS}
         self._working = with_outer(host for _, host in self._device_work if host)
         for index, event in enumerate(recording.host):
@@ -108,7 +112,7 @@ class Walk:
         is_selected = self._is_selected(event)
         event.around, event.posting = self.places.around(event, is_selected), outer
         is_kernel = outer is COVERED or (outer is not None and outer.bill.counted)
-        if is_kernel or event.kind is not OP or event.arguments is None or not is_selected:
+        if is_kernel or event.arguments is None or not is_selected:
             return
         answer = self._answer(index)
         if answer.bill is None:
@@ -205,8 +209,12 @@ class Walk:
                 others[name_of(kernel, host)] += kernel.duration
                 kernels.setdefault((kernel.name, ""), []).append(kernel)
         selected = [event for event in recording.host if self._is_selected(event)]
-        devices = by_device(work) if recording.kernels else {CPU: self._host_work()}
-        running = by_device(recording.kernels) if recording.kernels else devices
+        if recording.kernels:
+            devices, running = by_device(work), by_device(recording.kernels)
+            time = sum(event.duration for event in work)
+        else:
+            devices = running = {CPU: self._host_work()}
+            time = sum(posting.nanoseconds for posting in self._postings.values())
         everything = [*selected, *work]
         start = min((event.start for event in everything), default=0)
         end = max((event.end for event in everything), default=0)
@@ -218,7 +226,7 @@ class Walk:
             span=end - start,
             busy=sum(map(busy, devices.values())),
             idle=sum(end - start - busy(running[device], start, end) for device in devices),
-            work=sum(event.duration for events in devices.values() for event in events),
+            work=time,
             counted=sum(posting.nanoseconds for posting in said if posting.bill.counted),
             others=dict(others.most_common()),
             calls=call_times(said),
@@ -226,13 +234,16 @@ class Walk:
         )
 
     def _host_work(self) -> list[Event]:
-        """The ops that are counted, or uncounted, with their own time, where no device has any."""
+        """The ops that have a row, where no device has any time. Each has the time of its own."""
         work = []
+        said = {posting for posting in self._postings.values() if posting.is_said}
         for event in self._recording.host:
             posting, outer = event.posting, event.outer.posting if event.outer else None
-            if isinstance(posting, Posting) and posting is not outer and posting.is_said:
+            if posting is not outer and posting in said:
                 posting.nanoseconds += event.duration
                 work.append(event)
+                if outer in said:
+                    outer.nanoseconds -= event.duration
         return work
 
     def _fill_ledger(self) -> None:
@@ -242,6 +253,15 @@ class Walk:
                 if not bill.counted:
                     self.uncounted.setdefault(bill.op, bill.unknown)
                 self.ledger.post(posting.place, bill, posting.calls, posting.nanoseconds)
+
+
+def graphs_without_kernels(recording: Recording) -> set[Event]:
+    """The graphs that inductor compiled for the CPU of whose fused kernels none is recorded."""
+    with_kernels = with_outer(
+        event for event in recording.host if event.arguments and event.arguments.backend == CPP
+    )
+    graphs = {event for event in recording.host if GRAPH.fullmatch(event.name)}
+    return graphs - with_kernels
 
 
 def by_device(work: Iterable[Event]) -> dict[Any, list[Event]]:

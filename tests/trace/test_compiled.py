@@ -66,6 +66,18 @@ def test_products_are_those_of_the_eager_program(compiled: Report) -> None:
     assert products(compiled) == expected
 
 
+def test_fused_kernels_that_are_not_recorded_are_named_together(compiled: Report) -> None:
+    """Two graphs, forward and backward, have the time of their kernels and no cost."""
+    torch._dynamo.reset()
+    with torch._inductor.config.patch({"cpp.enable_kernel_profile": False}):
+        report = recorded(torch.compile(Block()))
+    assert report.uncounted == {"inductor.graph": 2}
+    assert products(report) == products(compiled)
+    assert report.run is not None
+    assert 0 < report.run.counted < report.run.work <= report.run.busy <= report.run.span
+    assert "inductor.graph" not in compiled.uncounted
+
+
 def test_all_belongs_to_the_module_that_is_compiled(compiled: Report) -> None:
     assert compiled.model.type == "Block"
     assert compiled.model.own.macs == compiled.total.macs
