@@ -54,7 +54,7 @@ class KernelTime:
 
 @dataclass(frozen=True)
 class Run:
-    """The time of a recorded run, in nanoseconds.
+    """The time of a recorded run, in nanoseconds. As text it is the line at the top of tables.
 
     Attributes:
         devices: the names of the devices that worked, ``("CPU",)`` if only the host did.
@@ -82,6 +82,31 @@ class Run:
     others: Mapping[str, int] = field(default_factory=dict)
     calls: tuple[CallTime, ...] = field(default=(), repr=False)
     kernels: tuple[KernelTime, ...] = field(default=(), repr=False)
+
+    def __str__(self) -> str:
+        names = ", ".join(dict.fromkeys(self.devices))
+        is_several = len(self.devices) > len(set(self.devices))
+        counted = 100 * self.counted / self.work if self.work else 0
+        parts = [
+            f"{len(self.devices)} × {names}" if is_several else names,
+            *([self._steps()] if self.steps else []),
+            f"{milliseconds(self.work)} of device time, {counted:.1f} % of it counted",
+            f"busy {milliseconds(self.busy)}, idle {milliseconds(self.idle)}",
+        ]
+        return " · ".join(parts)
+
+    def _steps(self) -> str:
+        """How many of the profiler's steps were read, and which."""
+        first, last = self.steps[0], self.steps[-1]
+        is_range = len(self.steps) > 2 and self.steps == tuple(range(first, last + 1))
+        which = f"{first} to {last}" if is_range else ", ".join(map(str, self.steps))
+        words = f"step {first}" if len(self.steps) == 1 else f"{len(self.steps)} steps ({which})"
+        return f"whole recording with {words}" if self.is_whole else words
+
+
+def milliseconds(nanoseconds: int) -> str:
+    """``nanoseconds`` in milliseconds."""
+    return f"{nanoseconds / 1e6:.4g} ms"
 
 
 def read_run(document: dict[str, Any] | None) -> Run | None:

@@ -29,6 +29,7 @@ table:first-of-type tbody tr:last-child {{ font-weight: bold; }}
 </head>
 <body>
 <h1>{title}</h1>
+{run}
 {tables}
 <p>{note}</p>
 </body>
@@ -42,4 +43,5 @@ def render(report: Report) -> str:
     title = f"{model}: {format_quantity(report.total.flops, 'FLOP')}"
     columns = ("type", *default_columns(report))
     *parts, note = tables(report, columns=columns, style="html")
-    return PAGE.format(title=escape(title), tables="\n".join(parts), note=escape(note))
+    run = f"<p>{escape(str(report.run))}</p>" if report.run else ""
+    return PAGE.format(title=escape(title), run=run, tables="\n".join(parts), note=escape(note))

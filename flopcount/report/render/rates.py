@@ -18,6 +18,7 @@ from flopcount.report.render.table import (
     starred,
     tabulated,
 )
+from flopcount.report.run import milliseconds
 
 if TYPE_CHECKING:
     from flopcount.hardware.device import Device
@@ -64,30 +65,8 @@ def render(report: Report, by: str = "op", device: Device | None = None, *, tf32
     roofline = report.roofline(device, tf32=tf32) if device else None
     headers, lines = LINES[by](report, run, roofline)
     table = _table(headers, list(lines), run, roofline)
-    return "\n\n".join([headline(run, roofline), table, *_omissions(report, run)])
-
-
-def headline(run: Run, roofline: Roofline | None) -> str:
-    """The device, the steps, how much of its time is counted, and how busy it was."""
-    names = dict.fromkeys(run.devices)
-    number = f"{len(run.devices)} × " if len(run.devices) > len(names) else ""
-    counted = percent(run.counted, run.work) or "0 %"
-    parts = [
-        f"{number}{', '.join(names)}",
-        *([steps_of(run)] if run.steps else []),
-        f"{milliseconds(run.work)} of device time, {counted} of it counted",
-        f"busy {milliseconds(run.busy)}, idle {milliseconds(run.idle)}",
-    ]
-    return "\n".join([" · ".join(parts), peaks(roofline) if roofline else NO_PEAKS])
-
-
-def steps_of(run: Run) -> str:
-    """How many of the profiler's steps were read, and which."""
-    first, last = run.steps[0], run.steps[-1]
-    is_range = len(run.steps) > 2 and run.steps == tuple(range(first, last + 1))
-    which = f"{first} to {last}" if is_range else ", ".join(map(str, run.steps))
-    words = f"step {first}" if len(run.steps) == 1 else f"{len(run.steps)} steps ({which})"
-    return f"whole recording with {words}" if run.is_whole else words
+    head = f"{run}\n{peaks(roofline) if roofline else NO_PEAKS}"
+    return "\n\n".join([head, table, *_omissions(report, run)])
 
 
 def peaks(roofline: Roofline) -> str:
@@ -96,7 +75,8 @@ def peaks(roofline: Roofline) -> str:
     words = []
     for dtype in dict.fromkeys(dtype for (_, dtype), b in roofline.ops.items() if b.cost.macs):
         peak = device.peak(dtype, tf32=roofline.tf32)
-        words.append(f"{dtype} {peak / 1e12:.4g} TFLOP/s" if peak else f"{dtype} not known")
+        kind = "TF32" if roofline.tf32 and dtype == "float32" else dtype
+        words.append(f"{kind} {peak / 1e12:.4g} TFLOP/s" if peak else f"{kind} not known")
     if device.bandwidth:
         words.append(f"memory {device.bandwidth / 1e9:.4g} GB/s")
     return f"peaks of {device.name}: {', '.join(words)}"
@@ -263,8 +243,3 @@ def shortened(name: str) -> str:
     """``name``, with an ellipsis if it is long; without what all of torch's kernels begin with."""
     name = name.removeprefix("void ").replace("at::native::", "")
     return name if len(name) <= WIDTH else f"{name[: WIDTH - 1]}…"
-
-
-def milliseconds(nanoseconds: int) -> str:
-    """``nanoseconds`` in milliseconds."""
-    return f"{nanoseconds / 1e6:.4g} ms"

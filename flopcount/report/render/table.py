@@ -65,7 +65,8 @@ OUTSIDE = "(outside modules)"
 
 def render(report: Report, **arguments: Any) -> str:
     """All tables of ``report``, one below the other; see :meth:`Report.table`."""
-    return "\n\n".join(tables(report, **arguments))
+    head = [str(report.run)] if report.run else []
+    return "\n\n".join([*head, *tables(report, **arguments)])
 
 
 def tables(
@@ -162,12 +163,20 @@ def ratio(phases: dict[str, Cost]) -> float:
 
 def phase_table(report: Report, style: str) -> str:
     """One row a phase that ran."""
+    times: dict[str, int] = {}
+    for row in report.entries:
+        times[row.phase] = times.get(row.phase, 0) + (row.nanoseconds or 0)
     body = [
-        [phase, *_quantities(cost), percent(cost.flops, report.total.flops)]
+        [
+            phase,
+            *_quantities(cost),
+            *_time(report, times.get(phase, 0)),
+            percent(cost.flops, report.total.flops),
+        ]
         for phase, cost in report.phases.items()
-        if cost
+        if cost or times.get(phase)
     ]
-    return tabulated(["phase", *QUANTITIES, "share"], body, style)
+    return tabulated(["phase", *QUANTITIES, *_time_header(report), "share"], body, style)
 
 
 def layer_type_table(report: Report, style: str) -> str:
@@ -197,11 +206,13 @@ def op_table(report: Report, style: str) -> str:
     totals = sorted(op_totals(report), key=lambda total: (-total.cost.flops, -total.cost.bytes))
     body = []
     for total in totals:
-        if total.cost:
+        if total.cost or total.nanoseconds:
             share = percent(total.cost.flops, report.total.flops)
             number = str(total.calls or "")  # none for parts of calls in another dtype
-            body.append([total.label, total.dtype, number, *_quantities(total.cost), share])
-    return tabulated(["op", "dtype", "calls", *QUANTITIES, "share"], body, style)
+            sums = [*_quantities(total.cost), *_time(report, total.nanoseconds)]
+            body.append([total.label, total.dtype, number, *sums, share])
+    headers = ["op", "dtype", "calls", *QUANTITIES, *_time_header(report), "share"]
+    return tabulated(headers, body, style)
 
 
 class OpTotal(NamedTuple):
@@ -297,6 +308,15 @@ def quantity(count: int) -> str:
 
 def _quantities(cost: Cost) -> list[str]:
     return [quantity(getattr(cost, reading)) for reading in QUANTITIES.values()]
+
+
+def _time_header(report: Report) -> list[str]:
+    """A column for the time of a recorded run."""
+    return ["device ms"] if report.run else []
+
+
+def _time(report: Report, nanoseconds: int) -> list[str]:
+    return [f"{nanoseconds / 1e6:.3f}" if nanoseconds else ""] if report.run else []
 
 
 def percent(part: float, whole: int) -> str:
