@@ -289,6 +289,11 @@ class _Reader:
         """Check that there are ops with shapes; sort, and put events inside one another."""
         recording = self.recording
         ops = [event for event in recording.host if event.kind is OP]
+        if str(recording.about.get("schema")).startswith("flopcount."):
+            raise TraceError(
+                f"{recording.name}: it is a report, which flopcount.Report.from_json reads; a "
+                "recording is what torch.profiler exports"
+            )
         if not ops and MODULES not in recording.about:
             raise TraceError(
                 f"{recording.name}: no op of torch is in it: it is no recording of torch.profiler, "

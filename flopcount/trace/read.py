@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from os import PathLike, fspath
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 from urllib.parse import unquote
 
 import torch
@@ -64,20 +64,28 @@ def read_trace(
     Warns:
         UncountedOpWarning: once for each op whose cost is not known, with the reason.
     """
-    reports, uncounted, found = [], dict[str, str](), []
+    if model is not None and not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, got {model!r}")
+    reports, uncounted, found = [], dict[str, str](), dict[Any, Path]()
     wanted, wanted_steps = _numbers(ranks, "ranks"), _numbers(steps, "steps")
     for file in _files(path):
         recording = read(file)
         rank = _rank(recording)
-        found.append(rank)
+        first = found.setdefault(_process(recording) if rank is None else rank, file)
+        if first != file:
+            raise TraceError(
+                f"{fspath(path)}: {first.name} and {file.name} are of one "
+                f"{'process' if rank is None else 'rank'}: read each by itself"
+            )
         if wanted is None or rank in wanted:
             report, reasons = _count(recording, wanted_steps, model)
             reports.append(report)
             uncounted = {**reasons, **uncounted}
     missing = [rank for rank in wanted or () if rank not in found]
-    if missing or not reports:
-        have = ", ".join(str(rank) for rank in found if rank is not None) or "none by number"
-        raise TraceError(f"{fspath(path)}: no rank {missing[0] if missing else ''}; it has {have}")
+    if missing:
+        known = ", ".join(str(rank) for rank in found if isinstance(rank, int))
+        have = f"it has {known}" if known else "none is written in it"
+        raise TraceError(f"{fspath(path)}: no rank {missing[0]}; {have}")
     for op, reason in uncounted.items():
         warnings.warn(f"{op} is uncounted: {reason}", UncountedOpWarning, stacklevel=2)
     return merged(reports)
@@ -88,7 +96,8 @@ def _files(path: str | PathLike[str]) -> list[Path]:
     folder = Path(path)
     if not folder.is_dir():
         return [folder]
-    files = sorted(file for file in folder.iterdir() if file.name.endswith((".json", ".json.gz")))
+    endings = (".json", ".json.gz")
+    files = sorted(f for f in folder.iterdir() if f.name.endswith(endings) and f.is_file())
     if not files:
         raise TraceError(f"{folder}: no file in it ends in .json or .json.gz")
     return files
@@ -99,6 +108,11 @@ def _rank(recording: Recording) -> int | None:
     about = recording.about.get("distributedInfo")
     rank = about.get("rank") if isinstance(about, dict) else None
     return rank if isinstance(rank, int) else None
+
+
+def _process(recording: Recording) -> tuple[Any, ...]:
+    """The process whose recording it is."""
+    return ("process", recording.host[0].thread[0] if recording.host else None)
 
 
 def _numbers(asked: int | Iterable[int] | None, what: str) -> list[int] | None:

@@ -330,6 +330,16 @@ def test_ranks_are_picked_by_their_numbers(ranks: Path) -> None:
         flopcount.read_trace(ranks / "rank0.json", ranks=1)
     with pytest.raises(flopcount.TraceError, match="no ranks were asked for"):
         flopcount.read_trace(ranks, ranks=[])
+    with pytest.raises(flopcount.TraceError, match=r"no rank 1; none is written in it"):
+        flopcount.read_trace(written(ranks / "alone.json", [op("aten::mm", 0, 4, A, B)]), ranks=1)
+    (ranks / "folder.json").mkdir()
+    assert flopcount.read_trace(ranks).total.macs == 4 * 64
+    twice = written(ranks / "again.json", [op("aten::mm", 0, 4, A, B)])
+    with pytest.raises(flopcount.TraceError, match=r"again.json and alone.json are of one process"):
+        flopcount.read_trace(ranks)
+    twice.write_text((ranks / "rank0.json").read_text())
+    with pytest.raises(flopcount.TraceError, match=r"again.json and rank0.json are of one rank"):
+        flopcount.read_trace(ranks)
     (ranks / "empty").mkdir()
     with pytest.raises(flopcount.TraceError, match=r"no file in it ends in \.json"):
         flopcount.read_trace(ranks / "empty")
