@@ -46,12 +46,12 @@ def shape(text: str) -> tuple[tuple[int, ...], str]:
     return tuple(map(int, parts)), dtype or "float32"
 
 
-def steps(text: str) -> list[int]:
+def steps(text: str) -> range:
     """``5`` or ``5:8``: numbers of steps, the last left out."""
     first, colon, last = text.partition(":")
     if not first.isdecimal() or not (last.isdecimal() if colon else not last):
         raise argparse.ArgumentTypeError(f"expected a step, 5, or several, 5:8, got {text!r}")
-    numbers = list(range(int(first), int(last))) if colon else [int(first)]
+    numbers = range(int(first), int(last) if colon else int(first) + 1)
     if not numbers:
         raise argparse.ArgumentTypeError(f"there is no step from {first} up to {last}")
     return numbers

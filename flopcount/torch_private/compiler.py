@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from types import CodeType
 from typing import Any
 
 import torch
 from torch._functorch import eager_transforms
-from torch.utils.hooks import RemovableHandle
 
 
 @contextmanager
@@ -108,15 +108,20 @@ def unseen_by_compiler(function: Callable[..., Any]) -> Callable[..., Any]:
     return hook
 
 
-def around_compilation(begin: Callable[[], None], end: Callable[[], None]) -> Callable[[], None]:
-    """Call ``begin`` before torch's compiler reads code, and ``end`` after it, until told to stop.
+FIRST_TIME = re.compile(r".*/0(_\d+)?")
+"""What ends the number of a compilation of code that was not compiled before."""
 
-    What is returned stops it.
+
+def around_compilation(begin: Callable[[], None], end: Callable[[], None]) -> Callable[[], None]:
+    """Call ``begin`` before torch's compiler reads code for the first time, and ``end`` after any.
+
+    What is returned stops this.
     """
     handler: Any = torch._dynamo.callback.callback_handler
 
-    def before(_: Any) -> None:
-        begin()
+    def before(compilation: Any) -> None:
+        if FIRST_TIME.fullmatch(compilation.compile_id):
+            begin()
 
     def after(_: Any) -> None:
         end()
@@ -131,11 +136,28 @@ def around_compilation(begin: Callable[[], None], end: Callable[[], None]) -> Ca
     return stop
 
 
-def has_global_hooks(but: Iterable[RemovableHandle] = ()) -> bool:
-    """Whether forwards of all modules have hooks, besides these. Compiled code depends on which."""
-    modules, known = torch.nn.modules.module, {handle.id for handle in but}
-    hooks = (*modules._global_forward_pre_hooks, *modules._global_forward_hooks)
-    return any(number not in known for number in hooks)
+HOOK = -1
+"""The number of a hook on all modules. The compiled code of some modules depends on which it has,
+so it is always the same. torch counts from 0."""
+
+
+def hook_modules(enter: Callable[..., None], leave: Callable[..., None]) -> None:
+    """Call ``enter(module, args)`` and ``leave(module, args, output)`` around forwards of modules.
+
+    There can be one such pair at a time. The second is called also if the forward raises.
+    """
+    modules: Any = torch.nn.modules.module
+    modules._global_forward_pre_hooks[HOOK] = enter
+    modules._global_forward_hooks[HOOK] = leave
+    modules._global_forward_hooks_always_called[HOOK] = True
+
+
+def unhook_modules() -> None:
+    """Call them no longer."""
+    modules: Any = torch.nn.modules.module
+    modules._global_forward_pre_hooks.pop(HOOK, None)
+    modules._global_forward_hooks.pop(HOOK, None)
+    modules._global_forward_hooks_always_called.pop(HOOK, None)
 
 
 FORWARD_TAG = "is_forward"

@@ -107,6 +107,12 @@ def returns_tensors(op: OpOverload) -> bool:
     return any("Tensor" in str(result.type) for result in schema_of(op).returns)
 
 
+def takes_numbers(op: OpOverload) -> bool:
+    """Whether ``op`` takes numbers for its tensors, as ``mul`` does and ``eq`` does not."""
+    takes: bool = torch._C._should_allow_numbers_as_tensors(packet_name(op).partition("::")[2])
+    return takes
+
+
 def parameter_names(op: Any) -> frozenset[str]:
     """The names of an op's parameters; a packet has those of all its overloads, a name none."""
     if isinstance(op, CustomOpDef):

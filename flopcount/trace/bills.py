@@ -93,7 +93,10 @@ class Bills:
 
         They are those of tensors of the same shapes: inside the op, else in the last op before it.
         """
-        kernels = dict(pair for inner in inside for pair in shapes_of(inner))
+        kernels: dict[tuple[int, ...], torch.dtype] = {}
+        for inner in inside:  # the list's come first; a number in it is a tensor without dimensions
+            for shape, dtype in shapes_of(inner):
+                kernels.setdefault(shape, dtype)
         lists = zip(recorded.dims, recorded.types, strict=True)
         shapes = [shape for dims, kind in lists if kind == LIST for shape in dims]
         return tuple(kernels.get(shape) or self._dtypes.get(shape) for shape in shapes)

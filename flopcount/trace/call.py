@@ -8,7 +8,13 @@ from typing import Any, NamedTuple
 
 import torch
 
-from flopcount.torch_private.ops import OpOverload, arguments_of, overloads_named
+from flopcount.errors import in_one_line
+from flopcount.torch_private.ops import (
+    OpOverload,
+    arguments_of,
+    overloads_named,
+    takes_numbers,
+)
 from flopcount.trace.events import LIST, Arguments
 
 DTYPES = {
@@ -92,11 +98,15 @@ def call_of(recorded: Arguments, list_dtypes: Sequence[Any] = ()) -> MetaCall:
     """
     op, recorded = overload_of(recorded)
     dtypes = iter(list_dtypes)
-    values = [
-        _value(recorded, place, argument, dtypes)
-        for place, argument in enumerate(arguments_of(op)[: len(recorded.dims)])
-    ]
-    _unwrap(recorded, arguments_of(op), values)
+    try:
+        values = [
+            _value(recorded, place, argument, dtypes)
+            for place, argument in enumerate(arguments_of(op)[: len(recorded.dims)])
+        ]
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise Unknown(f"its arguments are damaged: {in_one_line(error)}") from error
+    if takes_numbers(op):
+        _unwrap(arguments_of(op), values)
     args, kwargs = [], {}
     for place, argument in enumerate(arguments_of(op)):
         if argument.name == "device":
@@ -254,7 +264,7 @@ def dtype_numbered(number: int) -> torch.dtype:
     return dtype
 
 
-def _unwrap(recorded: Arguments, parameters: list[Any], values: list[Any]) -> None:
+def _unwrap(parameters: list[Any], values: list[Any]) -> None:
     """Put numbers back where the recording shows tensors without dimensions."""
     tensors = [value for value in values if isinstance(value, torch.Tensor)]
     for place, value in enumerate(values):

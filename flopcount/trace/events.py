@@ -270,7 +270,7 @@ class _Reader:
             arguments = Arguments(
                 name,
                 _shapes(dims),
-                tuple(kind if isinstance(kind, str) else LIST for kind in types),
+                tuple(map(_kind, types, dims)),
                 None if strides is None else _shapes(strides),
                 None if values is None else tuple(map(str, values)),
                 backend,
@@ -302,7 +302,10 @@ class _Reader:
         if not self.known and MODULES not in recording.about:
             raise TraceError(f"{recording.name}: it has no shapes; {HOW_TO_RECORD}")
         recording.host.sort(key=_order)
-        _nest(recording.host)
+        try:
+            _nest(recording.host)
+        except ValueError as error:
+            raise TraceError(f"{recording.name}: {error}") from error
         recording.threads = self._threads(ops)
 
     def _threads(self, ops: list[Event]) -> dict[tuple[Any, int], Thread]:
@@ -324,6 +327,10 @@ RANK = {MODULE: 0, RANGE: 1, OP: 2, LAUNCH: 3}
 """Of events that begin and end together, which is outside."""
 
 
+DEEPEST = 400
+"""How deep events nest at most: modules nest as Python's calls do, of which 1,000 may be open."""
+
+
 def _order(event: Event) -> tuple[int, int, int, int]:
     return event.start, -event.end, RANK[event.kind], event.external or 0
 
@@ -341,6 +348,8 @@ def _nest(events: list[Event]) -> None:
         if stack:
             event.outer = stack[-1]
         stack.append(event)
+        if len(stack) > DEEPEST:
+            raise ValueError(f"more than {DEEPEST} events are nested in one another")
 
 
 def _thread(raw: dict[str, Any]) -> Thread:
@@ -359,6 +368,17 @@ def _number(value: Any) -> int | None:
     if value is not None and type(value) is not int:
         raise ValueError(f"{value!r} is no whole number")
     return value
+
+
+def _kind(kind: Any, dims: Any) -> str:
+    """The recorded type of an argument with these dimensions."""
+    kind = LIST if isinstance(kind, list) else kind
+    if not isinstance(kind, str):
+        raise ValueError(f"{kind!r} is no type")
+    nested = [isinstance(item, list) for item in dims]
+    if not all(nested) if kind == LIST else kind and any(nested):
+        raise ValueError(f"{dims!r} is no shape of a {kind}")
+    return kind
 
 
 def _shapes(items: Any) -> tuple[Any, ...]:

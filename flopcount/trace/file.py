@@ -132,6 +132,8 @@ def _document(text: _Text) -> Iterator[tuple[str, Any]]:
         return
     while text.next() != "}":
         key = text.value()
+        if not isinstance(key, str):
+            raise ValueError(f"a key is {key!r}, and no text")
         text.take(":")
         if key == EVENTS and text.next() == "[":
             text.take("[")

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from urllib.parse import unquote
 
 from flopcount.attribution.phase import BACKWARD, FORWARD, OPTIMIZER, OTHER, RECOMPUTE
-from flopcount.attribution.tree import ModuleTree, Place, Scope
+from flopcount.attribution.tree import UNATTRIBUTED, ModuleTree, Place, Scope
 from flopcount.trace.events import (
     CALL,
     INSTANCE,
@@ -37,9 +37,9 @@ STEP = "Optimizer.step#"
 NODES_OF_AN_OP = 16
 """How many nodes one op makes at most: a change in place of a view makes three."""
 
-PROFILER_STEP = re.compile(r"ProfilerStep#(\d+)")
+PROFILER_STEP = re.compile(r"ProfilerStep#(\d{1,18})")
 
-TORCHS_OWN = re.compile(r"ProfilerStep#|Optimizer\.|## |[a-z]+:|enumerate\(")
+TORCHS_OWN = re.compile(r"ProfilerStep#|Optimizer\.|FSDP::|## |[a-z_]+:|enumerate\(")
 """How the names of ranges begin that torch marks itself: they are no parts of a model."""
 
 
@@ -73,7 +73,7 @@ class Places:
         self.tree = ModuleTree()
         self._paths = paths
         self._threads = recording.threads
-        self._is_marked = any(event.name.startswith((CALL, PART)) for event in recording.host)
+        self._is_marked = any(map(is_marked, recording.host))
         self._has_modules = self._is_marked or any(e.kind is MODULE for e in recording.host)
         self._engines = engines(recording)
         self._graph_makers = graph_makers(recording)
@@ -87,7 +87,7 @@ class Places:
     def around(self, event: Event, is_counted: bool) -> Around:
         """What is open inside ``event``; if that ``is_counted``, its module has one call more."""
         around = event.outer.around if event.outer else self._outside
-        if event.name.startswith((CALL, PART)):
+        if is_marked(event):
             return self._in_marked(event, around, is_counted)
         if event.kind is MODULE and not self._is_marked:
             return self._in_module(event, around, is_counted)
@@ -142,7 +142,7 @@ class Places:
         scope = self._homes.get(path)
         if scope is None:
             scope = self.tree.root
-            for name in path.split("."):
+            for name in filter(None, path.split(".")):
                 scope = scope.children.setdefault(name, Scope(name, scope))
                 scope.params = scope.trainable = None
             self._homes[path] = scope
@@ -171,7 +171,8 @@ class Places:
         """The row of a module: below the one in which it was first called."""
         scope = self._homes.get(key)
         if scope is None:
-            name = (name or key).replace(".", "_")
+            name = (name or key).replace(".", "_") or "_"
+            name = f"{name}#2" if name == UNATTRIBUTED else name
             scope = self._homes[key] = outer.children.setdefault(name, Scope(name, outer))
             scope.type = kind
             scope.params = scope.trainable = None
@@ -220,17 +221,22 @@ def graph_makers(recording: Recording) -> set[Event]:
 
 
 def engines(recording: Recording) -> set[Thread]:
-    """The threads of autograd's engine: they run nodes, and make none outside of nodes."""
-    run, make = set(), set()
+    """The threads of autograd's engine: outside of nodes, they make none and call no module."""
+    run, call, in_nodes = set(), set(), set()
     for event in recording.host:
-        if event.outer is None and event.kind is OP:
-            if event.name.startswith(NODE):
-                run.add(event.thread)
-            elif event.sequence is not None:
-                make.add(event.thread)
-        elif event.kind is MODULE and event.outer is None:
-            make.add(event.thread)
-    return run - make
+        if event.name.startswith(NODE):
+            run.add(event.thread)
+            in_nodes.add(event)
+        elif event.outer in in_nodes:
+            in_nodes.add(event)
+        elif event.sequence is not None or event.kind is MODULE or is_marked(event):
+            call.add(event.thread)
+    return run - call
+
+
+def is_marked(event: Event) -> bool:
+    """Whether ``event`` is the call of a module whose path the recording tells."""
+    return event.name.startswith((CALL, PART))
 
 
 def is_inside(event: Event | None, outer: Event) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from os import PathLike, fspath
 from pathlib import Path
@@ -81,11 +81,11 @@ def read_trace(
             report, reasons = _count(recording, wanted_steps, model)
             reports.append(report)
             uncounted = {**reasons, **uncounted}
-    missing = [rank for rank in wanted or () if rank not in found]
-    if missing:
+    missing = next((rank for rank in wanted or () if rank not in found), None)
+    if missing is not None:
         known = ", ".join(str(rank) for rank in found if isinstance(rank, int))
         have = f"it has {known}" if known else "none is written in it"
-        raise TraceError(f"{fspath(path)}: no rank {missing[0]}; {have}")
+        raise TraceError(f"{fspath(path)}: no rank {missing}; {have}")
     for op, reason in uncounted.items():
         warnings.warn(f"{op} is uncounted: {reason}", UncountedOpWarning, stacklevel=2)
     return merged(reports)
@@ -115,10 +115,10 @@ def _process(recording: Recording) -> tuple[Any, ...]:
     return ("process", recording.host[0].thread[0] if recording.host else None)
 
 
-def _numbers(asked: int | Iterable[int] | None, what: str) -> list[int] | None:
+def _numbers(asked: int | Iterable[int] | None, what: str) -> Sequence[int] | None:
     """The numbers that are asked for; None for all that there are."""
-    if asked is None:
-        return None
+    if asked is None or (isinstance(asked, range) and asked):
+        return asked
     numbers = list(asked) if isinstance(asked, Iterable) else [asked]
     if not all(isinstance(number, int) for number in numbers):
         raise TypeError(f"{what} are whole numbers, as in {what}=range(5, 8); got {asked!r}")
@@ -128,7 +128,7 @@ def _numbers(asked: int | Iterable[int] | None, what: str) -> list[int] | None:
 
 
 def _count(
-    recording: Recording, steps: list[int] | None, model: nn.Module | None
+    recording: Recording, steps: Sequence[int] | None, model: nn.Module | None
 ) -> tuple[Report, dict[str, str]]:
     """The report of one recording, and why ops are uncounted."""
     selected = _steps(recording, steps)
@@ -148,7 +148,7 @@ def _with_modules(report: Report, recording: Recording) -> Report:
         return report
     try:
         told = Report.from_json(unquote(recording.about[MODULES]))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise TraceError(f"{recording.name}: its modules are damaged: {error}") from error
     known = {module.path: module for module in told.modules}
     modules = tuple(
@@ -161,12 +161,13 @@ def _with_modules(report: Report, recording: Recording) -> Report:
     return replace(report, modules=modules, model_path=path, models=models)
 
 
-def _steps(recording: Recording, steps: list[int] | None) -> Mapping[int, Event]:
+def _steps(recording: Recording, steps: Sequence[int] | None) -> Mapping[int, Event]:
     """The events of the steps that are asked for."""
     if steps is None:
         return {}
     known = steps_in(recording)
-    if missing := [step for step in steps if step not in known]:
+    missing = next((step for step in steps if step not in known), None)
+    if missing is not None:
         have = f"it has {', '.join(map(str, known))}" if known else "the profiler marked none in it"
-        raise TraceError(f"{recording.name}: no step {missing[0]}; {have}")
+        raise TraceError(f"{recording.name}: no step {missing}; {have}")
     return {step: known[step] for step in steps}

@@ -7,6 +7,7 @@ import tempfile
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
@@ -14,10 +15,6 @@ from typing import Any
 from urllib.parse import quote
 
 from torch import nn
-from torch.nn.modules.module import (
-    register_module_forward_hook,
-    register_module_forward_pre_hook,
-)
 from torch.profiler import ProfilerAction, profile, supported_activities
 
 from flopcount.attribution.models import Given, models_by_name
@@ -29,7 +26,8 @@ from flopcount.report.report import Report
 from flopcount.torch_private.autograd import backward_task
 from flopcount.torch_private.compiler import (
     around_compilation,
-    has_global_hooks,
+    hook_modules,
+    unhook_modules,
     unseen_by_compiler,
 )
 from flopcount.torch_private.ranges import Range, is_recording
@@ -93,7 +91,8 @@ class Recorder:
         folder = tempfile.mkdtemp(prefix="flopcount-")
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         self._path = Path(folder, "trace.json")
-        self._is_entered = self._is_leaving = False
+        self._thread: int | None = None  # in which it began
+        self._is_leaving = False
         self._is_cut_off = False  # whether another profiler has ended the recording
 
     def __enter__(self) -> Recorder:
@@ -104,7 +103,7 @@ class Recorder:
                 "torch.profiler is recording here already, and can do so once at a time: enter "
                 "flopcount.record(…) once that block is over"
             )
-        self._is_entered = True
+        self._thread = threading.get_ident()
         self._profile.start()
         self._ranges.open()
         return self
@@ -115,6 +114,8 @@ class Recorder:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        if self._thread != threading.get_ident():
+            raise FlopcountError("a recording ends in the thread that began it, and goes on there")
         self._ranges.close()
         self._is_leaving = True
         self._finish()
@@ -161,7 +162,7 @@ class Recorder:
         return self._path
 
     def _why_not(self) -> str:
-        if not self._is_entered:
+        if self._thread is None:
             return "enter it, with flopcount.record(model) as recording: …"
         if self._is_cut_off:
             return "another torch.profiler began in the block, and ended this recording"
@@ -189,37 +190,23 @@ class ModuleRanges:
     def __init__(self, tree: ModuleTree) -> None:
         self._tree = tree
         self._local = threading.local()
-        self._hooks: list[Any] = []
 
     def open(self) -> None:
-        """Mark from here on."""
-        self._hook()
-        self._stop_hiding = around_compilation(self._hide, self._hook)
+        """Mark from here on.
 
-    def _hook(self) -> None:
-        if not self._hooks:
-            self._hooks = [
-                register_module_forward_pre_hook(unseen_by_compiler(self._enter)),
-                register_module_forward_hook(unseen_by_compiler(self._exit), always_call=True),
-            ]
-
-    def _unhook(self) -> None:
-        while self._hooks:
-            self._hooks.pop().remove()
-
-    def _hide(self) -> None:
-        """Let torch's compiler see no hooks: what it compiles then serves after the block, too.
-
-        If there are hooks of others, it sees ours beside them. What it compiled for theirs alone
-        would not serve inside the block.
+        The hooks are away while torch's compiler reads code for the first time, so that what it
+        compiles serves after the block, too. Some of it does not serve beside hooks: it is compiled
+        again, and then for both.
         """
-        if not has_global_hooks(but=self._hooks):
-            self._unhook()
+        enter, leave = unseen_by_compiler(self._enter), unseen_by_compiler(self._exit)
+        hook = partial(hook_modules, enter, leave)
+        hook()
+        self._stop_hiding = around_compilation(unhook_modules, hook)
 
     def close(self) -> None:
         """Mark no longer."""
         self._stop_hiding()
-        self._unhook()
+        unhook_modules()
         self._leave(self._stack(), 0)
 
     def _stack(self) -> list[tuple[nn.Module, Place, Range]]:

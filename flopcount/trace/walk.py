@@ -19,9 +19,9 @@ from flopcount.report.run import CPU, CallTime, KernelTime, Run
 from flopcount.torch_private.ops import overloads_named
 from flopcount.trace.bills import GRAPH_OF_KERNELS, OPENED, Answer, Bills, bill_of_function
 from flopcount.trace.call import described, shapes_of
-from flopcount.trace.events import CALL, CPP, GRAPH, OP, PART, RANGE, Arguments, Event, Recording
+from flopcount.trace.events import CPP, GRAPH, OP, RANGE, Arguments, Event, Recording
 from flopcount.trace.kernels import busy, functions_with_kernels, launchers
-from flopcount.trace.places import PROFILER_STEP, Places, is_inside
+from flopcount.trace.places import PROFILER_STEP, Places, is_inside, is_marked
 
 COVERED = object()
 """The posting of views, which move nothing, nor does what is inside them; and of compilation."""
@@ -312,7 +312,7 @@ def steps_in(recording: Recording) -> dict[int, Event]:
 def name_of(kernel: Event, host: Event | None) -> str:
     """What device work of no op is called: the collective, or the part of torch around it."""
     while host is not None:
-        is_module = host.name.startswith((CALL, PART))
+        is_module = is_marked(host)
         if (host.kind is OP and not is_module) or COLLECTIVE.match(host.name):
             return host.name
         host = host.outer
@@ -324,11 +324,12 @@ def device_name(recording: Recording, device: Any) -> str:
     if device == CPU:
         return CPU
     properties = recording.about.get("deviceProperties")
-    known = [item for item in properties or () if isinstance(item, dict) and item.get("name")]
-    names = {item.get("id"): str(item["name"]) for item in known}
+    items = properties if isinstance(properties, list) else []
+    known = [item for item in items if isinstance(item, dict) and item.get("name")]
+    names = {str(item.get("id")): str(item["name"]) for item in known}
     if len(set(names.values())) == 1:  # AMD's devices have other numbers among kernels
         return next(iter(names.values()))
-    return names.get(device, f"device {device}")
+    return names.get(str(device), f"device {device}")
 
 
 def call_times(postings: list[Posting]) -> tuple[CallTime, ...]:

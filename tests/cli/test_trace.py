@@ -110,7 +110,7 @@ def test_steps(recording: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_another_device(recording: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(recording, "--device", "a100 sxm 80gb", "--tf32") == 0
     out = capsys.readouterr().out
-    assert "peaks of A100 SXM 80GB: float32 156 TFLOP/s, memory 2039 GB/s" in out
+    assert "peaks of A100 SXM 80GB: TF32 156 TFLOP/s, memory 2039 GB/s" in out
     assert "34.4 %  compute" in out
 
 

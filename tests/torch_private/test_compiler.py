@@ -12,10 +12,7 @@ import pytest
 import torch
 from functorch.compile import aot_function
 from torch import Tensor, nn
-from torch.nn.modules.module import (
-    register_module_forward_hook,
-    register_module_forward_pre_hook,
-)
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 from flopcount.torch_private.autograd import backward_task
 from flopcount.torch_private.compiler import (
@@ -29,7 +26,7 @@ from flopcount.torch_private.compiler import (
     expression,
     forget_compiled,
     forward_code,
-    has_global_hooks,
+    hook_modules,
     ignore_when_captured,
     is_compiling_for_op,
     is_graph_of_torchs_own,
@@ -38,6 +35,7 @@ from flopcount.torch_private.compiler import (
     set_stance,
     stance,
     traced_range,
+    unhook_modules,
     unseen_by_compiler,
     untraced,
     without_compiled_autograd,
@@ -350,14 +348,36 @@ def test_what_is_called_around_a_compilation() -> None:
     stop()
 
 
-def test_hooks_on_all_modules_are_seen() -> None:
-    assert not has_global_hooks()
-    for register in (register_module_forward_pre_hook, register_module_forward_hook):
-        handle = register(lambda *args: None)
-        assert has_global_hooks()
-        assert not has_global_hooks(but=[handle])
-        handle.remove()
-        assert not has_global_hooks()
+def test_code_that_is_compiled_again_is_not_begun() -> None:
+    """What was compiled before, for other shapes."""
+    called: list[str] = []
+    torch._dynamo.reset()
+    stop = around_compilation(partial(called.append, "begin"), partial(called.append, "end"))
+    double = torch.compile(lambda x: 2 * x, backend="eager")
+    for size in (2, 3):
+        double(torch.ones(size))
+    stop()
+    assert called == ["begin", "end", "end"]
+
+
+def test_hooks_around_forwards_of_modules() -> None:
+    """They are called once, and the second also if the forward raises."""
+    called: list[str] = []
+
+    class Failing(nn.Module):
+        def forward(self) -> None:
+            raise ValueError("failing")
+
+    for _ in range(2):
+        hook_modules(lambda *args: called.append("enter"), lambda *args: called.append("leave"))
+    nn.Identity()(1)
+    with pytest.raises(ValueError, match="failing"):
+        Failing()()
+    assert called == ["enter", "leave"] * 2
+    unhook_modules()
+    unhook_modules()
+    nn.Identity()(1)
+    assert called == ["enter", "leave"] * 2
 
 
 def test_a_hook_that_is_unseen_is_called_by_eager_code_alone() -> None:

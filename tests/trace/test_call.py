@@ -202,3 +202,19 @@ def test_arguments_in_short() -> None:
     assert described(recorded) == "[[2, 8], [3, 8]], 0"
     recorded = arguments("aten::addmm", (BF16, (2,)), (BF16, (4, 8)), (BF16, (8, 2)), "1", "")
     assert described(recorded) == "bfloat16[2], bfloat16[4, 8], bfloat16[8, 2], 1"
+
+
+@pytest.mark.parametrize(
+    ("dims", "value"),
+    [
+        ((1 << 40, 1 << 40), "1"),  # more bytes than a number holds
+        (((4, 8),), "1"),  # those of a list of tensors
+        ((4, 8), "9" * 5000),
+        ((4, 8), "one"),
+    ],
+)
+def test_damaged_arguments_are_unknown(dims: Any, value: str) -> None:
+    types = ("float", "float", "Scalar")
+    recorded = Arguments("aten::add", (dims, dims, ()), types, None, ("", "", value))
+    with pytest.raises(Unknown):
+        call_of(recorded)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+import flopcount
 from flopcount import TraceError
 from flopcount.trace.events import KERNEL, LAUNCH, MODULE, OP, RANGE, Recording, read
 from tests.trace.recordings import (
@@ -141,6 +142,12 @@ def test_flows_tell_the_threads_of_forwards(tmp_path: Path) -> None:
         ({**MM, "ts": "soon"}, "could not convert string to float"),
         ({**MM, "ts": float("inf")}, "takes"),
         ({**MM, "args": [1]}, "no attribute 'get'"),
+        ({**MM, "args": {"Input Dims": [[1]], "Input type": [5]}}, "5 is no type"),
+        (
+            {**MM, "args": {"Input Dims": [[1]], "Input type": ["TensorList"]}},
+            "no shape of a TensorList",
+        ),
+        ({**MM, "args": {"Input Dims": [[[1]]], "Input type": ["float"]}}, "no shape of a float"),
         ([1, 2], "no attribute 'get'"),
         (None, "no attribute 'get'"),
     ],
@@ -151,6 +158,34 @@ def test_a_damaged_event_is_named(tmp_path: Path, bad: Any, expected: str) -> No
         read(path)
     assert expected in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("inner", [MM, module("M_0", 10, 20)])
+def test_events_are_not_nested_for_ever(tmp_path: Path, inner: Any) -> None:
+    events = [{**inner, "ts": place, "dur": 2000 - 2 * place} for place in range(900)]
+    with pytest.raises(TraceError, match="more than 400 events are nested in one another"):
+        read(written(tmp_path / "trace.json", [MM, *events]))
+
+
+def test_many_nested_events_are_read(tmp_path: Path) -> None:
+    """Modules down to an op, of which each holds the next."""
+    around = [module(f"M_{n}", n, 2000 - n) for n in range(390)]
+    product = op("aten::mm", 900, 901, [4, 8], [8, 2])
+    report = flopcount.read_trace(written(tmp_path / "trace.json", [*around, product]))
+    assert report.model.total.macs == 64
+    assert "M_389" in str(report)
+    nested = [op("aten::mm", n, 2000 - n, [4, 8], [8, 2]) for n in range(390)]
+    assert flopcount.read_trace(written(tmp_path / "trace.json", nested)).total.macs == 64
+
+
+@pytest.mark.parametrize("properties", [5, [5], [{"id": [1], "name": "x"}], {"a": 1}])
+def test_devices_that_are_told_badly_have_numbers(tmp_path: Path, properties: Any) -> None:
+    events = [MM, launch(1, 12), kernel(1, 30, 40)]
+    report = flopcount.read_trace(
+        written(tmp_path / "trace.json", events, deviceProperties=properties)
+    )
+    assert report.run is not None
+    assert report.run.devices in (("device 0",), ("x",))
 
 
 def test_a_recording_without_shapes_says_how_to_record(tmp_path: Path) -> None:

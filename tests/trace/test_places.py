@@ -266,3 +266,11 @@ class InPlaceOnView(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x.flatten(0).mul_(2)
         return x
+
+
+@pytest.mark.parametrize("name", ["unattributed", ".", "", "a.b"])
+@pytest.mark.parametrize("around", [annotation, module])
+def test_what_is_around_an_op_may_have_any_name(tmp_path: Path, name: str, around: Any) -> None:
+    found = report(tmp_path, around(name, 0, 10), mm(1, 2))
+    assert found.total.macs == sum(node.own.macs for node in found.root.walk()) == P
+    assert "total" in str(found)

@@ -305,6 +305,51 @@ def test_two_recordings_at_once_are_refused() -> None:
         flopcount.record().__enter__()
 
 
+def test_a_model_that_computes_its_loss() -> None:
+    """Its thread makes no node outside of modules; after backward, it clips gradients."""
+
+    class WithLoss(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = linear()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.layer(x).pow(2).mean()
+
+    def step(model: nn.Module) -> None:
+        model(batch()).backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+
+    model, other = WithLoss(), WithLoss()
+    with flopcount.record(model) as recording:
+        step(model)
+    with FlopCounter(other) as counter:
+        step(other)
+    phases, expected = recording.report().phases, counter.report().phases
+    assert {p: c.flops for p, c in phases.items()} == {p: c.flops for p, c in expected.items()}
+    assert phases["other"].flops > 64
+
+
+def test_a_recording_ends_in_its_own_thread() -> None:
+    recording = flopcount.record()
+    recording.__enter__()
+    errors: list[BaseException] = []
+
+    def leave() -> None:
+        try:
+            recording.__exit__(None, None, None)
+        except FlopcountError as error:
+            errors.append(error)
+
+    other = threading.Thread(target=leave)
+    other.start()
+    other.join()
+    assert "ends in the thread that began it" in str(errors)
+    batch() + 1
+    recording.__exit__(None, None, None)
+    assert recording.report().total.arith == 32
+
+
 def test_a_fused_optimizer_is_counted() -> None:
     """Its list of greatest averages is empty, since nobody asked for them."""
     model, other = linear(), linear()
