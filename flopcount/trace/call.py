@@ -67,6 +67,9 @@ NUMBERS = {"Scalar", "ScalarList"}
 ABSENT = {"", "None", "nullptr (uninitialized)"}
 """What stands for an argument that is no tensor and no number, or not there."""
 
+MOST_TRANSFORMS = 5
+"""Arguments of how many calls of one op, inside one another, are recorded at most."""
+
 WRAPPED = {torch.float64: 2.5, torch.int64: 2, torch.complex128: 2.5j}
 """Dtypes that numbers have which stand for a tensor, as in ``x * 3``, and a number of each.
 
@@ -125,12 +128,14 @@ def overload_of(recorded: Arguments) -> tuple[OpOverload, Arguments]:
     """The overload whose parameters take the recorded arguments, and these.
 
     An older torch recorded fewer arguments: those that came later have defaults. Inside transforms
-    such as ``vmap`` it records those of the outer call, too, before them.
+    such as ``vmap`` it records those of the calls around, too, before them.
     """
     overloads = overloads_named(recorded.name)
     if not overloads:
         raise Unknown("this torch has no such op")
-    for arguments in (recorded, recorded.second_half()):
+    number = len(recorded.types)
+    divisors = (times for times in range(2, MOST_TRANSFORMS + 1) if number % times == 0)
+    for arguments in (recorded, *(recorded.last(number // times) for times in divisors)):
         fitting = [op for op in overloads if _takes(arguments_of(op), arguments)]
         if fitting:
             best = min(fitting, key=lambda op: (len(arguments_of(op)), _strain(op, arguments)))

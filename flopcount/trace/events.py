@@ -93,11 +93,11 @@ class Arguments:
     values: tuple[str, ...] | None
     backend: str = ""
 
-    def second_half(self) -> Arguments:
-        """The second half of them."""
-        half = len(self.types) // 2
-        strides, values = self.strides and self.strides[half:], self.values and self.values[half:]
-        return Arguments(self.name, self.dims[half:], self.types[half:], strides, values)
+    def last(self, number: int) -> Arguments:
+        """The last of them."""
+        first = len(self.types) - number
+        strides, values = self.strides and self.strides[first:], self.values and self.values[first:]
+        return Arguments(self.name, self.dims[first:], self.types[first:], strides, values)
 
 
 class Event:

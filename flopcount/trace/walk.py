@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from bisect import bisect_left
 from collections import Counter
@@ -18,9 +17,10 @@ from flopcount.report.ledger import Ledger
 from flopcount.report.run import CPU, CallTime, KernelTime, Run
 from flopcount.torch_private.ops import overloads_named
 from flopcount.trace.bills import GRAPH_OF_KERNELS, OPENED, Answer, Bills, bill_of_function
-from flopcount.trace.call import described, shapes_of
+from flopcount.trace.call import described
 from flopcount.trace.events import CPP, GRAPH, OP, RANGE, Arguments, Event, Recording
 from flopcount.trace.kernels import busy, functions_with_kernels, launchers
+from flopcount.trace.layers import opened
 from flopcount.trace.places import PROFILER_STEP, Places, is_inside, is_marked
 
 COVERED = object()
@@ -28,9 +28,6 @@ COVERED = object()
 
 COMPILING = "(dynamo_timed)"
 """How the names of events end in which torch compiles: ops inside run on tensors without data."""
-
-SUBCLASS = "PythonSubclass"
-"""The name of the event inside an op whose arguments are of a subclass: it calls other ops."""
 
 COLLECTIVE = re.compile(r"(nccl|gloo|mpi|ucc|xccl|hccl):")
 """How the names of the ranges begin that torch marks around collectives."""
@@ -89,12 +86,12 @@ class Walk:
         self._steps = [(event.start, event.end) for event in steps.values()]
         self._bills = Bills()
         self._postings: dict[Any, Posting] = {}
-        self._macs_of: dict[int, int] = {}  # of the op at an index, with what is inside it
         self._device_work = list(launchers(recording))
         self._with_kernels = functions_with_kernels(self._device_work)
         for graph in [] if recording.kernels else graphs_without_kernels(recording):
             graph.arguments = GRAPH_OF_KERNELS
-        self._of_subclass = {e.outer for e in recording.host if e.name == SUBCLASS}
+        self._macs_of: dict[int, int] = {}  # of the op at an index, with what is inside it
+        self._opened = opened(recording)
         self._working = with_outer(host for _, host in self._device_work if host)
         for index, event in enumerate(recording.host):
             self._post(index, event)
@@ -149,24 +146,19 @@ class Walk:
         """What the op at ``index`` costs."""
         event = self._recording.host[index]
         arguments: Any = event.arguments
-        if event in self._of_subclass:
+        if event in self._opened:
             return OPENED
         if event in self._with_kernels:
             return bill_of_function(arguments)
         return self._bills.of(arguments, lambda: (e.arguments for _, e in self._inside(index)))
 
     def _is_layer(self, index: int, bill: Bill) -> bool:
-        """Whether the op at ``index`` stands for more than it shows: a transform runs inside it.
+        """Whether more is multiplied inside the op at ``index`` than it shows.
 
-        Under ``vmap`` it has the shapes of one sample, and inside are those of all. Under forward
-        differentiation, the product and its tangent are inside.
+        A transform called other ops for it: under ``vmap``, a product of matrices for one of a
+        matrix and a vector.
         """
-        event = self._recording.host[index]
-        size = largest(event)
-        return bill.counted and (
-            any(e.name == event.name and largest(e) > size for _, e in self._inside(index))
-            or self._macs(index) > all_macs(bill)
-        )
+        return bill.counted and self._macs(index) > all_macs(bill)
 
     def _macs(self, index: int) -> int:
         """The MACs of the op at ``index``, or those inside it if they are more."""
@@ -283,17 +275,6 @@ def with_outer(events: Iterable[Event]) -> set[Event]:
     return found
 
 
-def all_macs(bill: Bill) -> int:
-    """All MACs of a call."""
-    return bill.cost.macs + bill.integer.macs + bill.recompute.macs
-
-
-def largest(event: Event) -> int:
-    """The number of elements of the largest tensor among an op's arguments."""
-    shapes = shapes_of(event.arguments) if event.arguments else ()
-    return max((math.prod(shape) for shape, _ in shapes), default=0)
-
-
 def steps_in(recording: Recording) -> dict[int, Event]:
     """The steps that the profiler has marked, by their numbers.
 
@@ -317,6 +298,11 @@ def name_of(kernel: Event, host: Event | None) -> str:
             return host.name
         host = host.outer
     return kernel.name
+
+
+def all_macs(bill: Bill) -> int:
+    """All MACs of a call."""
+    return bill.cost.macs + bill.integer.macs + bill.recompute.macs
 
 
 def device_name(recording: Recording, device: Any) -> str:

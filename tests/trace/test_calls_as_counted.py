@@ -124,6 +124,41 @@ def test_a_subclass_of_tensors_costs_what_it_calls() -> None:
     assert flops(report) == flops(recorded(lambda: model(ones(5, 8)).sum()))
 
 
+def test_a_transform_of_ops_that_it_divides_into_others() -> None:
+    """Under vmap, and where gradients come in batches: per sample the op, inside all samples."""
+    samples, layer = ones(16, 4, 8), torch.nn.Linear(8, 4)
+    leaf = torch.ones(4, 8, requires_grad=True)
+
+    def batched(function: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        output = function(leaf)
+        ones_like = torch.ones(16, *output.shape)
+        torch.autograd.grad(output, leaf, ones_like, is_grads_batched=True)
+
+    def loss(x: torch.Tensor) -> torch.Tensor:
+        return functional.binary_cross_entropy_with_logits(x, ones(4, 8))
+
+    def attention(x: torch.Tensor) -> torch.Tensor:
+        return functional.scaled_dot_product_attention(x, x, x).sum()
+
+    def mlp(x: torch.Tensor) -> torch.Tensor:
+        return functional.gelu(layer(x)).sin()
+
+    for step in (
+        lambda: torch.vmap(loss)(samples),
+        lambda: torch.vmap(torch.func.grad(attention))(ones(16, 2, 4, 8)),
+        lambda: batched(functional.gelu),
+        lambda: batched(lambda x: functional.layer_norm(x, [8])),
+        lambda: torch.func.jacfwd(mlp)(ones(8)),
+        lambda: torch.func.jacrev(mlp)(ones(8)),
+        lambda: torch.func.hessian(lambda x: mlp(x).sum())(ones(8)),
+    ):
+        report = recorded(step, stacks=False)
+        with FlopCounter() as counter:
+            step()
+        assert report.total.flops == counter.report().total.flops > 0
+        assert report.total.macs == counter.report().total.macs
+
+
 def test_a_product_and_its_tangents() -> None:
     """Primal, and a product for the tangent of each operand: torch makes one of zeros."""
     report = recorded(lambda: torch.func.jvp(lambda x: x @ W, (X,), (Y,)), stacks=False)

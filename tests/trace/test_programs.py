@@ -47,7 +47,7 @@ DIFFER = {
 }
 """Programs whose products have other phases, or another number, and why."""
 
-TANGENT = "the elementwise work on tangents is inside the op itself, as its kernels are"
+TANGENT = "a mode makes torch differentiate forward through other names: prims.mul, not aten.mul"
 
 OPS_DIFFER = {
     "a_checkpoint_of_a_loss": STOPPED,
