@@ -159,6 +159,52 @@ def test_a_transform_of_ops_that_it_divides_into_others() -> None:
         assert report.total.macs == counter.report().total.macs
 
 
+AUTOCAST: dict[str, Callable[[], Any]] = {
+    "a product": lambda: torch.mm(X, W),
+    "a batch": lambda: torch.bmm(ones(3, 4, 8), ones(3, 8, 2)),
+    "a layer": lambda: torch.addmm(ones(2), X, W),
+    "an einsum": lambda: torch.einsum("ij,kj->ik", X, X),
+    "a product of halves": lambda: torch.mm(X.to(BF16), W),
+    "a linear layer": lambda: functional.linear(X, ones(2, 8)),
+    "a convolution": lambda: functional.conv2d(IMAGE, ones(4, 3, 3, 3)),
+    "attention": lambda: functional.scaled_dot_product_attention(*HEADS),
+    "a loss": lambda: functional.mse_loss(X.to(BF16), Y.to(BF16)),
+    "a product of all": lambda: X.to(BF16).prod(),
+    "a list": lambda: torch.cat([X, Y.to(BF16)]),
+    "a softmax": lambda: X.to(BF16).softmax(-1),
+    "a sum": lambda: X.to(BF16) + Y,
+}
+
+
+@pytest.mark.parametrize("name", AUTOCAST)
+def test_under_autocast_it_counts_in_the_dtype_of_its_kernel(name: str) -> None:
+    def step() -> None:
+        with torch.no_grad(), torch.autocast("cpu", BF16):
+            AUTOCAST[name]()
+
+    report = recorded(step, stacks=False)
+    with FlopCounter() as counter:
+        step()
+    expected = counter.report()
+    assert {dtype: cost.flops for dtype, cost in report.by_dtype().items() if cost.flops} == {
+        dtype: cost.flops for dtype, cost in expected.by_dtype().items() if cost.flops
+    }
+    assert report.total.bytes == expected.total.bytes
+
+
+def test_a_weight_that_autocast_has_cast_before() -> None:
+    """Of two products the second finds it in a cache: 2 x 4 x 8 x 2 products of bfloat16."""
+    weight = torch.nn.Parameter(ones(8, 2))
+
+    def step() -> None:
+        with torch.autocast("cpu", BF16):
+            torch.mm(X.to(BF16), weight)
+            torch.mm(X.to(BF16), weight)
+
+    by_dtype = recorded(step, stacks=False).by_dtype()
+    assert {dtype: cost.macs for dtype, cost in by_dtype.items() if cost.macs} == {"bfloat16": 128}
+
+
 def test_a_product_and_its_tangents() -> None:
     """Primal, and a product for the tangent of each operand: torch makes one of zeros."""
     report = recorded(lambda: torch.func.jvp(lambda x: x @ W, (X,), (Y,)), stacks=False)
