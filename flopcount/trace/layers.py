@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 from flopcount.trace.call import DTYPES, shapes_of
 from flopcount.trace.events import Arguments, Event, Recording
@@ -20,49 +21,58 @@ SUBCLASS = "PythonSubclass"
 def opened(recording: Recording) -> set[Event]:
     """The ops that cost what the ops inside them cost, whatever a formula says of them."""
     found: set[Event] = set()
+    transformed: set[Event] = set()
     casting: set[Event] = set()
+    numbers: dict[Event, int] = {}  # of an op's own arguments, where others are before them
     for event in recording.host:
         outer = event.outer
         if outer is None:
             continue
         if event.name == CAST:
             casting.add(outer)
-        elif event.name == SUBCLASS or is_cast(event, outer, outer in casting):
+        elif event.name == SUBCLASS:
             found.add(outer)
-        elif is_transformed(event, outer):
-            around: Event | None = outer
-            while around is not None and around not in found:
-                found.add(around)
-                around = around.outer
-    return found
+        elif event.name == outer.name and event.arguments and outer.arguments:
+            inner, around = event.arguments, outer.arguments
+            number = numbers[event] = numbers.get(outer, len(around.dims))
+            if is_cast(inner, around, outer in casting):
+                found.add(outer)
+            elif is_transformed(inner, around, number):
+                transformed.update(ops_around(event, transformed))
+    return found | transformed
 
 
-def is_cast(event: Event, outer: Event, has_cast: bool) -> bool:
+def ops_around(event: Event, known: set[Event]) -> Iterator[Event]:
+    """What is around ``event``, up to the first that is known."""
+    outer = event.outer
+    while outer is not None and outer not in known:
+        yield outer
+        outer = outer.outer
+
+
+def is_cast(inner: Arguments, around: Arguments, has_cast: bool) -> bool:
     """Whether autocast called an op for the same op around it, with arguments of another dtype.
 
     Those that it has cast before are in a cache. Dtypes of lists are not recorded.
     """
-    inner, around = event.arguments, outer.arguments
-    if event.name != outer.name or inner is None or around is None or inner.dims != around.dims:
+    if inner.dims != around.dims:
         return False
     changed = [pair for pair in zip(inner.types, around.types, strict=True) if len({*pair}) > 1]
     return all(FLOATS.issuperset(pair) for pair in changed) and bool(changed or has_cast)
 
 
-def is_transformed(event: Event, outer: Event) -> bool:
+def is_transformed(inner: Arguments, around: Arguments, number: int) -> bool:
     """Whether a transform such as ``vmap`` called an op for the same op around it.
 
     The one around has the shapes of one sample, and the one inside those of all; or it has the
-    arguments of the one around and its own. Of forward differentiation, tangents are beside it.
+    arguments of the one around and its own ``number`` behind them. Of forward differentiation,
+    tangents are beside it.
     """
-    inner, around = event.arguments, outer.arguments
-    if event.name != outer.name or inner is None or around is None:
-        return False
-    number = len(around.dims)
+    before = len(inner.dims) - number
     has_both = (
-        len(inner.dims) > number
-        and inner.dims[:number] == around.dims
-        and inner.types[:number] == around.types
+        before == len(around.dims)
+        and inner.dims[:before] == around.dims
+        and inner.types[:before] == around.types
     )
     return has_both or largest(inner) > largest(around)
 

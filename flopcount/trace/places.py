@@ -96,6 +96,8 @@ class Places:
         if event.kind is OP:
             if event.name.startswith(NODE):
                 return around._replace(node=event, is_again=False, is_step=False, records=False)
+            if event.forward_thread and event.outer is not None and event.outer is around.node:
+                tell_number(event.outer, event)
             if event.sequence is not None and not event.forward_thread:
                 scope = around.scope
                 if around.node is not None and not around.is_again:
@@ -232,6 +234,12 @@ def engines(recording: Recording) -> set[Thread]:
         elif event.sequence is not None or event.kind is MODULE or is_marked(event):
             call.add(event.thread)
     return run - call
+
+
+def tell_number(node: Event, function: Event) -> None:
+    """Let ``node`` have the number of what runs inside it, if it has none itself."""
+    if node.sequence is None:
+        node.sequence, node.forward_thread = function.sequence, function.forward_thread
 
 
 def is_marked(event: Event) -> bool:

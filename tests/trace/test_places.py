@@ -268,6 +268,25 @@ class InPlaceOnView(nn.Module):
         return x
 
 
+def test_a_node_without_a_number_has_that_of_its_function(tmp_path: Path) -> None:
+    """torch leaves it out where hooks run around the node, as in FSDP."""
+    number = {"Sequence number": 5, "Fwd thread id": 1}
+    found = report(
+        tmp_path,
+        module("A_0", 0, 10),
+        mm(1, 2, 5),
+        module("B_0", 10, 20),
+        mm(11, 12, 6),
+        node("MmBackward0", 30, 40, **{**number, "Sequence number": 6}),
+        mm(31, 32),
+        node("MmBackward0", 50, 60),
+        event("cpu_op", "MmBackward0", 51, 59, **number),
+        mm(52, 53),
+    )
+    assert {p: c.macs for p, c in found["A_0"].phases.items() if c} == {"forward": P, "backward": P}
+    assert {p: c.macs for p, c in found["B_0"].phases.items() if c} == {"forward": P, "backward": P}
+
+
 @pytest.mark.parametrize("name", ["unattributed", ".", "", "a.b"])
 @pytest.mark.parametrize("around", [annotation, module])
 def test_what_is_around_an_op_may_have_any_name(tmp_path: Path, name: str, around: Any) -> None:
