@@ -28,9 +28,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         except FlopcountError as error:
             print(f"flopcount: error: {error}", file=sys.stderr)
             return 2
-        except BrokenPipeError:
+        except OSError as error:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # it is flushed again
-            return 0
+            if isinstance(error, BrokenPipeError):
+                return 0
+            print(f"flopcount: error: {error}", file=sys.stderr)
+            return 2
 
 
 def _run(words: list[str]) -> int:

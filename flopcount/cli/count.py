@@ -86,6 +86,8 @@ def model_and_inputs(options: Namespace) -> tuple[nn.Module, tuple[Any, ...]]:
 
 
 def _from_torchvision(options: Namespace) -> nn.Module:
+    if options.model.endswith((".json", ".json.gz")):
+        raise CommandError(f"{options.model} is no model; flopcount trace FILE reads a recording")
     task = torchvision_models.task(options.model)
     if options.train and task in ("detection", "quantization"):
         raise CommandError(

@@ -22,12 +22,13 @@ def run(options: Namespace) -> int:
             report = read_trace(options.file, options.steps)
         except OSError as error:
             raise CommandError(f"{options.file}: {error.strerror or error}") from error
-    print(render(report, options.by, device_of(report, options.device), tf32=options.tf32))
-    if options.output:
-        try:
+    device = device_of(report, options.device)
+    try:
+        print(render(report, options.by, device, tf32=options.tf32))
+        if options.output:
             report.save(options.output)
-        except (OSError, ValueError) as error:
-            raise CommandError(str(error)) from error
+    except ValueError as error:
+        raise CommandError(str(error)) from error
     return 0
 
 

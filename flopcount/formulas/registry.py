@@ -335,6 +335,8 @@ def op_name(op: Any) -> str:
         return packet_name(op)
     if isinstance(op, OpOverload):
         return f"{packet_name(op)}.{overload_name(op)}"
+    if isinstance(op, str) and op.startswith(("triton::", "triton.", "triton_")):
+        raise TypeError(f"a kernel of Triton is {TRITON}NAME, as in {TRITON}triton_*, got {op!r}")
     if isinstance(op, str) and ("::" in op or op.startswith(TRITON)):
         return op
     if is_function(op):

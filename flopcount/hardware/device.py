@@ -43,6 +43,7 @@ class Device:
         source: where the figures come from.
 
     Raises:
+        TypeError: the peaks are no dict.
         ValueError: a dtype is none of these, or a peak is not a number above 0.
     """
 
@@ -53,12 +54,15 @@ class Device:
     source: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.peaks, Mapping):
+            raise TypeError(f'expected peaks={{"bfloat16": FLOP/s}}, got {self.peaks!r}')
         for kind in self.peaks:
             if kind not in KINDS:
                 raise ValueError(f"{kind!r} is no kind of product; known: {', '.join(KINDS)}")
         for peak in (*self.peaks.values(), self.bandwidth, self.vector):
-            if peak is not None and not (peak > 0 and math.isfinite(peak)):
-                raise ValueError(f"a peak of {self.name} is {peak}; expected FLOP/s or bytes/s")
+            is_number = isinstance(peak, (int, float))
+            if peak is not None and not (is_number and peak > 0 and math.isfinite(peak)):
+                raise ValueError(f"a peak of {self.name} is {peak!r}; expected FLOP/s or bytes/s")
 
     def peak(self, dtype: str, *, tf32: bool = False) -> float | None:
         """FLOP/s of products in ``dtype``; None if it is not known.

@@ -99,10 +99,11 @@ def device_named(device: Device | str | None, recorded: tuple[str, ...]) -> Devi
     (name,) = names
     found = find_device(name)
     if found is None:
-        known = ", ".join(known.device.name for known in KNOWN)
+        devices = [known.device.name for known in KNOWN]
+        near = [device for device in devices if name and name.lower() in device.lower()]
         raise UnknownDeviceError(
             f"the peaks of {name!r} are not known: pass flopcount.Device({name!r}, "
-            f'peaks={{"bfloat16": …}}, bandwidth=…); known: {known}'
+            f'peaks={{"bfloat16": …}}, bandwidth=…); known: {", ".join(near or devices)}'
         )
     return found
 

@@ -144,13 +144,16 @@ class Recorder:
         """Write the recording, which :func:`flopcount.read_trace` and trace viewers read.
 
         Args:
-            path: the file; with the ending ``.gz`` it is compressed. An existing one is replaced
-                once all is written.
+            path: the file, a ``.json`` or a ``.json.gz``, which is compressed. An existing one is
+                replaced once all is written.
 
         Raises:
+            ValueError: the path has another ending.
             FlopcountError: nothing is recorded yet.
             OSError: the file cannot be written.
         """
+        if not str(path).endswith((".json", ".json.gz")):
+            raise ValueError(f"a recording is a .json or a .json.gz, got {str(path)!r}")
         source = self._recorded()
         is_zipped = str(path).endswith(".gz")
         with source.open("rb") as file, writing_whole(path, is_zipped=is_zipped) as target:

@@ -323,13 +323,14 @@ def call_times(postings: list[Posting]) -> tuple[CallTime, ...]:
     totals: dict[Any, CallTime] = {}
     for posting in postings:
         bill, calls = posting.bill, posting.calls
-        key = bill.op, id(posting.arguments), bill.counted
+        arguments = described(posting.arguments)
+        key = bill.op, arguments, bill.counted
         cost = calls * (bill.cost + bill.integer + bill.recompute)
         known = totals.get(key)
         totals[key] = CallTime(
             bill.op,
             bill.dtype,
-            known.arguments if known else described(posting.arguments),
+            arguments,
             calls + (known.calls if known else 0),
             cost + (known.cost if known else ZERO),
             posting.nanoseconds + (known.nanoseconds if known else 0),

@@ -149,6 +149,11 @@ def test_the_least_time_for_arithmetic_is_that_of_the_slower_units() -> None:
     assert bare.compute_seconds(Cost(macs=100, arith=1), "bfloat16") == 2
 
 
+def test_peaks_are_a_dict() -> None:
+    with pytest.raises(TypeError, match=r'expected peaks=\{"bfloat16": FLOP/s\}, got 20000000000000'):
+        Device("mine", 20e12)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -156,6 +161,7 @@ def test_the_least_time_for_arithmetic_is_that_of_the_slower_units() -> None:
         ({"peaks": {"bfloat16": 0.0}}, "a peak of mine is 0.0"),
         ({"peaks": {}, "bandwidth": float("nan")}, "a peak of mine is nan"),
         ({"peaks": {}, "vector": -1.0}, "a peak of mine is -1.0"),
+        ({"peaks": {"bfloat16": "1e12"}}, "a peak of mine is '1e12'"),
     ],
 )
 def test_what_is_no_peak(arguments: dict[str, object], message: str) -> None:

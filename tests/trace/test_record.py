@@ -236,6 +236,15 @@ def test_steps_of_a_schedule() -> None:
     assert recording.report(steps=5).model.calls == 6
 
 
+@pytest.mark.parametrize("name", ["step.html", "step", "step.gz", "step.json.GZ"])
+def test_a_recording_has_its_own_endings(tmp_path: Path, name: str) -> None:
+    with flopcount.record() as recording:
+        batch() + 1
+    with pytest.raises(ValueError, match=r"a recording is a \.json or a \.json\.gz, got"):
+        recording.save(tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
 def test_nothing_to_report_says_why() -> None:
     with (
         flopcount.record() as recording,

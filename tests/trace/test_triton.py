@@ -84,3 +84,9 @@ def test_one_that_fails_says_so(tmp_path: Path) -> None:
         flopcount.formula("triton:*")(lambda x, *, out: Cost())
         with pytest.warns(flopcount.UncountedOpWarning, match="its formula failed"):
             assert report(tmp_path, fused()).uncounted == {f"triton.{NAME}": 1}
+
+
+@pytest.mark.parametrize("name", ["triton_poi_fused_add_0", "triton.add", "triton::add"])
+def test_a_name_that_lacks_its_prefix_is_refused(name: str) -> None:
+    with pytest.raises(TypeError, match=r"a kernel of Triton is triton:NAME"):
+        flopcount.formula(name)

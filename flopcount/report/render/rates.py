@@ -35,8 +35,8 @@ NO_PEAKS = (
 )
 """What is said of a device, or of several, that no percentage is given for."""
 
-WIDTH = 60
-"""Characters of names of kernels, and of arguments, that are shown."""
+WIDTH, ARGUMENTS = 60, 160
+"""Characters that are shown of names of kernels, and of arguments."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,9 @@ def render(report: Report, by: str = "op", device: Device | None = None, *, tf32
         by: ``op``, ``module``, ``kernel`` or ``shape``.
         device: whose peaks to compare with.
         tf32: whether products of float32 count as TF32.
+
+    Raises:
+        ValueError: the report is of no recorded run, or no device ran a kernel.
     """
     run = report.run
     if run is None:
@@ -159,6 +162,8 @@ def _total(report: Report, labels: list[str], roofline: Roofline | None) -> Line
 
 
 def _by_kernel(report: Report, run: Run, roofline: Roofline | None) -> Lines:
+    if not run.kernels:
+        raise ValueError("no kernel is recorded: only the CPU worked")
     lines = (
         Line([shortened(kernel.kernel), kernel.op], kernel.calls, ZERO, kernel.nanoseconds)
         for kernel in run.kernels
@@ -170,7 +175,7 @@ def _by_shape(report: Report, run: Run, roofline: Roofline | None) -> Lines:
     def lines() -> Iterator[Line]:
         for call in run.calls:
             label = call.op if call.is_counted else f"{call.op} *"
-            labels = [label, shortened(call.arguments)]
+            labels = [label, shortened(call.arguments, ARGUMENTS)]
             bound = None
             if roofline and call.is_counted:
                 work = [(call.cost, call.dtype, call.nanoseconds / 1e9)]
@@ -233,13 +238,13 @@ def _omissions(report: Report, run: Run) -> Iterator[str]:
         shown = [f"{shortened(name)} ({milliseconds(time)})" for name, time in most[:5]]
         rest = sum(time for _, time in most[5:])
         shown += [f"{len(most) - 5} more ({milliseconds(rest)})"] if rest else []
-        yield f"in no op: {', '.join(shown)}"
+        yield f"in no op, or launched before the recording: {', '.join(shown)}"
     if report.uncounted:
         ops = (f"{op} ({calls})" for op, calls in report.uncounted.items())
         yield f"* uncounted, with the bytes that are known: {', '.join(ops)}"
 
 
-def shortened(name: str) -> str:
+def shortened(name: str, width: int = WIDTH) -> str:
     """``name``, with an ellipsis if it is long; without what all of torch's kernels begin with."""
     name = name.removeprefix("void ").replace("at::native::", "")
-    return name if len(name) <= WIDTH else f"{name[: WIDTH - 1]}…"
+    return name if len(name) <= width else f"{name[: width - 1]}…"
