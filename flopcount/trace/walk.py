@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -83,7 +84,7 @@ class Walk:
         self.uncounted: dict[str, str] = {}
         self.places = Places(recording, paths)
         self._recording = recording
-        self._steps = [(event.start, event.end) for event in steps.values()]
+        self._steps = sorted((event.start, event.end) for event in steps.values())
         self._bills = Bills()
         self._postings: dict[Any, Posting] = {}
         self._device_work = list(launchers(recording))
@@ -99,7 +100,10 @@ class Walk:
         self._fill_ledger()
 
     def _is_selected(self, event: Event) -> bool:
-        return not self._steps or any(start <= event.start < end for start, end in self._steps)
+        if not self._steps:
+            return True
+        place = bisect_right(self._steps, (event.start, math.inf)) - 1  # the last that has begun
+        return place >= 0 and event.start < self._steps[place][1]
 
     def _post(self, index: int, event: Event) -> None:
         """Post an op, unless it is a kernel of the one around it."""

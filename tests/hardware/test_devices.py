@@ -150,7 +150,7 @@ def test_the_least_time_for_arithmetic_is_that_of_the_slower_units() -> None:
 
 
 def test_peaks_are_a_dict() -> None:
-    with pytest.raises(TypeError, match=r'expected peaks=\{"bfloat16": FLOP/s\}, got 20000000000000'):
+    with pytest.raises(TypeError, match=r'expected peaks=\{"bfloat16": FLOP/s\}'):
         Device("mine", 20e12)
 
 
