@@ -22,6 +22,7 @@ X, Y, W, IMAGE = ones(4, 8), ones(4, 8), ones(8, 2), ones(2, 3, 8, 8)
 HEADS = [ones(1, 2, 8, 16) for _ in range(3)]
 F16, BF16 = torch.float16, torch.bfloat16
 INTS, COMPLEX = torch.arange(8).view(2, 4), ones(4, 8, dtype=torch.complex64)
+COUNTERS = [torch.zeros(()), torch.zeros(())]
 LIST, OTHERS, THIRDS = ([ones(4, 8), ones(3), ones(2, 2)] for _ in range(3))
 
 CALLS: dict[str, Callable[[], Any]] = {
@@ -56,6 +57,7 @@ CALLS: dict[str, Callable[[], Any]] = {
     "a power": lambda: X**3,
     "a root": lambda: X**0.5,
     "a comparison": lambda: X > 0,
+    "a comparison of integers with a tensor of one": lambda: INTS.eq(torch.tensor(3)),
     "a choice": lambda: torch.where(X > 0, X, 0.0),
     "a clamp": lambda: X.clamp(min=0),
     "an erf": lambda: functional.gelu(X),
@@ -77,6 +79,7 @@ CALLS: dict[str, Callable[[], Any]] = {
     "a sum of lists": lambda: torch._foreach_add(LIST, 1.5),
     "a sum of lists in place": lambda: torch._foreach_add_(LIST, OTHERS, alpha=2),
     "products of lists": lambda: torch._foreach_addcmul_(LIST, OTHERS, THIRDS, 0.1),
+    "counters of steps in a list": lambda: torch._foreach_add_(COUNTERS, 1),
     "norms of lists": lambda: torch._foreach_norm(LIST),
     "a cumulative sum": lambda: X.cumsum(0),
     "a sort": lambda: X.sort(-1),

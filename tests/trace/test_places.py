@@ -287,6 +287,24 @@ def test_a_node_without_a_number_has_that_of_its_function(tmp_path: Path) -> Non
     assert {p: c.macs for p, c in found["B_0"].phases.items() if c} == {"forward": P, "backward": P}
 
 
+@pytest.mark.parametrize("call", [module("A_0", 0, 10), annotation("flopcount.call:A", 0, 10)])
+def test_a_thread_that_calls_modules_is_no_engine(tmp_path: Path, call: Any) -> None:
+    """It calls one without gradients, runs a node that another thread made, and then a metric."""
+    number = {"Sequence number": 5, "Fwd thread id": 2}
+    other = (1, 3)
+    found = report(
+        tmp_path,
+        mm(0, 1, 5, other),
+        call,
+        mm(1, 2),
+        node("MmBackward0", 20, 30, **number),
+        mm(21, 22),
+        mm(40, 41),
+    )
+    phases = {phase: cost.macs for phase, cost in found.phases.items() if cost}
+    assert phases == {"forward": 2 * P, "backward": P, "other": P}
+
+
 @pytest.mark.parametrize("name", ["unattributed", ".", "", "a.b"])
 @pytest.mark.parametrize("around", [annotation, module])
 def test_what_is_around_an_op_may_have_any_name(tmp_path: Path, name: str, around: Any) -> None:
