@@ -165,12 +165,9 @@ def _billed(plan: Plan, call: MetaCall) -> Answer:
         try:
             out = call.op(*call.args, **call.kwargs)
         except Exception as error:  # it needs values, or has no kernel that does without
-            if plan.name.endswith("_") and call.args:
-                out = call.args[
-                    0
-                ]  # collectives need a group of processes, and change their tensors
-            elif not plan.written:
+            if not (plan.name.endswith("_") and call.args):
                 raise Unknown(f"without values it fails with {in_one_line(error)}") from error
+            out = call.args[0]  # collectives need a group of processes, and change their tensors
     bill = plan.bill(call.args, call.kwargs, out)
     tensors = tensors_in(*call.args, call.kwargs, out)
     shapes = {tuple(tensor.shape): tensor.dtype for tensor in tensors}

@@ -73,6 +73,7 @@ def is_transformed(inner: Arguments, around: Arguments, number: int) -> bool:
         before == len(around.dims)
         and inner.dims[:before] == around.dims
         and inner.types[:before] == around.types
+        and inner.types[before:] == around.types[-number:]
     )
     return has_both or largest(inner) > largest(around)
 
