@@ -48,12 +48,12 @@ class Ledger:
         if bill.integer:  # products of integers in an op that works on floats too
             cost = calls * bill.integer
             split = {place.gradient: cost} if place.gradient else {}
-            integers = Row(row.module, row.phase, row.op, INTEGER, 0, cost, split)
-            self.add(replace(integers, nanoseconds=of_parts))
+            part = Row(row.module, row.phase, row.op, INTEGER, 0, cost, split, 0, of_parts)
+            self.add(part)
         if bill.recompute:  # a fused backward repeats forward work
             cost = calls * bill.recompute
-            again = Row(row.module, RECOMPUTE, row.op, row.dtype, calls=0, cost=cost)
-            self.add(replace(again, nanoseconds=of_parts))
+            part = Row(row.module, RECOMPUTE, row.op, row.dtype, 0, cost, {}, 0, of_parts)
+            self.add(part)
 
     def add(self, row: Row) -> None:
         """Add a row."""

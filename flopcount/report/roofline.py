@@ -11,7 +11,7 @@ from flopcount.hardware.device import Device
 from flopcount.hardware.known import KNOWN, find_device
 from flopcount.hardware.roofline import Bound, bound_of
 from flopcount.report.named import Modules
-from flopcount.report.tree import ModuleNode, Row
+from flopcount.report.tree import ModuleNode, Row, rows_by_op
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,7 @@ class Roofline:
 
 def roofline(root: ModuleNode, entries: Iterable[Row], device: Device, *, tf32: bool) -> Roofline:
     """The roofline of the rows of a report, whose tree is ``root``."""
-    rows: dict[tuple[str, str], list[Row]] = {}
-    for row in entries:
-        rows.setdefault((row.op, row.dtype), []).append(row)
+    rows = rows_by_op(entries)
     nodes: dict[str, ModuleNode] = {}
     for node in root.walk():
         nodes.setdefault(node.path, node)

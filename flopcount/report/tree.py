@@ -119,6 +119,14 @@ class ModuleNode:
             yield from child.walk()
 
 
+def rows_by_op(rows: Iterable[Row]) -> dict[tuple[str, str], list[Row]]:
+    """The ``rows`` of each op and dtype."""
+    groups: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row.op, row.dtype), []).append(row)
+    return groups
+
+
 def sum_rows(rows: Iterable[Row]) -> tuple[dict[str, Cost], dict[str, Cost]]:
     """The cost of ``rows`` by phase, and their backward arithmetic by gradient."""
     phases = Named(dict.fromkeys(PHASES, ZERO), kind="phase")

@@ -179,7 +179,7 @@ class Recorder:
         profiler.export_chrome_trace(str(self._path))
 
     def _finish(self) -> None:
-        """Write the modules that ran into the recording: what it tells of them is their names."""
+        """Write into the recording which modules ran, and note whether it still goes on."""
         records = self._profile.current_action in (RECORD, RECORD_AND_SAVE)
         self._is_cut_off = records and not is_recording()
         modules = Ledger().report(self._tree).to_json()

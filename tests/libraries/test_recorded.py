@@ -99,7 +99,7 @@ def test_the_readmes_resnet() -> None:
 
 def test_the_readmes_bert() -> None:
     """The README counts eight sequences on the meta device; here one runs."""
-    transformers = pytest.importorskip("transformers")
+    transformers = pytest.importorskip("transformers")  # of the bench extra; CI installs it
     configuration = transformers.BertConfig(attn_implementation="sdpa")
     inputs = torch.zeros(1, 128, dtype=torch.int64)
     made = partial(transformers.AutoModel.from_config, configuration)
@@ -107,11 +107,11 @@ def test_the_readmes_bert() -> None:
 
 
 def torchvision_or_skip() -> Any:
-    """The models of torchvision. The core works without it; CI installs both."""
+    """The models of torchvision; a skip without it, as the core works without. CI installs it."""
     try:
         torchvision_models.load()
     except FlopcountError:
-        pytest.skip("needs torchvision")
+        pytest.skip("needs torchvision")  # not there, or built for another torch
     import torchvision
 
     return torchvision.models

@@ -10,7 +10,7 @@ from tabulate import tabulate
 
 from flopcount.cost import ZERO, Cost, format_quantity
 from flopcount.errors import did_you_mean
-from flopcount.report.tree import sum_rows
+from flopcount.report.tree import rows_by_op, sum_rows
 
 if TYPE_CHECKING:
     from flopcount.report.diff import Diff
@@ -228,9 +228,6 @@ class OpTotal(NamedTuple):
 
 def op_totals(report: Report) -> list[OpTotal]:
     """The calls of each op and dtype together."""
-    rows: dict[tuple[str, str], list[Row]] = {}
-    for row in report.entries:
-        rows.setdefault((row.op, row.dtype), []).append(row)
     return [
         OpTotal(
             op,
@@ -240,7 +237,7 @@ def op_totals(report: Report) -> list[OpTotal]:
             sum((row.cost for row in some), ZERO),
             sum(row.nanoseconds or 0 for row in some),
         )
-        for (op, dtype), some in rows.items()
+        for (op, dtype), some in rows_by_op(report.entries).items()
     ]
 
 
