@@ -88,6 +88,14 @@ def never_compile(function: Any) -> None:
     dynamo.set_code_exec_strategy(function.__code__, dynamo._FrameExecStrategy(skip, skip))
 
 
+def leave_to_interpreter(function: Any) -> None:
+    """Tell torch.compile to leave ``function`` to the interpreter, but not what it calls."""
+    dynamo = torch._C._dynamo.eval_frame
+    action = dynamo._FrameAction
+    strategy = dynamo._FrameExecStrategy(action.SKIP, action.DEFAULT)
+    dynamo.set_code_exec_strategy(function.__code__, strategy)
+
+
 is_compiling_for_op: Callable[[], bool] = torch._higher_order_ops.utils._in_hop_compile
 """Whether torch itself is compiling the functions that an op such as ``cond`` was given."""
 
@@ -112,52 +120,31 @@ FIRST_TIME = re.compile(r".*/0(_\d+)?")
 """What ends the number of a compilation of code that was not compiled before."""
 
 
-def around_compilation(begin: Callable[[], None], end: Callable[[], None]) -> Callable[[], None]:
-    """Call ``begin`` before torch's compiler reads code for the first time, and ``end`` after any.
+def around_compilation(
+    begin: Callable[[bool], None], end: Callable[[], None]
+) -> Callable[[], None]:
+    """Call ``begin`` before torch's compiler reads code, and ``end`` once it is compiled.
 
-    What is returned stops this.
+    ``begin`` is told whether this code is compiled for the first time. What is returned stops this.
     """
     handler: Any = torch._dynamo.callback.callback_handler
+    run_start, run_end = handler.run_start_callbacks, handler.run_end_callbacks
 
-    def before(compilation: Any) -> None:
-        if FIRST_TIME.fullmatch(compilation.compile_id):
-            begin()
+    def run_start_callbacks(compilation: Any) -> None:
+        begin(FIRST_TIME.fullmatch(compilation.compile_id) is not None)
+        run_start(compilation)
 
-    def after(_: Any) -> None:
+    def run_end_callbacks(compilation: Any) -> None:
+        run_end(compilation)
         end()
 
     def stop() -> None:
-        if before in handler.start_callbacks:  # a reset of the compiler forgets them
-            handler.remove_start_callback(before)
-            handler.remove_end_callback(after)
+        del handler.run_start_callbacks, handler.run_end_callbacks
 
-    handler.register_start_callback(before)
-    handler.register_end_callback(after)
+    # a reset of the compiler forgets callbacks that are registered
+    handler.run_start_callbacks = run_start_callbacks
+    handler.run_end_callbacks = run_end_callbacks
     return stop
-
-
-HOOK = -1
-"""The number of a hook on all modules. The compiled code of some modules depends on which it has,
-so it is always the same. torch counts from 0."""
-
-
-def hook_modules(enter: Callable[..., None], leave: Callable[..., None]) -> None:
-    """Call ``enter(module, args)`` and ``leave(module, args, output)`` around forwards of modules.
-
-    There can be one such pair at a time. The second is called also if the forward raises.
-    """
-    modules: Any = torch.nn.modules.module
-    modules._global_forward_pre_hooks[HOOK] = enter
-    modules._global_forward_hooks[HOOK] = leave
-    modules._global_forward_hooks_always_called[HOOK] = True
-
-
-def unhook_modules() -> None:
-    """Call them no longer."""
-    modules: Any = torch.nn.modules.module
-    modules._global_forward_pre_hooks.pop(HOOK, None)
-    modules._global_forward_hooks.pop(HOOK, None)
-    modules._global_forward_hooks_always_called.pop(HOOK, None)
 
 
 FORWARD_TAG = "is_forward"

@@ -7,7 +7,6 @@ import tempfile
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
@@ -24,12 +23,8 @@ from flopcount.report.file import writing_whole
 from flopcount.report.ledger import Ledger
 from flopcount.report.report import Report
 from flopcount.torch_private.autograd import backward_task
-from flopcount.torch_private.compiler import (
-    around_compilation,
-    hook_modules,
-    unhook_modules,
-    unseen_by_compiler,
-)
+from flopcount.torch_private.compiler import around_compilation
+from flopcount.torch_private.module_calls import ModuleCalls
 from flopcount.torch_private.ranges import Range, is_recording
 from flopcount.trace.events import CALL, MODULES, PART
 from flopcount.trace.read import read_trace
@@ -195,21 +190,18 @@ class ModuleRanges:
         self._local = threading.local()
 
     def open(self) -> None:
-        """Mark from here on.
-
-        The hooks are away while torch's compiler reads code for the first time, so that what it
-        compiles serves after the block, too. Some of it does not serve beside hooks: it is compiled
-        again, and then for both.
-        """
-        enter, leave = unseen_by_compiler(self._enter), unseen_by_compiler(self._exit)
-        hook = partial(hook_modules, enter, leave)
-        hook()
-        self._stop_hiding = around_compilation(unhook_modules, hook)
+        """Mark from here on."""
+        models = (scope.module for scope in self._tree.models if scope.module is not None)
+        modules = (module for model in models for module in model.modules())
+        self._calls = ModuleCalls(self._enter, self._exit, modules)
+        self._calls.hook()
+        self._stop_hiding = around_compilation(self._calls.unhook_for_compilation, self._calls.hook)
 
     def close(self) -> None:
         """Mark no longer."""
         self._stop_hiding()
-        unhook_modules()
+        self._calls.unhook()
+        del self._stop_hiding, self._calls  # which hold modules
         self._leave(self._stack(), 0)
 
     def _stack(self) -> list[tuple[nn.Module, Place, Range]]:

@@ -26,7 +26,6 @@ from flopcount.torch_private.compiler import (
     expression,
     forget_compiled,
     forward_code,
-    hook_modules,
     ignore_when_captured,
     is_compiling_for_op,
     is_graph_of_torchs_own,
@@ -35,7 +34,6 @@ from flopcount.torch_private.compiler import (
     set_stance,
     stance,
     traced_range,
-    unhook_modules,
     unseen_by_compiler,
     untraced,
     without_compiled_autograd,
@@ -321,7 +319,7 @@ def test_what_is_called_around_a_compilation() -> None:
     """Before the code is read, and once it is compiled, be it for a graph or in vain."""
     called: list[str] = []
     torch._dynamo.reset()
-    stop = around_compilation(partial(called.append, "begin"), partial(called.append, "end"))
+    stop = around_compilation(lambda _: called.append("begin"), partial(called.append, "end"))
 
     def backend(graph: Any, inputs: Any) -> Any:
         called.append("compile")
@@ -340,44 +338,24 @@ def test_what_is_called_around_a_compilation() -> None:
     with pytest.raises(Exception, match="no backend"):
         torch.compile(lambda x: x + 1, backend=failing)(torch.ones(2))
     assert called == ["begin", "end"]
-    stop()
+    torch._dynamo.reset()
     torch.compile(lambda x: x + 2, backend="eager")(torch.ones(2))
-    assert called == ["begin", "end"]
-    stop = around_compilation(partial(called.append, "begin"), partial(called.append, "end"))
-    torch._dynamo.reset()
+    assert called == ["begin", "end"] * 2
     stop()
+    torch.compile(lambda x: x + 3, backend="eager")(torch.ones(2))
+    assert called == ["begin", "end"] * 2
 
 
-def test_code_that_is_compiled_again_is_not_begun() -> None:
-    """What was compiled before, for other shapes."""
-    called: list[str] = []
+def test_code_that_is_compiled_again() -> None:
+    """For other shapes: the compiler tells that it knows it."""
+    called: list[bool] = []
     torch._dynamo.reset()
-    stop = around_compilation(partial(called.append, "begin"), partial(called.append, "end"))
+    stop = around_compilation(called.append, lambda: None)
     double = torch.compile(lambda x: 2 * x, backend="eager")
     for size in (2, 3):
         double(torch.ones(size))
     stop()
-    assert called == ["begin", "end", "end"]
-
-
-def test_hooks_around_forwards_of_modules() -> None:
-    """They are called once, and the second also if the forward raises."""
-    called: list[str] = []
-
-    class Failing(nn.Module):
-        def forward(self) -> None:
-            raise ValueError("failing")
-
-    for _ in range(2):
-        hook_modules(lambda *args: called.append("enter"), lambda *args: called.append("leave"))
-    nn.Identity()(1)
-    with pytest.raises(ValueError, match="failing"):
-        Failing()()
-    assert called == ["enter", "leave"] * 2
-    unhook_modules()
-    unhook_modules()
-    nn.Identity()(1)
-    assert called == ["enter", "leave"] * 2
+    assert called == [True, False]
 
 
 def test_a_hook_that_is_unseen_is_called_by_eager_code_alone() -> None:
