@@ -29,6 +29,7 @@ from flopcount.torch_private.compiler import (
     ignore_when_captured,
     is_compiling_for_op,
     is_graph_of_torchs_own,
+    leave_to_interpreter,
     nodes_by_line,
     remainders,
     set_stance,
@@ -344,6 +345,21 @@ def test_what_is_called_around_a_compilation() -> None:
     stop()
     torch.compile(lambda x: x + 3, backend="eager")(torch.ones(2))
     assert called == ["begin", "end"] * 2
+
+
+def test_a_function_that_is_left_to_the_interpreter_calls_code_that_is_compiled() -> None:
+    def inner(x: Tensor) -> Tensor:
+        return x.sin()
+
+    def outer(x: Tensor) -> Tensor:
+        return inner(x) + 1
+
+    leave_to_interpreter(outer)
+    torch._dynamo.reset()
+    backend, graphs = keeping()
+    torch.compile(outer, backend=backend)(torch.ones(2))
+    (graph,) = graphs
+    assert [node.name for node in graph.graph.nodes if "call" in node.op] == ["sin"]
 
 
 def test_code_that_is_compiled_again() -> None:
