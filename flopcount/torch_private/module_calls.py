@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import ChainMap
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from types import FunctionType
 from typing import Any
 
@@ -13,6 +12,27 @@ from flopcount.torch_private.compiler import leave_to_interpreter, unseen_by_com
 
 HOOK = -1
 """The number of our hook. torch counts from 0."""
+
+MODULE: Any = nn.Module
+"""The class, whose annotations do not let its methods be replaced."""
+
+
+class Hooks:
+    """The hooks on all modules that torch knows, and ours. Each call of a module looks at them."""
+
+    def __init__(self, known: Mapping[int, Any]) -> None:
+        self.known = known
+        self.ours: dict[int, Any] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self.ours or self.known)
+
+    def __contains__(self, number: int) -> bool:
+        return number in self.ours or number in self.known
+
+    def items(self) -> list[tuple[int, Any]]:
+        """Each with its number, as a dict has them."""
+        return [*self.known.items(), *self.ours.items()]
 
 
 class ModuleCalls:
@@ -39,28 +59,30 @@ class ModuleCalls:
             for module in modules
             if (call := module._compiled_call_impl) is not None
         ]
-        names: dict[str, Any] = vars(nn.modules.module)
-        self._original: Any = nn.Module._call_impl
-        self._own: dict[str, dict[int, Any]] = {
-            "_global_forward_pre_hooks": {},
-            "_global_forward_hooks": {},
-            "_global_forward_hooks_always_called": {},
+        call_impl = self._call_impl = MODULE._call_impl
+        names = call_impl.__globals__
+        self._ours = {
+            "_global_forward_pre_hooks": self._enter,
+            "_global_forward_hooks": self._leave,
+            "_global_forward_hooks_always_called": True,
         }
-        hooks = {name: ChainMap(own, names[name]) for name, own in self._own.items()}
-        self._hooked: Any = FunctionType(self._original.__code__, names | hooks, "_call_impl")
+        self._hooks = {name: Hooks(names[name]) for name in self._ours}
+        self._hooked = FunctionType(call_impl.__code__, names | self._hooks, call_impl.__name__)
 
     def hook(self) -> None:
         """Call them from here on."""
-        for hooks, hook in zip(self._own.values(), (self._enter, self._leave, True), strict=True):
-            hooks[HOOK] = hook
-        nn.Module._call_impl = self._hooked  # type: ignore[method-assign]
+        for name, hook in self._ours.items():
+            self._hooks[name].ours[HOOK] = hook
+        if MODULE._call_impl is self._call_impl:  # the program has not replaced it
+            MODULE._call_impl = self._hooked
         self._hook_compiled()
 
     def unhook(self) -> None:
         """Call them no longer."""
-        for hooks in self._own.values():  # a module that was compiled meanwhile has our function
-            hooks.clear()
-        nn.Module._call_impl = self._original  # type: ignore[method-assign]
+        for hooks in self._hooks.values():  # a module that was compiled meanwhile looks at them
+            hooks.ours.clear()
+        if MODULE._call_impl is self._hooked:
+            MODULE._call_impl = self._call_impl
         for module, call, ours in self._compiled:
             if module._compiled_call_impl is ours:
                 module._compiled_call_impl = call
@@ -68,7 +90,8 @@ class ModuleCalls:
     def unhook_for_compilation(self, is_first: bool) -> None:
         """Call them no longer, while the compiler reads code for the first time, or again.
 
-        What it reads again may be a call of a compiled module, and depend on the function there.
+        What it reads again may be a call of a compiled module, and depend on the function there. So
+        that one stays: such code is compiled once more, not at each call.
         """
         self.unhook()
         if not is_first:

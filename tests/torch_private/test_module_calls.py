@@ -54,6 +54,23 @@ def test_what_it_finds_is_there_again(calls: ModuleCalls, called: list[str]) -> 
     assert not called
 
 
+def test_what_the_program_puts_in_its_place_meanwhile_stays(
+    calls: ModuleCalls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = nn.Module._call_impl
+    calls.hook()
+    hooked = nn.Module._call_impl
+    monkeypatch.setattr(nn.Module, "_call_impl", replaced := lambda self, *args: "replaced")
+    for change in (calls.unhook, calls.hook):
+        change()
+        assert nn.Module._call_impl is replaced
+        assert nn.Identity()(1) == "replaced"
+    monkeypatch.undo()
+    assert nn.Module._call_impl is hooked
+    calls.unhook()
+    assert nn.Module._call_impl is original
+
+
 def test_a_function_that_is_kept_calls_no_hook_afterwards(
     calls: ModuleCalls, called: list[str]
 ) -> None:
