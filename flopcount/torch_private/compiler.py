@@ -83,16 +83,18 @@ UNBACKED = ("u", "zuf")
 def never_compile(function: Any) -> None:
     """Tell torch.compile to leave ``function``, and all that it calls, to the interpreter."""
     # torch.compiler.disable() does the same with a wrapper, which costs time at every call
-    dynamo = torch._C._dynamo.eval_frame
-    skip = dynamo._FrameAction.SKIP
-    dynamo.set_code_exec_strategy(function.__code__, dynamo._FrameExecStrategy(skip, skip))
+    _interpret(function, callees="SKIP")
 
 
 def leave_to_interpreter(function: Any) -> None:
     """Tell torch.compile to leave ``function`` to the interpreter, but not what it calls."""
+    _interpret(function, callees="DEFAULT")
+
+
+def _interpret(function: Any, callees: str) -> None:
     dynamo = torch._C._dynamo.eval_frame
     action = dynamo._FrameAction
-    strategy = dynamo._FrameExecStrategy(action.SKIP, action.DEFAULT)
+    strategy = dynamo._FrameExecStrategy(action.SKIP, getattr(action, callees))
     dynamo.set_code_exec_strategy(function.__code__, strategy)
 
 
@@ -126,6 +128,7 @@ def around_compilation(
     """Call ``begin`` before torch's compiler reads code, and ``end`` once it is compiled.
 
     ``begin`` is told whether this code is compiled for the first time. What is returned stops this.
+    There can be one such pair at a time.
     """
     handler: Any = torch._dynamo.callback.callback_handler
     run_start, run_end = handler.run_start_callbacks, handler.run_end_callbacks
