@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -149,7 +150,9 @@ def hook_and_backward_hook(model: nn.Module) -> Any:
 
 
 def own_call(model: nn.Module) -> Any:
-    model[0] = CallsItsBase(8, 8, bias=False)
+    layer = CallsItsBase(8, 8, bias=False)
+    layer.load_state_dict(model[0].state_dict())
+    model[0] = layer
     return torch.compile(model, backend="aot_eager")
 
 
@@ -177,24 +180,23 @@ COMPILED = [
 def test_code_that_depends_on_hooks_or_on_how_modules_are_called(
     compiled: Any, is_before: bool
 ) -> None:
-    reference = compiled(nested())
-    for _ in range(2):
-        reference(batch())
-    expected = graphs()
+    layers = nested()
+    reference = compiled(deepcopy(layers))
+    expected = reference(batch())
+    reference(batch())
+    number = graphs()
     torch._dynamo.reset()
     counters.clear()
-    model = compiled(nested())
+    model = compiled(layers)
     if is_before:
         model(batch())
-    result = model(batch()) if is_before else None
     for _ in range(3):
         with flopcount.record(model if isinstance(model, nn.Module) else None) as recording:
             for _ in range(2):
-                output = model(batch())
-        assert result is None or torch.equal(output, result)
+                assert torch.equal(model(batch()), expected)
         model(batch())
         assert products(recording.report()) == {"forward": 4 * P}
-    assert graphs() == expected
+    assert graphs() == number
 
 
 def test_a_compiled_layer_with_a_hook_inside_of_a_compiled_model() -> None:
@@ -210,7 +212,8 @@ def test_a_compiled_layer_with_a_hook_inside_of_a_compiled_model() -> None:
                 assert torch.equal(compiled(batch()), expected)
         compiled(batch())
         assert products(recording.report()) == {"forward": 4 * P}
-    assert graphs() in [(1, 0), (2, 0)]  # by the version of torch
+    # torch 2.11 does not look at the function by which a compiled layer is called
+    assert graphs() in [(1, 0), (2, 0)]
 
 
 def test_a_compiled_layer_inside_of_a_model() -> None:
